@@ -1,0 +1,1 @@
+//! Bytes on the wire: the NATS text protocol, sans-io. Knows no streams.

@@ -1,0 +1,3 @@
+//! The `halyard` binary.
+
+fn main() {}

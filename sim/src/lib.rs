@@ -1,0 +1,1 @@
+//! Whole clusters in a deterministic simulator: faults, workloads, checkers.

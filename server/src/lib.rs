@@ -1,1 +1,3 @@
 //! The broker, as a library and as the halyard binary.
+
+pub mod config;

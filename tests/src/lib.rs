@@ -1,1 +1,16 @@
-//! End to end: the built binary, driven by clients that this project did not write.
+//! End-to-end tests: the built binary, seen from outside only.
+//!
+//! [`node`] starts and ends servers as a user would: one process, its own directory, ports that the
+//! system picks. The tests themselves are in `tests/tests/`, one file per kind of user:
+//! an official client (`async_nats.rs`), a raw socket (`protocol.rs`), an operator (`startup.rs`,
+//! `durability.rs`), a reader of the source (`architecture.rs`). The scripts of clients in other
+//! languages live in `tests/clients/` and are driven by `clients.rs`, which the third command of
+//! the README runs after `.ci/setup`.
+
+#![expect(
+    clippy::panic,
+    reason = "a test that cannot start its server has failed"
+)]
+
+pub mod node;
+pub mod tools;

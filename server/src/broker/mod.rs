@@ -1,0 +1,1 @@
+//! Accounts, interest, and the way of a message from a publisher to its subscribers.

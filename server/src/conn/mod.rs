@@ -1,0 +1,1 @@
+//! One client connection: protocol in, deliveries out.

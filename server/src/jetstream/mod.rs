@@ -1,0 +1,3 @@
+//! Streams and consumers: subscribers like any other, whose state is decided in a replicated log.
+
+pub mod consumer;

@@ -1,0 +1,1 @@
+//! The lines that a person reads while the server runs.

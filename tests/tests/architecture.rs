@@ -102,7 +102,7 @@ fn shipped_tree() -> BTreeSet<(String, String, String)> {
             "-p",
             "halyard-server",
             "-e",
-            "normal",
+            "normal,no-proc-macro",
             "--prefix",
             "none",
         ])

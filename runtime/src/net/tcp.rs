@@ -1,0 +1,243 @@
+//! One TCP connection or listener: the production one, or its simulated twin.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Connections that the kernel may hold ready before `accept` takes them.
+const ACCEPT_BACKLOG: u32 = 4096;
+
+/// A socket that waits for connections.
+#[derive(Debug)]
+pub struct TcpListener(Listener);
+
+#[derive(Debug)]
+enum Listener {
+    Real(tokio::net::TcpListener),
+}
+
+impl TcpListener {
+    /// Listens on `address`; port 0 lets the system choose (see [`TcpListener::local_addr`]).
+    ///
+    /// # Errors
+    /// When the address is taken, not ours, or not allowed.
+    #[expect(clippy::unused_async, reason = "the simulated twin may wait")]
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = match address {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        // A restarted server must get its port back while old connections are in TIME_WAIT.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self(Listener::Real(socket.listen(ACCEPT_BACKLOG)?)))
+    }
+
+    /// The next connection and where it comes from.
+    ///
+    /// # Errors
+    /// When the system cannot take it, for instance out of file descriptors: wait a moment and go on.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match &self.0 {
+            Listener::Real(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((TcpStream(Stream::Real(stream)), peer))
+            }
+        }
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Listener::Real(listener) => listener.local_addr(),
+        }
+    }
+}
+
+/// A TCP connection.
+#[derive(Debug)]
+pub struct TcpStream(Stream);
+
+#[derive(Debug)]
+enum Stream {
+    Real(tokio::net::TcpStream),
+}
+
+impl TcpStream {
+    /// Connects to `address`. Sets no time limit of its own: wrap it in [`crate::time::timeout`].
+    ///
+    /// # Errors
+    /// When the peer refuses or cannot be reached.
+    #[expect(clippy::disallowed_methods, reason = "the door to sockets")]
+    pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = tokio::net::TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self(Stream::Real(stream)))
+    }
+
+    /// Reads what is there into `buffer`, or registers the caller to be woken; `Ready(Ok(0))` is the end of the stream
+    /// (or an empty `buffer`).
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &self.0 {
+            Stream::Real(stream) => loop {
+                ready!(stream.poll_read_ready(cx))?;
+                match stream.try_read(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
+            },
+        }
+    }
+
+    /// Reads what is there, without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is nothing yet.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.0 {
+            Stream::Real(stream) => stream.try_read(buffer),
+        }
+    }
+
+    /// Ready when a write may make progress. It may be wrong: go by what the write says.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Stream::Real(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Ready when a read may make progress. It may be wrong: go by what the read says.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Stream::Real(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Writes as much as fits now; the number of bytes taken may be less than offered.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing fits (then [`TcpStream::poll_write_ready`] wakes); otherwise the connection is broken.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.0 {
+            Stream::Real(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// [`TcpStream::try_write`] for several pieces, in one system call.
+    ///
+    /// # Errors
+    /// As [`TcpStream::try_write`].
+    pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &self.0 {
+            Stream::Real(stream) => stream.try_write_vectored(pieces),
+        }
+    }
+
+    /// Ends our direction: the peer reads what was written and then the end of the stream; it may go on sending.
+    ///
+    /// # Errors
+    /// When the connection is already gone.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match &self.0 {
+            Stream::Real(stream) => {
+                rustix::net::shutdown(stream, rustix::net::Shutdown::Write)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// When the connection is already gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Stream::Real(stream) => stream.peer_addr(),
+        }
+    }
+
+    /// Our end's address.
+    ///
+    /// # Errors
+    /// When the connection is already gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.0 {
+            Stream::Real(stream) => stream.local_addr(),
+        }
+    }
+
+    /// Whether small writes go out at once (the default here) or may wait to be joined by the kernel.
+    ///
+    /// # Errors
+    /// When the connection is already gone.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        match &self.0 {
+            Stream::Real(stream) => stream.set_nodelay(nodelay),
+        }
+    }
+
+    fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&Self) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match write(self) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let free = buffer.initialize_unfilled();
+        let count = ready!(Self::poll_read(&self, cx, free))?;
+        buffer.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, |stream| stream.try_write(bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_with(cx, |stream| stream.try_write_vectored(pieces))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nothing is held back on this side of the kernel.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown_write())
+    }
+}

@@ -1,1 +1,31 @@
-//! Accounts, interest, and the way of a message from a publisher to its subscribers.
+//! Accounts, interest, and the way of a message from a publisher to its subscribers. Pure: no sockets, no tasks.
+//!
+//! Connections, streams and services of the server are all the same here: they publish into an [`Account`] (often
+//! through a [`Router`], which remembers routes) and subscribe [`Sink`]s. Nothing is keyed by subject alone: a
+//! subject means something only within an account.
+//!
+//! Reading order: [`subject`] (the grammar), [`Publish`] and [`Sink`], [`Subscription`], `interest` (the trie),
+//! [`Account`], [`Router`], [`FlushScope`] (many deliveries, one write).
+
+pub mod flush;
+pub mod subject;
+
+mod account;
+mod hash;
+mod interest;
+mod message;
+mod router;
+mod subscription;
+mod tenants;
+mod watch;
+
+#[cfg(test)]
+mod naive;
+
+pub use account::{Account, InterestCounters, InterestWatch, Outcome, SubscribeError};
+pub use flush::FlushScope;
+pub use message::{ClientId, Delivered, Pressure, Publish, Sink};
+pub use router::Router;
+pub use subscription::{Subscribe, Subscription};
+pub use tenants::{Broker, GLOBAL_ACCOUNT, SYSTEM_ACCOUNT};
+pub use watch::Notify;

@@ -11,7 +11,7 @@ use super::interest::{Interest, Route};
 use super::message::{Delivered, Publish, Sink};
 use super::subject;
 use super::subscription::{Subscribe, Subscription};
-use super::watch::{Notify, Watch, Watches};
+use super::watch::{Watch, Watches};
 
 /// Subjects are spread by their first token over so many generations: an inbox that comes or goes does not spoil what
 /// connections remember about other subjects.
@@ -100,7 +100,15 @@ impl Account {
         queue: Option<&[u8]>,
         sink: Arc<dyn Sink>,
     ) -> Result<Arc<Subscription>, SubscribeError> {
-        self.subscribe_for(&Subscribe { filter, queue, sid: &[], client: None }, sink)
+        self.subscribe_for(
+            &Subscribe {
+                filter,
+                queue,
+                sid: &[],
+                client: None,
+            },
+            sink,
+        )
     }
 
     /// Subscribes a sink. Everything published after this returns is offered to it.
@@ -134,7 +142,10 @@ impl Account {
             return false;
         }
         let removed = self.interest.write().remove(subscription);
-        assert!(removed, "a subscription is unsubscribed from the account that made it");
+        assert!(
+            removed,
+            "a subscription is unsubscribed from the account that made it"
+        );
         self.removes.fetch_add(1, Ordering::Relaxed);
         self.interest_changed(subscription.filter());
         true
@@ -145,9 +156,15 @@ impl Account {
     pub fn publish(&self, message: &Publish<'_>) -> Outcome {
         let mut route = Route::default();
         self.collect(message.route, &mut route);
-        let mut draw = if route.groups.is_empty() { 0 } else { random::u64() };
+        let mut draw = if route.groups.is_empty() {
+            0
+        } else {
+            random::u64()
+        };
         self.count_matches(1, 0);
-        Outcome { delivered: self.deliver(&route, message, &mut draw) }
+        Outcome {
+            delivered: self.deliver(&route, message, &mut draw),
+        }
     }
 
     /// Whether anybody would get a message published to `subject`.
@@ -165,7 +182,10 @@ impl Account {
     ) -> InterestWatch {
         let watch = self.watches.lock().add(subject, Box::new(notify));
         watch.tell(self.interest(subject));
-        InterestWatch { account: Arc::clone(self), watch }
+        InterestWatch {
+            account: Arc::clone(self),
+            watch,
+        }
     }
 
     /// Counters for the monitor.
@@ -184,7 +204,9 @@ impl Account {
     #[must_use]
     pub fn subscriptions(&self) -> Vec<Arc<Subscription>> {
         let mut all = Vec::new();
-        self.interest.read().for_each(&mut |subscription| all.push(Arc::clone(subscription)));
+        self.interest
+            .read()
+            .for_each(&mut |subscription| all.push(Arc::clone(subscription)));
         all.sort_unstable_by_key(|subscription| subscription.id());
         all
     }
@@ -213,7 +235,9 @@ impl Account {
     /// Changes whenever the interest in subjects of this index may have changed.
     #[inline]
     pub(super) fn generation(&self, index: usize) -> u64 {
-        self.generations.get(index).map_or(0, |generation| generation.load(Ordering::Acquire))
+        self.generations
+            .get(index)
+            .map_or(0, |generation| generation.load(Ordering::Acquire))
     }
 
     pub(super) fn collect(&self, subject: &[u8], route: &mut Route) {
@@ -237,7 +261,10 @@ impl Account {
             let first = (next_random(draw) % count.max(1) as u64) as usize;
             let (before, from) = group.members.split_at_checked(first).unwrap_or_default();
             // A member that refuses passes the message on to the next.
-            let taken = from.iter().chain(before).any(|member| self.offer(member, message));
+            let taken = from
+                .iter()
+                .chain(before)
+                .any(|member| self.offer(member, message));
             delivered += usize::from(taken);
         }
         delivered

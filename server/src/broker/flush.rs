@@ -29,7 +29,9 @@ impl FlushScope {
     #[must_use]
     pub fn new() -> Self {
         DEFERRED.with_borrow_mut(|deferred| deferred.depth = deferred.depth.saturating_add(1));
-        Self { stays_on_its_thread: PhantomData }
+        Self {
+            stays_on_its_thread: PhantomData,
+        }
     }
 
     /// Ends the scope and says how much the flushed sinks still hold back (always `Low` for an inner scope).
@@ -133,6 +135,10 @@ mod tests {
         assert_eq!(count(), 1);
         assert_eq!(outer.finish(), Pressure::High);
         assert_eq!(count(), 2);
-        assert_eq!(FlushScope::new().finish(), Pressure::Low, "pressure is of one scope");
+        assert_eq!(
+            FlushScope::new().finish(),
+            Pressure::Low,
+            "pressure is of one scope"
+        );
     }
 }

@@ -10,7 +10,10 @@ const SECOND: u64 = 0xc2b2_ae3d_27d4_eb4f;
 
 /// Both halves of the full product: each input bit reaches each output bit.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of 128 bits are taken on purpose")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the two halves of 128 bits are taken on purpose"
+)]
 fn fold(left: u64, right: u64) -> u64 {
     let product = u128::from(left) * u128::from(right);
     (product as u64) ^ ((product >> 64) as u64)
@@ -28,16 +31,24 @@ pub(crate) fn hash(key: u64, bytes: &[u8]) -> u64 {
     let mut state = key ^ FIRST;
     let mut rest = bytes;
     while let Some((chunk, behind)) = rest.split_first_chunk::<16>() {
-        state = fold(word(chunk.first_chunk()) ^ SECOND, word(chunk.last_chunk()) ^ state);
+        state = fold(
+            word(chunk.first_chunk()) ^ SECOND,
+            word(chunk.last_chunk()) ^ state,
+        );
         rest = behind;
     }
     // The last up to 15 bytes as two words that may overlap.
     let (low, high) = if rest.len() >= 8 {
         (word(rest.first_chunk()), word(rest.last_chunk()))
     } else if let (Some(first), Some(last)) = (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
-        (u64::from(u32::from_le_bytes(*first)), u64::from(u32::from_le_bytes(*last)))
+        (
+            u64::from(u32::from_le_bytes(*first)),
+            u64::from(u32::from_le_bytes(*last)),
+        )
     } else {
-        let tail = rest.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
+        let tail = rest
+            .iter()
+            .fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
         (tail, 0)
     };
     state = fold(low ^ SECOND, high ^ state);
@@ -87,7 +98,10 @@ mod tests {
         let data = [7_u8; 64];
         for length in 0..data.len() {
             for key in 0..4 {
-                assert!(seen.insert(hash(key, &data[..length])), "length {length}, key {key}");
+                assert!(
+                    seen.insert(hash(key, &data[..length])),
+                    "length {length}, key {key}"
+                );
             }
         }
         for position in 0..40 {

@@ -65,7 +65,10 @@ impl Route {
     fn join(&mut self, queue: &[u8], members: &[Arc<Subscription>]) {
         match self.groups.iter_mut().find(|group| *group.queue == *queue) {
             Some(group) => group.members.extend_from_slice(members),
-            None => self.groups.push(Group { queue: queue.into(), members: members.to_vec() }),
+            None => self.groups.push(Group {
+                queue: queue.into(),
+                members: members.to_vec(),
+            }),
         }
     }
 
@@ -76,7 +79,9 @@ impl Route {
         let Some(at) = self.groups.iter().position(|group| *group.queue == *queue) else {
             return false;
         };
-        let Some(group) = self.groups.get_mut(at) else { return false };
+        let Some(group) = self.groups.get_mut(at) else {
+            return false;
+        };
         let removed = remove_one(&mut group.members, subscription.id());
         if group.members.is_empty() {
             self.groups.remove(at);
@@ -113,7 +118,11 @@ fn remove_one(list: &mut Vec<Arc<Subscription>>, id: u64) -> bool {
 
 impl Interest {
     pub(crate) fn new(key: u64) -> Self {
-        Self { keyed: Keyed(key), root: Node::default(), count: 0 }
+        Self {
+            keyed: Keyed(key),
+            root: Node::default(),
+            count: 0,
+        }
     }
 
     /// Subscriptions held.
@@ -134,7 +143,11 @@ impl Interest {
                 literal => node = node.child_or_insert(literal, keyed),
             }
         }
-        let entries = if tail { &mut node.any_tail } else { &mut node.here };
+        let entries = if tail {
+            &mut node.any_tail
+        } else {
+            &mut node.here
+        };
         entries.get_or_insert_default().insert(subscription);
         self.count += 1;
     }
@@ -179,7 +192,9 @@ fn remove_below(node: &mut Node, rest: Option<&[u8]>, subscription: &Subscriptio
     match token {
         ANY_TAIL => remove_entry(&mut node.any_tail, subscription),
         ANY_TOKEN => {
-            let Some(child) = node.any_token.as_deref_mut() else { return false };
+            let Some(child) = node.any_token.as_deref_mut() else {
+                return false;
+            };
             let removed = remove_below(child, behind, subscription);
             if child.is_empty() {
                 node.any_token = None;
@@ -187,8 +202,12 @@ fn remove_below(node: &mut Node, rest: Option<&[u8]>, subscription: &Subscriptio
             removed
         }
         literal => {
-            let Some(children) = node.children.as_deref_mut() else { return false };
-            let Some(child) = children.get_mut(literal) else { return false };
+            let Some(children) = node.children.as_deref_mut() else {
+                return false;
+            };
+            let Some(child) = children.get_mut(literal) else {
+                return false;
+            };
             let removed = remove_below(child, behind, subscription);
             if child.is_empty() {
                 children.remove(literal);
@@ -204,7 +223,9 @@ fn remove_below(node: &mut Node, rest: Option<&[u8]>, subscription: &Subscriptio
 }
 
 fn remove_entry(entries: &mut Option<Box<Entries>>, subscription: &Subscription) -> bool {
-    let Some(held) = entries.as_deref_mut() else { return false };
+    let Some(held) = entries.as_deref_mut() else {
+        return false;
+    };
     let removed = held.remove(subscription);
     if held.is_empty() {
         *entries = None;
@@ -214,13 +235,16 @@ fn remove_entry(entries: &mut Option<Box<Entries>>, subscription: &Subscription)
 
 impl Node {
     fn child_or_insert(&mut self, token: &[u8], keyed: Keyed) -> &mut Self {
-        let children =
-            self.children.get_or_insert_with(|| Box::new(HashMap::with_hasher(keyed)));
+        let children = self
+            .children
+            .get_or_insert_with(|| Box::new(HashMap::with_hasher(keyed)));
         // Two lookups for a new token only: `entry` would copy the token each time.
         if !children.contains_key(token) {
             children.insert(token.into(), Self::default());
         }
-        children.get_mut(token).expect("it is there or was just inserted")
+        children
+            .get_mut(token)
+            .expect("it is there or was just inserted")
     }
 
     const fn is_empty(&self) -> bool {
@@ -232,11 +256,18 @@ impl Node {
 
     /// Shows the entries that match `rest`, until `found` returns false; whether it never did.
     fn visit(&self, rest: &[u8], found: &mut dyn FnMut(&Entries) -> bool) -> bool {
-        if self.any_tail.as_deref().is_some_and(|entries| !found(entries)) {
+        if self
+            .any_tail
+            .as_deref()
+            .is_some_and(|entries| !found(entries))
+        {
             return false;
         }
         let (token, behind) = subject::split_first(rest);
-        let literal = self.children.as_deref().and_then(|children| children.get(token));
+        let literal = self
+            .children
+            .as_deref()
+            .and_then(|children| children.get(token));
         for child in [literal, self.any_token.as_deref()].into_iter().flatten() {
             let more = match behind {
                 Some(behind) => child.visit(behind, found),
@@ -250,7 +281,10 @@ impl Node {
     }
 
     fn for_each(&self, visit: &mut dyn FnMut(&Arc<Subscription>)) {
-        for entries in [self.here.as_deref(), self.any_tail.as_deref()].into_iter().flatten() {
+        for entries in [self.here.as_deref(), self.any_tail.as_deref()]
+            .into_iter()
+            .flatten()
+        {
             entries.for_each(visit);
         }
         let literal = self.children.iter().flat_map(|children| children.values());

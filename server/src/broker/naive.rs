@@ -20,18 +20,35 @@ impl Recorder {
 
 impl Sink for Recorder {
     fn deliver(&self, subscription: &Subscription, message: &Publish<'_>) -> Delivered {
-        let Some(last) = subscription.count() else { return Delivered::Refused };
-        let noted = (subscription.id(), message.subject.to_vec(), message.payload.to_vec());
+        let Some(last) = subscription.count() else {
+            return Delivered::Refused;
+        };
+        let noted = (
+            subscription.id(),
+            message.subject.to_vec(),
+            message.payload.to_vec(),
+        );
         self.0.lock().push(noted);
-        if last { Delivered::Last } else { Delivered::Accepted }
+        if last {
+            Delivered::Last
+        } else {
+            Delivered::Accepted
+        }
     }
 }
 
 #[derive(Debug, Clone)]
 enum Step {
-    Subscribe { filter: String, queue: Option<&'static str>, max: u64 },
+    Subscribe {
+        filter: String,
+        queue: Option<&'static str>,
+        max: u64,
+    },
     Unsubscribe(usize),
-    Publish { subject: String, router: usize },
+    Publish {
+        subject: String,
+        router: usize,
+    },
 }
 
 /// What the model knows of a subscription.
@@ -48,8 +65,13 @@ fn token() -> impl Strategy<Value = &'static str> {
 
 fn joined() -> impl Strategy<Value = String> {
     let tail = prop_oneof![3 => Just(""), 1 => Just(".>")];
-    (proptest::collection::vec(token(), 1..4), tail)
-        .prop_map(|(tokens, tail)| if tokens == [""] { ">".to_owned() } else { tokens.join(".") + tail })
+    (proptest::collection::vec(token(), 1..4), tail).prop_map(|(tokens, tail)| {
+        if tokens == [""] {
+            ">".to_owned()
+        } else {
+            tokens.join(".") + tail
+        }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -67,21 +89,32 @@ fn wants(held: &Held, subject: &str) -> bool {
 }
 
 /// What came to the recorder is one message for each plain subscription and one for each group with interest.
-fn check_delivery(held: &mut Vec<Held>, subject: &str, got: &[(u64, Vec<u8>, Vec<u8>)], delivered: usize) {
+fn check_delivery(
+    held: &mut Vec<Held>,
+    subject: &str,
+    got: &[(u64, Vec<u8>, Vec<u8>)],
+    delivered: usize,
+) {
     let plain: BTreeSet<u64> = held
         .iter()
         .filter(|held| held.queue.is_none() && wants(held, subject))
         .map(|held| held.live.id())
         .collect();
-    let groups: BTreeSet<_> =
-        held.iter().filter(|held| wants(held, subject)).filter_map(|held| held.queue).collect();
+    let groups: BTreeSet<_> = held
+        .iter()
+        .filter(|held| wants(held, subject))
+        .filter_map(|held| held.queue)
+        .collect();
     assert_eq!(got.len(), plain.len() + groups.len(), "{subject}");
     assert_eq!(delivered, got.len());
     let mut plain_seen = BTreeSet::new();
     let mut groups_seen = BTreeSet::new();
     for (id, shown, _) in got {
         assert_eq!(shown, subject.as_bytes());
-        let held = held.iter_mut().find(|held| held.live.id() == *id).expect("only live ones get it");
+        let held = held
+            .iter_mut()
+            .find(|held| held.live.id() == *id)
+            .expect("only live ones get it");
         assert!(wants(held, subject));
         match held.queue {
             None => assert!(plain_seen.insert(*id)),
@@ -107,7 +140,12 @@ fn run(steps: Vec<Step>) {
                     Ok(live) => {
                         live.set_max(max);
                         let left = if max == 0 { u64::MAX } else { max };
-                        held.push(Held { live, filter, queue, left });
+                        held.push(Held {
+                            live,
+                            filter,
+                            queue,
+                            left,
+                        });
                     }
                     Err(SubscribeError::InvalidSubject) => {
                         assert!(!subject::is_valid_filter(filter.as_bytes()));
@@ -133,8 +171,15 @@ fn run(steps: Vec<Step>) {
             }
         }
         assert_eq!(account.counters().subscriptions, held.len() as u64);
-        let listed: Vec<u64> = account.subscriptions().iter().map(|held| held.id()).collect();
-        assert_eq!(listed, held.iter().map(|held| held.live.id()).collect::<Vec<_>>());
+        let listed: Vec<u64> = account
+            .subscriptions()
+            .iter()
+            .map(|held| held.id())
+            .collect();
+        assert_eq!(
+            listed,
+            held.iter().map(|held| held.live.id()).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -152,7 +197,9 @@ fn groups_spread_their_messages() {
     let recorder = Arc::new(Recorder::default());
     // One group over filters that differ, as clients make them.
     for filter in ["jobs.*", "jobs.>", "jobs.a"] {
-        account.subscribe(filter.as_bytes(), Some(b"workers"), recorder.clone()).unwrap();
+        account
+            .subscribe(filter.as_bytes(), Some(b"workers"), recorder.clone())
+            .unwrap();
     }
     let mut router = Router::new(account);
     for _ in 0..300 {
@@ -161,7 +208,10 @@ fn groups_spread_their_messages() {
     let got = recorder.take();
     for id in 1..=3 {
         let share = got.iter().filter(|(to, ..)| *to == id).count();
-        assert!((50..150).contains(&share), "subscription {id} got {share} of 300");
+        assert!(
+            (50..150).contains(&share),
+            "subscription {id} got {share} of 300"
+        );
     }
 }
 
@@ -174,7 +224,9 @@ fn watches_hear_of_interest_coming_and_going() {
     let watch = account.watch_interest(b"in.box", move |interest| note.lock().push(interest));
     assert_eq!(*heard.lock(), [false]);
     let wild = account.subscribe(b"in.*", None, recorder.clone()).unwrap();
-    let literal = account.subscribe(b"in.box", None, recorder.clone()).unwrap();
+    let literal = account
+        .subscribe(b"in.box", None, recorder.clone())
+        .unwrap();
     let other = account.subscribe(b"in.bo", None, recorder.clone()).unwrap();
     account.unsubscribe(&wild);
     assert_eq!(*heard.lock(), [false, true]);
@@ -190,9 +242,22 @@ fn watches_hear_of_interest_coming_and_going() {
 fn accounts_do_not_hear_each_other() {
     let broker = Broker::new();
     let recorder = Arc::new(Recorder::default());
-    broker.account_or_create("other").subscribe(b">", None, recorder.clone()).unwrap();
-    assert_eq!(broker.global().publish(&Publish::new(b"a", b"")).delivered, 0);
-    assert_eq!(broker.account("other").unwrap().publish(&Publish::new(b"a", b"")).delivered, 1);
+    broker
+        .account_or_create("other")
+        .subscribe(b">", None, recorder.clone())
+        .unwrap();
+    assert_eq!(
+        broker.global().publish(&Publish::new(b"a", b"")).delivered,
+        0
+    );
+    assert_eq!(
+        broker
+            .account("other")
+            .unwrap()
+            .publish(&Publish::new(b"a", b""))
+            .delivered,
+        1
+    );
     assert_eq!(recorder.take().len(), 1);
     assert!(broker.account("third").is_none());
 }

@@ -46,7 +46,10 @@ impl Router {
             account,
             slots: Vec::new(),
             seen: Vec::new(),
-            scratch: Route { plain: Vec::new(), groups: Vec::new() },
+            scratch: Route {
+                plain: Vec::new(),
+                groups: Vec::new(),
+            },
             draw: 0,
             matches: 0,
             cache_hits: 0,
@@ -105,7 +108,13 @@ impl Router {
         let delivered = self.account.deliver(&route, message, &mut self.draw);
         if self.admits(hash) {
             let subject = message.route.into();
-            let slot = Box::new(Slot { hash, generation, generation_index, subject, route });
+            let slot = Box::new(Slot {
+                hash,
+                generation,
+                generation_index,
+                subject,
+                route,
+            });
             self.insert(slot);
         } else {
             route.clear();
@@ -120,7 +129,9 @@ impl Router {
             self.seen.resize(SEEN, 0);
         }
         let mark = ((hash >> 48) as u16) | 1;
-        let Some(seen) = self.seen.get_mut((hash >> 32) as usize % SEEN) else { return false };
+        let Some(seen) = self.seen.get_mut((hash >> 32) as usize % SEEN) else {
+            return false;
+        };
         std::mem::replace(seen, mark) == mark
     }
 
@@ -166,13 +177,19 @@ mod tests {
     fn remembers_only_what_comes_twice() {
         let broker = Broker::new();
         let recorder = Arc::new(Recorder::default());
-        broker.global().subscribe(b">", None, recorder.clone()).unwrap();
+        broker
+            .global()
+            .subscribe(b">", None, recorder.clone())
+            .unwrap();
         let mut router = Router::new(broker.global());
         for number in 0..1000 {
             router.publish(&Publish::new(format!("inbox.{number}").as_bytes(), b""));
         }
         let held = router.slots.iter().flatten().count();
-        assert!(held < 20, "subjects used once take no slots, but {held} did");
+        assert!(
+            held < 20,
+            "subjects used once take no slots, but {held} did"
+        );
         for _ in 0..3 {
             router.publish(&Publish::new(b"often", b""));
         }
@@ -184,7 +201,10 @@ mod tests {
     fn many_subjects_fill_the_table_and_no_more() {
         let broker = Broker::new();
         let recorder = Arc::new(Recorder::default());
-        broker.global().subscribe(b"s.*", None, recorder.clone()).unwrap();
+        broker
+            .global()
+            .subscribe(b"s.*", None, recorder.clone())
+            .unwrap();
         let mut router = Router::new(broker.global());
         for round in 0..6 {
             for number in 0..2000 {

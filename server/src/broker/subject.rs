@@ -47,7 +47,10 @@ pub fn is_valid_filter(filter: &[u8]) -> bool {
         if token.is_empty() || (token == ANY_TAIL && behind.is_some()) {
             return false;
         }
-        if token.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c)) {
+        if token
+            .iter()
+            .any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c))
+        {
             return false;
         }
         rest = behind;
@@ -136,10 +139,14 @@ mod tests {
 
     #[test]
     fn filters_that_clients_may_use() {
-        for good in ["a", "a.b", "*", ">", "a.*", "a.>", "*.*.>", "a*", "a.b>", "$SYS.x"] {
+        for good in [
+            "a", "a.b", "*", ">", "a.*", "a.>", "*.*.>", "a*", "a.b>", "$SYS.x",
+        ] {
             assert!(is_valid_filter(good.as_bytes()), "{good}");
         }
-        for bad in ["", ".", "a.", ".a", "a..b", "a.>.b", ">.a", "a b", "a\tb", "a\r"] {
+        for bad in [
+            "", ".", "a.", ".a", "a..b", "a.>.b", ">.a", "a b", "a\tb", "a\r",
+        ] {
             assert!(!is_valid_filter(bad.as_bytes()), "{bad}");
         }
         assert!(is_valid_literal(b"a.b*"));
@@ -165,7 +172,11 @@ mod tests {
             ("a.*", "a.*", true),
             ("a.b", "a.*", false),
         ] {
-            assert_eq!(matches(filter.as_bytes(), subject.as_bytes()), expected, "{filter} {subject}");
+            assert_eq!(
+                matches(filter.as_bytes(), subject.as_bytes()),
+                expected,
+                "{filter} {subject}"
+            );
         }
     }
 
@@ -181,16 +192,24 @@ mod tests {
         for left in &filters {
             for right in &filters {
                 let (l, r) = (left.as_bytes(), right.as_bytes());
-                let both = subjects.iter().any(|s| matches(l, s.as_bytes()) && matches(r, s.as_bytes()));
+                let both = subjects
+                    .iter()
+                    .any(|s| matches(l, s.as_bytes()) && matches(r, s.as_bytes()));
                 assert_eq!(overlaps(l, r), both, "{left} overlaps {right}");
-                let all = subjects.iter().all(|s| matches(l, s.as_bytes()) || !matches(r, s.as_bytes()));
+                let all = subjects
+                    .iter()
+                    .all(|s| matches(l, s.as_bytes()) || !matches(r, s.as_bytes()));
                 if covers(l, r) {
                     assert!(all, "{left} covers {right}");
                 }
             }
             for subject in &subjects {
                 let literal = covers(left.as_bytes(), subject.as_bytes());
-                assert_eq!(literal, matches(left.as_bytes(), subject.as_bytes()), "{left} {subject}");
+                assert_eq!(
+                    literal,
+                    matches(left.as_bytes(), subject.as_bytes()),
+                    "{left} {subject}"
+                );
             }
         }
         assert!(covers(b"a.>", b"a.*") && covers(b"*.>", b"a.b.>") && !covers(b"a.*", b"a.>"));
@@ -201,7 +220,10 @@ mod tests {
         let mut last = all.clone();
         for _ in 1..longest {
             let stems = std::mem::take(&mut last);
-            last = stems.iter().flat_map(|stem| tokens.iter().map(move |t| format!("{stem}.{t}"))).collect();
+            last = stems
+                .iter()
+                .flat_map(|stem| tokens.iter().map(move |t| format!("{stem}.{t}")))
+                .collect();
             all.extend(last.iter().cloned());
         }
         all

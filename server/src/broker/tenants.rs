@@ -28,7 +28,8 @@ impl Broker {
     pub fn new() -> Arc<Self> {
         let global = Arc::new(Account::new(GLOBAL_ACCOUNT));
         let system = Arc::new(Account::new(SYSTEM_ACCOUNT));
-        let accounts = [&global, &system].map(|account| (account.name().into(), Arc::clone(account)));
+        let accounts =
+            [&global, &system].map(|account| (account.name().into(), Arc::clone(account)));
         Arc::new(Self {
             accounts: RwLock::new(accounts.into()),
             global,

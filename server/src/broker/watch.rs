@@ -37,15 +37,23 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.by_subject.is_empty()
     }
 
     pub(super) fn add(&mut self, subject: &[u8], notify: Box<Notify>) -> Arc<Watch> {
         self.next_id += 1;
         let last = AtomicU8::new(UNKNOWN);
-        let watch = Arc::new(Watch { id: self.next_id, subject: subject.into(), notify, last });
-        self.by_subject.entry(subject.into()).or_default().push(Arc::clone(&watch));
+        let watch = Arc::new(Watch {
+            id: self.next_id,
+            subject: subject.into(),
+            notify,
+            last,
+        });
+        self.by_subject
+            .entry(subject.into())
+            .or_default()
+            .push(Arc::clone(&watch));
         watch
     }
 
@@ -69,7 +77,9 @@ impl Watches {
             .take_while(|token| *token != subject::ANY_TOKEN && *token != subject::ANY_TAIL)
             .fold(0, |length, token| length + token.len() + 1);
         let stem = filter.get(..stem).unwrap_or(filter);
-        let from = self.by_subject.range::<[u8], _>((Bound::Included(stem), Bound::Unbounded));
+        let from = self
+            .by_subject
+            .range::<[u8], _>((Bound::Included(stem), Bound::Unbounded));
         for (subject, list) in from.take_while(|(subject, _)| subject.starts_with(stem)) {
             if subject::matches(filter, subject) {
                 found.extend(list.iter().cloned());

@@ -1,11 +1,29 @@
 //! What the server is told to do: settings, where they come from, and which may change while it runs.
 //!
-//! Reading order: [`settings`] holds the typed result with its defaults; everything else only fills or compares it.
+//! Reading order: `settings` is the typed result with its defaults. A file becomes settings in three steps: `scan`
+//! (characters to words), `parse` and `scalar` (words to a tree of [`Value`]s), `keys` (the tree to settings).
+//! `flags` is the command line.
 
 mod settings;
 
+mod position;
+mod value;
+
+mod parse;
+mod scalar;
+mod scan;
+
+mod address;
+mod keys;
+mod keys_jetstream;
+mod keys_users;
+
+pub use keys::{Findings, apply};
+pub use parse::{Surroundings, parse_file};
+pub use position::{Position, Problem};
 pub use settings::{
     Authorization, CLIENT_PORT, Config, JetStream, JetStreamLimits, Limits, LogSettings,
     MAX_CLOSED_CLIENTS, MAX_CONNECTIONS, MAX_CONTROL_LINE_BYTES, MAX_PAYLOAD_BYTES,
     MAX_PENDING_BYTES, MONITOR_PORT, Monitor, User,
 };
+pub use value::{Entry, Kind, Map, Value, parse_duration};

@@ -56,6 +56,8 @@ pub struct Config {
     pub lame_duck_grace_period: Duration,
     /// The monitoring endpoint, if there is one.
     pub monitor: Option<Monitor>,
+    /// Path before every monitoring endpoint, empty or like `/nats`.
+    pub monitor_base_path: String,
     /// Who may connect.
     pub authorization: Authorization,
     /// Streams and consumers.
@@ -96,12 +98,10 @@ pub struct Limits {
 /// The monitoring endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Monitor {
-    /// Address to listen on.
-    pub host: String,
+    /// Address to listen on; `None` is the clients' one.
+    pub host: Option<String>,
     /// Port to listen on; 0 takes any free port.
     pub port: u16,
-    /// Path before every endpoint, empty or like `/nats`.
-    pub base_path: String,
 }
 
 /// Who may connect. Everybody, if nothing is set.
@@ -206,6 +206,7 @@ impl Default for Config {
             lame_duck_duration: Duration::from_secs(120),
             lame_duck_grace_period: Duration::from_secs(10),
             monitor: None,
+            monitor_base_path: String::new(),
             authorization: Authorization::default(),
             jetstream: JetStream::default(),
             log: LogSettings::default(),

@@ -1,0 +1,42 @@
+//! Where something stands in a configuration file, and what is wrong there.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A place in a configuration file (or in a variable of the environment). Lines and columns count from one;
+/// a column is a character, not a byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The file as the user named it, or `$NAME` for a variable of the environment.
+    pub file: Arc<str>,
+    /// Line, from one.
+    pub line: u32,
+    /// Character within the line, from one.
+    pub column: u32,
+}
+
+/// One thing that is wrong in a configuration, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {text}")]
+pub struct Problem {
+    /// Where.
+    pub at: Position,
+    /// What, and if we know it: what to do.
+    pub text: String,
+}
+
+impl Position {
+    /// The problem `text` at this place.
+    pub fn problem(&self, text: impl Into<String>) -> Problem {
+        Problem {
+            at: self.clone(),
+            text: text.into(),
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `settings` is the typed result with its defaults. A file becomes settings in three steps: `scan`
 //! (characters to words), `parse` and `scalar` (words to a tree of [`Value`]s), `keys` (the tree to settings).
-//! `flags` is the command line.
+//! `flags` and `flag_table` are the command line; `load` puts the two together.
 
 mod settings;
 
@@ -18,7 +18,16 @@ mod keys;
 mod keys_jetstream;
 mod keys_users;
 
+mod flag_table;
+mod flags;
+
+mod digest;
+mod load;
+mod version;
+
+pub use flags::{Action, CommandLine, UsageError, help};
 pub use keys::{Findings, apply};
+pub use load::{LoadError, Loaded, System};
 pub use parse::{Surroundings, parse_file};
 pub use position::{Position, Problem};
 pub use settings::{
@@ -27,3 +36,7 @@ pub use settings::{
     MAX_PENDING_BYTES, MONITOR_PORT, Monitor, User,
 };
 pub use value::{Entry, Kind, Map, Value, parse_duration};
+pub use version::{NAME, NATS_VERSION, VERSION, version_line};
+
+#[cfg(test)]
+mod config_test;

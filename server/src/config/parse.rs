@@ -198,7 +198,11 @@ impl Parser<'_> {
     fn read_included(&self, includer: &Path, named: &str) -> io::Result<(PathBuf, String)> {
         let directory = includer.parent().unwrap_or(Path::new(""));
         let named = Path::new(named);
-        let joined = directory.join(named.strip_prefix("/").unwrap_or(named));
+        let below = named
+            .strip_prefix("/")
+            .or(named.strip_prefix("./"))
+            .unwrap_or(named);
+        let joined = directory.join(below);
         match self.surroundings.read(&joined) {
             Ok(text) => Ok((joined, text)),
             Err(_) if named.is_absolute() => Ok((named.to_owned(), self.surroundings.read(named)?)),

@@ -1,0 +1,371 @@
+//! Defaults and refusals of a new configuration. The texts are part of the protocol: tools print them.
+
+use super::stream::{Compression, Discard, PersistMode, Retention, Storage, StreamConfig};
+use crate::broker::subject;
+use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::limits::{
+    DESCRIPTION_BYTES_MAX, DUPLICATE_WINDOW, METADATA_BYTES_MAX, MIN_AGE, NAME_BYTES_MAX,
+    REPLICAS_MAX,
+};
+
+/// What the server's configuration says about streams.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Defaults {
+    /// Longest duplicate window, nanoseconds; `None` is no cap.
+    pub duplicate_window_max: Option<i64>,
+}
+
+/// Fills in what the request left out. Total: refusals are [`check_create`]'s.
+#[must_use]
+pub fn normalize(mut config: StreamConfig, defaults: &Defaults) -> StreamConfig {
+    for limit in [
+        &mut config.max_consumers,
+        &mut config.max_msgs,
+        &mut config.max_bytes,
+        &mut config.max_msgs_per_subject,
+        &mut config.max_msg_size,
+    ] {
+        if *limit == 0 || *limit < -1 {
+            *limit = -1;
+        }
+    }
+    if config.num_replicas == 0 {
+        config.num_replicas = 1;
+    }
+    if config.subjects.is_empty() && config.mirror.is_none() && config.sources.is_empty() {
+        config.subjects.push(config.name.clone());
+    }
+    if config.duplicate_window == 0 && config.mirror.is_none() && config.sources.is_empty() {
+        let cap = defaults.duplicate_window_max.unwrap_or(DUPLICATE_WINDOW);
+        config.duplicate_window = match config.max_age {
+            age if age > 0 && age < DUPLICATE_WINDOW => age.min(cap),
+            _ => DUPLICATE_WINDOW.min(cap),
+        };
+    }
+    if config.subject_delete_marker_ttl > 0 {
+        config.allow_msg_ttl = true;
+        config.allow_rollup_hdrs = true;
+    }
+    if config.sealed {
+        config.max_age = 0;
+        config.discard = Discard::New;
+        config.deny_delete = true;
+        config.deny_purge = true;
+        config.allow_rollup_hdrs = false;
+    }
+    let level = if config.allow_msg_ttl { "1" } else { "0" };
+    config.metadata.retain(|key, _| {
+        !matches!(
+            key.as_str(),
+            "_nats.ver" | "_nats.level" | "_nats.req.level"
+        )
+    });
+    config
+        .metadata
+        .insert("_nats.req.level".into(), level.into());
+    config
+}
+
+/// Whether a normalized configuration can be a stream.
+///
+/// # Errors
+/// The refusal that clients of the peer see, or for a feature that is not there yet a 10052 that names it.
+pub fn check_create(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiError> {
+    if config.sealed {
+        return Err(invalid("stream configuration for create can not be sealed"));
+    }
+    check(config, defaults)
+}
+
+/// What holds for new and for changed configurations.
+pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiError> {
+    check_name(&config.name)?;
+    if config.description.len() > DESCRIPTION_BYTES_MAX {
+        return Err(invalid(format!(
+            "stream description is too long, maximum allowed is {DESCRIPTION_BYTES_MAX}"
+        )));
+    }
+    let metadata_bytes: usize = config.metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
+    if metadata_bytes > METADATA_BYTES_MAX {
+        return Err(invalid(format!(
+            "stream metadata exceeds maximum size of {METADATA_BYTES_MAX} bytes"
+        )));
+    }
+    if config.num_replicas > REPLICAS_MAX {
+        return Err(invalid(format!("maximum replicas is {REPLICAS_MAX}")));
+    }
+    if config.num_replicas < 0 {
+        return Err(table::REPLICAS_COUNT_CANNOT_BE_NEGATIVE.error());
+    }
+    check_times(config, defaults)?;
+    check_discard(config)?;
+    check_subjects(config)?;
+    check_absent_features(config)?;
+    if config.num_replicas > 1 {
+        return Err(table::STREAM_REPLICAS_NOT_SUPPORTED.error());
+    }
+    Ok(())
+}
+
+/// A name that can stand as one token of a subject and in a path.
+///
+/// # Errors
+/// 10052 or 10128.
+pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
+    if name.is_empty() {
+        return Err(invalid(
+            "stream name is required and can not contain '.', '*', '>'",
+        ));
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(invalid(format!(
+            "stream name is too long, maximum allowed is {NAME_BYTES_MAX}"
+        )));
+    }
+    if name.contains(['/', '\\']) {
+        return Err(table::STREAM_NAME_CONTAINS_PATH_SEPARATORS.error());
+    }
+    if name.contains(|c: char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control())
+    {
+        return Err(invalid(
+            "stream name is required and can not contain '.', '*', '>'",
+        ));
+    }
+    Ok(())
+}
+
+fn check_times(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiError> {
+    if config.max_age < 0 {
+        return Err(invalid("max age can not be negative"));
+    }
+    if config.max_age != 0 && config.max_age < MIN_AGE {
+        return Err(invalid("max age needs to be >= 100ms"));
+    }
+    if config.duplicate_window < 0 {
+        return Err(invalid("duplicates window can not be negative"));
+    }
+    if config.duplicate_window != 0 && config.duplicate_window < MIN_AGE {
+        return Err(invalid("duplicates window needs to be >= 100ms"));
+    }
+    if config.max_age != 0 && config.duplicate_window > config.max_age {
+        return Err(invalid("duplicates window can not be larger then max age"));
+    }
+    if defaults
+        .duplicate_window_max
+        .is_some_and(|max| config.duplicate_window > max)
+    {
+        return Err(invalid(
+            "duplicates window can not be larger then server limit",
+        ));
+    }
+    if config.subject_delete_marker_ttl != 0 && config.subject_delete_marker_ttl < 1_000_000_000 {
+        return Err(invalid(
+            "subject delete marker TTL must be at least 1 second",
+        ));
+    }
+    if config.consumer_limits.inactive_threshold < 0 || config.consumer_limits.max_ack_pending < -1
+    {
+        return Err(invalid("consumer limits can not be negative"));
+    }
+    Ok(())
+}
+
+fn check_discard(config: &StreamConfig) -> Result<(), ApiError> {
+    if config.discard_new_per_subject {
+        if config.discard != Discard::New {
+            return Err(invalid(
+                "discard new per subject requires discard new policy to be set",
+            ));
+        }
+        if config.max_msgs_per_subject <= 0 {
+            return Err(invalid(
+                "discard new per subject requires max msgs per subject > 0",
+            ));
+        }
+    }
+    if config.deny_purge && config.allow_rollup_hdrs {
+        return Err(invalid("roll-ups require the purge permission"));
+    }
+    Ok(())
+}
+
+fn check_subjects(config: &StreamConfig) -> Result<(), ApiError> {
+    for (index, name) in config.subjects.iter().enumerate() {
+        let bytes = name.as_bytes();
+        if !subject::is_valid_filter(bytes) {
+            return Err(invalid("invalid subject"));
+        }
+        for other in config.subjects.iter().skip(index + 1) {
+            let valid = subject::is_valid_filter(other.as_bytes());
+            if valid && subject::overlaps(bytes, other.as_bytes()) {
+                return Err(invalid(format!(
+                    "subject \"{name}\" overlaps with \"{other}\""
+                )));
+            }
+        }
+        if config.no_ack {
+            continue;
+        }
+        if bytes == subject::ANY_TAIL {
+            return Err(invalid("capturing all subjects requires no-ack to be true"));
+        }
+        if captures_api(bytes) {
+            return Err(invalid(
+                "subjects that overlap with jetstream api require no-ack to be true",
+            ));
+        }
+        if subject::overlaps(bytes, b"$SYS.>") && !subject::covers(b"$SYS.ACCOUNT.>", bytes) {
+            return Err(invalid(
+                "subjects that overlap with system api require no-ack to be true",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An acknowledgement of what is captured there would itself be captured.
+fn captures_api(name: &[u8]) -> bool {
+    let reserved: [&[u8]; 3] = [b"$JS.>", b"$JSC.>", b"$NRG.>"];
+    reserved.iter().any(|api| subject::overlaps(name, api))
+        && !subject::covers(b"$JS.EVENT.>", name)
+}
+
+/// What this server does not do yet is refused, never accepted and forgotten.
+fn check_absent_features(config: &StreamConfig) -> Result<(), ApiError> {
+    let absent = [
+        (config.mirror.is_some(), "stream mirrors"),
+        (!config.sources.is_empty(), "stream sources"),
+        (config.republish.is_some(), "republish"),
+        (config.subject_transform.is_some(), "subject transforms"),
+        (config.placement.is_some(), "placement"),
+        (config.allow_msg_counter, "message counters"),
+        (config.allow_atomic, "atomic publish"),
+        (config.allow_batched, "batch publish"),
+        (config.allow_msg_schedules, "message schedules"),
+        (
+            config.subject_delete_marker_ttl != 0,
+            "subject delete markers",
+        ),
+        (config.compression != Compression::None, "compression"),
+        (
+            config.persist_mode != PersistMode::Default,
+            "async persist mode",
+        ),
+    ];
+    match absent.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(invalid(format!("{what}: not supported by this server yet"))),
+        None => Ok(()),
+    }
+}
+
+/// The 10052 of a configuration that cannot be.
+pub(super) fn invalid(why: impl std::fmt::Display) -> ApiError {
+    table::STREAM_INVALID_CONFIG.with(why)
+}
+
+impl StreamConfig {
+    /// Whether messages wait for consumers (interest and work-queue retention).
+    #[must_use]
+    pub fn keeps_for_consumers(&self) -> bool {
+        self.retention != Retention::Limits
+    }
+
+    /// Whether it lives in memory only.
+    #[must_use]
+    pub fn in_memory(&self) -> bool {
+        self.storage == Storage::Memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> StreamConfig {
+        StreamConfig {
+            name: name.into(),
+            ..StreamConfig::default()
+        }
+    }
+
+    fn refusal(config: StreamConfig) -> String {
+        let defaults = Defaults::default();
+        match check_create(&normalize(config, &defaults), &defaults) {
+            Ok(()) => String::new(),
+            Err(error) => error.description.into_owned(),
+        }
+    }
+
+    #[test]
+    fn defaults_are_the_wires() {
+        let config = normalize(named("S"), &Defaults::default());
+        assert_eq!(config.subjects, ["S"]);
+        assert_eq!(
+            (config.max_msgs, config.max_bytes, config.max_msg_size),
+            (-1, -1, -1)
+        );
+        assert_eq!(config.duplicate_window, DUPLICATE_WINDOW);
+        assert_eq!(config.num_replicas, 1);
+        let short = normalize(
+            StreamConfig {
+                max_age: 5_000_000_000,
+                ..named("S")
+            },
+            &Defaults::default(),
+        );
+        assert_eq!(short.duplicate_window, 5_000_000_000);
+    }
+
+    #[test]
+    fn refusals_have_the_wires_texts() {
+        let subjects = |list: &[&str]| StreamConfig {
+            subjects: list.iter().map(ToString::to_string).collect(),
+            ..named("K")
+        };
+        assert_eq!(
+            refusal(subjects(&["a.*", "a.b"])),
+            "subject \"a.*\" overlaps with \"a.b\""
+        );
+        assert_eq!(refusal(subjects(&["a b"])), "invalid subject");
+        assert_eq!(
+            refusal(subjects(&[">"])),
+            "capturing all subjects requires no-ack to be true"
+        );
+        assert!(refusal(subjects(&["$JS.>"])).contains("jetstream api require no-ack"));
+        assert_eq!(refusal(subjects(&["$JS.EVENT.>"])), "");
+        assert_eq!(refusal(subjects(&["$KV.b.>"])), "");
+        assert_eq!(
+            refusal(StreamConfig {
+                max_age: 1000,
+                ..named("K")
+            }),
+            "max age needs to be >= 100ms"
+        );
+        assert_eq!(
+            refusal(StreamConfig {
+                num_replicas: 3,
+                ..named("K")
+            }),
+            "replicas > 1 not supported in non-clustered mode"
+        );
+        assert_eq!(
+            refusal(StreamConfig {
+                num_replicas: 6,
+                ..named("K")
+            }),
+            "maximum replicas is 5"
+        );
+        assert_eq!(
+            refusal(named("a/b")),
+            "Stream name can not contain path separators"
+        );
+        assert!(refusal(named("a.b")).starts_with("stream name is required"));
+        assert_eq!(
+            refusal(StreamConfig {
+                allow_atomic: true,
+                ..named("K")
+            }),
+            "atomic publish: not supported by this server yet"
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! Every limit and default of streams: what, in which unit, and what happens beyond it.
+
+use std::time::Duration;
+
+/// Version of NATS whose behaviour streams have; shown in `_nats.ver`.
+pub const NATS_VERSION: &str = "2.15.1";
+/// Level of the JetStream API that is understood.
+pub const API_LEVEL: u32 = 5;
+
+/// Bytes of a stream's name; longer is refused.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a description; longer is refused.
+pub const DESCRIPTION_BYTES_MAX: usize = 4096;
+/// Bytes of all metadata keys and values; more is refused.
+pub const METADATA_BYTES_MAX: usize = 128 * 1024;
+/// Replicas of a stream; more is refused.
+pub const REPLICAS_MAX: i64 = 5;
+/// Nanoseconds for which a message id is remembered if nothing else is said.
+pub const DUPLICATE_WINDOW: i64 = 120_000_000_000;
+/// Shortest age limit and duplicate window, nanoseconds.
+pub const MIN_AGE: i64 = 100_000_000;
+/// Bytes of the headers of a stored message; more is refused with 10097.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+
+/// Names in one page of `STREAM.NAMES` and `CONSUMER.NAMES`.
+pub const NAMES_PAGE: usize = 1024;
+/// Streams in one page of `STREAM.LIST`.
+pub const LIST_PAGE: usize = 256;
+/// Subjects in one page of `STREAM.INFO`.
+pub const SUBJECTS_PAGE: usize = 100_000;
+/// Deleted sequences that `STREAM.INFO` lists at most.
+pub const DELETED_DETAILS_MAX: usize = 1_000_000;
+/// Results of one direct get of the last message of many subjects; more is a 413.
+pub const MULTI_LAST_MAX: usize = 1024;
+/// API requests that wait to be answered; more are dropped, as by the peer.
+pub const REQUESTS_WAITING_MAX: usize = 10_000;
+
+/// Publishes that wait for a group; one more is refused with 10167.
+pub const INBOX_MESSAGES_MAX: usize = 100_000;
+/// Bytes of publishes that wait for a group; beyond it a publish is refused with 10167.
+pub const INBOX_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes after which a batch is closed: an entry of the log stays well below the log's own limit.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Entries of one group on their way through the log at one time: while one syncs, the next gathers.
+pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// Bytes in the store's tail at which it is flushed to a segment.
+pub const DIRTY_BYTES_FLUSH: usize = 64 * 1024 * 1024;
+/// A smaller tail is flushed when it is this old, so that the log stays short.
+pub const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
+/// How often background work of the store (compaction, erasure) is looked for.
+pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Expired messages that one entry removes at most; the rest goes with the next.
+pub const EXPIRED_PER_TICK_MAX: usize = 10_000;

@@ -1,1 +1,3 @@
-//! Fuzz targets; each also runs as a plain test.
+//! Fuzz targets; each also runs as a plain test. Here: what several targets share. See README.md.
+
+pub mod conversation;

@@ -103,7 +103,12 @@ impl ServerParser {
             return Ok(ServerParsed::Incomplete { need });
         }
         let Some(end) = self.progress.line_end(input) else {
-            line::check_prefix(&VERBS, input, caps::SERVER_LINE_BYTES_MAX)?;
+            line::check_prefix(
+                &VERBS,
+                &mut self.progress,
+                input,
+                caps::SERVER_LINE_BYTES_MAX,
+            )?;
             return Ok(ServerParsed::Incomplete {
                 need: input.len() + 1,
             });

@@ -13,6 +13,8 @@ pub(super) struct Progress {
     /// Bytes known to hold no LF; when `found`, the position of the LF.
     scanned: usize,
     found: bool,
+    /// Blanks behind the verb of a line that has not ended.
+    blanks: usize,
     /// Bytes that the whole operation takes (line, payload, CRLF), once the line has been understood.
     pub(super) need: usize,
 }
@@ -105,12 +107,14 @@ pub(super) fn find<'a, K: Copy>(
     Ok((verb.kind, arguments(rest, verb.follow, max)?))
 }
 
-/// Says whether a line that has not ended yet can still become a good one.
+/// Says whether a line that has not ended yet can still become a good one. Looks at each byte once: `progress` remembers
+/// how many blanks behind the verb were counted.
 ///
 /// # Errors
 /// The ones of [`find`], as soon as they are certain.
 pub(super) fn check_prefix<K>(
     verbs: &[Verb<K>],
+    progress: &mut Progress,
     prefix: &[u8],
     max: usize,
 ) -> Result<(), ProtoError> {
@@ -129,7 +133,15 @@ pub(super) fn check_prefix<K>(
         return Err(ProtoError::UnknownOperation);
     }
     let rest = prefix.get(verb.name.len()..).unwrap_or_default();
-    arguments(rest.strip_suffix(b"\r").unwrap_or(rest), verb.follow, max).map(|_| ())
+    let rest = rest.strip_suffix(b"\r").unwrap_or(rest);
+    if verb.follow != Follow::Ignored {
+        let uncounted = rest.get(progress.blanks..).unwrap_or_default();
+        progress.blanks += blanks(uncounted);
+    }
+    if progress.blanks > max || rest.len() > progress.blanks + max {
+        return Err(ProtoError::ControlLineTooLong);
+    }
+    Ok(())
 }
 
 /// The arguments behind a verb, without the blanks before them.
@@ -137,13 +149,18 @@ pub(super) fn check_prefix<K>(
 pub(super) fn arguments(rest: &[u8], follow: Follow, max: usize) -> Result<&[u8], ProtoError> {
     let blanks = match follow {
         Follow::Ignored => 0,
-        Follow::Blank | Follow::Arguments => rest.iter().take_while(|&&b| is_blank(b)).count(),
+        Follow::Blank | Follow::Arguments => blanks(rest),
     };
     let args = rest.get(blanks..).unwrap_or_default();
     if args.len() > max || blanks > max {
         return Err(ProtoError::ControlLineTooLong);
     }
     Ok(args)
+}
+
+#[inline]
+fn blanks(text: &[u8]) -> usize {
+    text.iter().take_while(|&&b| is_blank(b)).count()
 }
 
 fn starts_with(line: &[u8], name: &[u8]) -> bool {

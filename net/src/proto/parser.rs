@@ -164,7 +164,12 @@ impl Parser {
             return Ok(Parsed::Incomplete { need });
         }
         let Some(end) = self.progress.line_end(input) else {
-            line::check_prefix(&VERBS, input, self.limits.max_control_line)?;
+            line::check_prefix(
+                &VERBS,
+                &mut self.progress,
+                input,
+                self.limits.max_control_line,
+            )?;
             return Ok(Parsed::Incomplete {
                 need: input.len() + 1,
             });

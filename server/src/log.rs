@@ -1,1 +1,0 @@
-//! The lines that a person reads while the server runs.

@@ -10,6 +10,7 @@
 //! - [`jetstream`]: streams and consumers; subscribers like any other.
 //! - [`monitor`]: what the server tells about itself over HTTP.
 //! - [`run`]: starts and stops all of it.
+//! - [`presence`]: pid file and ports file.
 //! - [`signals`]: what the operating system asks of the binary.
 
 pub mod caps;
@@ -27,5 +28,6 @@ pub mod jetstream;
 
 pub mod monitor;
 
+pub mod presence;
 pub mod run;
 pub mod signals;

@@ -9,8 +9,7 @@
 //! - [`conn`]: one client connection: protocol in, deliveries out.
 //! - [`jetstream`]: streams and consumers; subscribers like any other.
 //! - [`monitor`]: what the server tells about itself over HTTP.
-//! - [`run`]: starts and stops all of it.
-//! - [`presence`]: pid file and ports file.
+//! - [`run`]: starts and stops all of it; [`Server`] is what an embedding program holds.
 //! - [`signals`]: what the operating system asks of the binary.
 
 pub mod caps;
@@ -28,6 +27,7 @@ pub mod jetstream;
 
 pub mod monitor;
 
-pub mod presence;
 pub mod run;
+pub use run::Server;
+
 pub mod signals;

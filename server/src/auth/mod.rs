@@ -1,1 +1,178 @@
 //! Who may connect, and as whom.
+//!
+//! A pure decision over the configuration and what a client said in CONNECT. Users, one token, or nobody asked; accounts
+//! and permissions come with the security issue, for which [`Identity`] already carries the account.
+
+use halyard_net::proto::Connect;
+
+use crate::broker::GLOBAL_ACCOUNT;
+use crate::config::Authorization;
+
+/// Who a client is, once it is let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's name; `None` if the server asks for no user.
+    pub user: Option<String>,
+    /// The account that the client lives in.
+    pub account: String,
+}
+
+impl Identity {
+    fn in_global(user: Option<&str>) -> Self {
+        Self {
+            user: user.map(ToOwned::to_owned),
+            account: GLOBAL_ACCOUNT.to_owned(),
+        }
+    }
+}
+
+/// Decides who a client is that has sent `connect`; `None` refuses it.
+#[must_use]
+pub fn identify(rules: &Authorization, connect: &Connect) -> Option<Identity> {
+    // Naming an account was a way into any of them once (CVE-2022-24450): it is refused, not ignored.
+    if !connect.account.is_empty() || connect.new_account {
+        return None;
+    }
+    if let Some(token) = &rules.token {
+        return same(&connect.auth_token, token).then(|| Identity::in_global(None));
+    }
+    let shown = !connect.user.is_empty() || !connect.pass.is_empty();
+    if let (Some(name), false) = (&rules.no_auth_user, shown || !connect.auth_token.is_empty()) {
+        return Some(Identity::in_global(Some(name)));
+    }
+    if let Some(name) = &rules.user {
+        let password = rules.password.as_deref().unwrap_or_default();
+        // Both are compared whatever the first says, so that the time taken tells nothing.
+        let matches = same(&connect.user, name) & same(&connect.pass, password);
+        return matches.then(|| Identity::in_global(Some(name)));
+    }
+    if rules.users.is_empty() {
+        return Some(Identity::in_global(None));
+    }
+    let user = rules.users.iter().find(|user| user.name == connect.user)?;
+    same(&connect.pass, &user.password).then(|| Identity::in_global(Some(&user.name)))
+}
+
+/// Whether a client that was let in as `user` may stay under changed rules. Passwords are not kept, so users of a list
+/// stay while their name does.
+#[must_use]
+pub fn knows(rules: &Authorization, user: Option<&str>) -> bool {
+    let single = rules.user.as_deref();
+    let mut listed = rules.users.iter().map(|user| user.name.as_str());
+    match user {
+        Some(name) => single == Some(name) || listed.any(|known| known == name),
+        None => rules.token.is_none() && single.is_none() && rules.users.is_empty(),
+    }
+}
+
+/// Compares without telling by its time where the first difference is.
+fn same(shown: &str, secret: &str) -> bool {
+    let differing = shown
+        .bytes()
+        .zip(secret.bytes())
+        .fold(0, |found, (a, b)| found | (a ^ b));
+    differing == 0 && shown.len() == secret.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::User;
+
+    fn shown(user: &str, pass: &str, token: &str) -> Connect {
+        let (user, pass, auth_token) = (user.to_owned(), pass.to_owned(), token.to_owned());
+        Connect {
+            user,
+            pass,
+            auth_token,
+            ..Connect::default()
+        }
+    }
+
+    #[test]
+    fn open_servers_let_everybody_in_but_nobody_choose_an_account() {
+        let open = Authorization::default();
+        let identity = identify(&open, &shown("any", "thing", "")).unwrap();
+        assert_eq!(
+            identity,
+            Identity {
+                user: None,
+                account: "$G".into()
+            }
+        );
+        let names = Connect {
+            account: "$SYS".into(),
+            ..Connect::default()
+        };
+        assert_eq!(identify(&open, &names), None);
+        let makes = Connect {
+            new_account: true,
+            ..Connect::default()
+        };
+        assert_eq!(identify(&open, &makes), None);
+    }
+
+    #[test]
+    fn one_user_or_one_token() {
+        let mut rules = Authorization {
+            user: Some("u".into()),
+            password: Some("p".into()),
+            ..Authorization::default()
+        };
+        assert_eq!(
+            identify(&rules, &shown("u", "p", ""))
+                .unwrap()
+                .user
+                .as_deref(),
+            Some("u")
+        );
+        for (user, pass) in [("u", "q"), ("u", ""), ("", ""), ("v", "p"), ("u", "pp")] {
+            assert_eq!(
+                identify(&rules, &shown(user, pass, "")),
+                None,
+                "{user}:{pass}"
+            );
+        }
+        rules = Authorization {
+            token: Some("secret".into()),
+            ..Authorization::default()
+        };
+        assert!(identify(&rules, &shown("", "", "secret")).is_some());
+        assert!(identify(&rules, &shown("", "", "secreT")).is_none());
+        assert!(identify(&rules, &shown("", "", "")).is_none());
+    }
+
+    #[test]
+    fn named_users_and_the_one_without_credentials() {
+        let user = |name: &str| User {
+            name: name.into(),
+            password: format!("{name}!"),
+        };
+        let mut rules = Authorization {
+            users: vec![user("a"), user("b")],
+            ..Authorization::default()
+        };
+        assert_eq!(
+            identify(&rules, &shown("b", "b!", ""))
+                .unwrap()
+                .user
+                .as_deref(),
+            Some("b")
+        );
+        assert_eq!(identify(&rules, &shown("b", "a!", "")), None);
+        assert_eq!(identify(&rules, &Connect::default()), None);
+        rules.no_auth_user = Some("a".into());
+        assert_eq!(
+            identify(&rules, &Connect::default())
+                .unwrap()
+                .user
+                .as_deref(),
+            Some("a")
+        );
+        assert_eq!(
+            identify(&rules, &shown("b", "wrong", "")),
+            None,
+            "wrong is not none"
+        );
+    }
+}

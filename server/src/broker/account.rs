@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use halyard_runtime::random;
 use parking_lot::{Mutex, RwLock};
 
-use super::hash;
+use super::hash::{self, Keyed};
 use super::interest::{Interest, Route};
 use super::message::{Delivered, Publish, Sink};
 use super::subject;
@@ -218,6 +218,16 @@ impl Account {
         self.collect(subject, &mut route);
         let members = route.groups.into_iter().flat_map(|group| group.members);
         route.plain.into_iter().chain(members).collect()
+    }
+
+    /// Offers a message to one subscription, whatever it asked for.
+    pub(crate) fn deliver_to(&self, subscription: &Subscription, message: &Publish<'_>) -> bool {
+        self.offer(subscription, message)
+    }
+
+    /// Makes the hashers of maps that a client's words are keys of.
+    pub(crate) const fn keyed(&self) -> Keyed {
+        Keyed(self.key)
     }
 
     /// Hash of a whole subject, for caches.

@@ -24,6 +24,7 @@ mod naive;
 
 pub use account::{Account, InterestCounters, InterestWatch, Outcome, SubscribeError};
 pub use flush::FlushScope;
+pub(crate) use hash::Keyed;
 pub use message::{ClientId, Delivered, Pressure, Publish, Sink};
 pub use router::Router;
 pub use subscription::{Subscribe, Subscription};

@@ -1,0 +1,242 @@
+//! The task of one connection: reads for its session, and writes what publishers could not.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use halyard_net::proto::CloseReason;
+use halyard_runtime::time::{self, Instant, Sleep};
+
+use super::buffers;
+use super::connection::Connection;
+use super::front::Front;
+use super::link::Link;
+use super::session::Session;
+use crate::broker::{FlushScope, Pressure};
+use crate::caps;
+
+/// Serves one client until the connection ends.
+pub(crate) async fn serve(front: Arc<Front>, connection: Arc<Connection>, link: Arc<dyn Link>) {
+    let mut driver = Driver {
+        session: greet(&front, &connection),
+        armed: Instant::now() + NEVER,
+        connection: Arc::clone(&connection),
+        link: Arc::clone(&link),
+        partial: Vec::new(),
+        need: 1,
+        paused: None,
+        write_deadline: front.settings().write_deadline,
+    };
+    let mut sleep = pin!(time::sleep_until(driver.armed));
+    let reason = poll_fn(|cx| driver.poll(cx, sleep.as_mut())).await;
+    driver.session.close();
+    driver.partial = Vec::new();
+    linger(&connection, &*link, reason).await;
+    connection.outbound.shut(reason);
+    let keep = front.settings().limits.max_closed_clients;
+    front.registry.remove(&connection, reason, keep);
+    tracing::debug!(cid = connection.id.0, "client connection closed: {reason}");
+}
+
+/// Until the timer is set for the first time.
+const NEVER: time::Duration = time::Duration::from_secs(1 << 30);
+
+fn greet(front: &Arc<Front>, connection: &Arc<Connection>) -> Session {
+    let _scope = FlushScope::new();
+    Session::new(front, connection, Instant::now())
+}
+
+struct Driver {
+    session: Session,
+    connection: Arc<Connection>,
+    link: Arc<dyn Link>,
+    /// The beginning of an operation whose end has not come yet.
+    partial: Vec<u8>,
+    /// Bytes without which `partial` makes no sense.
+    need: usize,
+    /// Until when the client is not read, because a receiver of its messages is slow.
+    paused: Option<Instant>,
+    /// What the timer is set to.
+    armed: Instant,
+    write_deadline: time::Duration,
+}
+
+impl Driver {
+    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<CloseReason> {
+        self.connection.outbound.register(cx.waker());
+        let now = Instant::now();
+        let done = self.advance(cx, now);
+        if let Err(reason) = done {
+            return Poll::Ready(reason);
+        }
+        let next = self.next_deadline();
+        if next < self.armed || now >= self.armed {
+            self.armed = next;
+            sleep.set(time::sleep_until(next));
+            if sleep.poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        self.write(cx, now)?;
+        if now >= self.session.deadline() {
+            let _scope = FlushScope::new();
+            self.session.timeout(now)?;
+        }
+        if self.paused.is_some_and(|until| now < until) {
+            return Ok(());
+        }
+        self.paused = None;
+        self.read(cx, now)?;
+        // The client's own answers may have met a full socket: its writability is awaited in this very poll.
+        self.write(cx, now)
+    }
+
+    /// Goes on writing what publishers had to leave.
+    fn write(&self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        let outbound = &self.connection.outbound;
+        loop {
+            if let Some(reason) = outbound.closed() {
+                return Err(reason);
+            }
+            let Some(since) = outbound.blocked_since() else {
+                return Ok(());
+            };
+            match self.link.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {
+                    outbound.resume();
+                }
+                Poll::Ready(Err(_)) => return Err(CloseReason::WriteError),
+                Poll::Pending if now - since >= self.write_deadline => {
+                    return Err(CloseReason::SlowConsumerWriteDeadline);
+                }
+                Poll::Pending => return Ok(()),
+            }
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        for _ in 0..caps::READS_PER_TURN {
+            let Poll::Ready(pressure) =
+                buffers::with_scratch(|scratch| self.read_once(cx, scratch, now))
+            else {
+                return Ok(());
+            };
+            if pressure? == Pressure::High {
+                self.connection
+                    .traffic
+                    .stalls
+                    .fetch_add(1, Ordering::Relaxed);
+                self.paused = Some(now + caps::STALL);
+                return Ok(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    /// One read, and what it brings.
+    fn read_once(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Poll<Result<Pressure, CloseReason>> {
+        // A short beginning goes in front of the new bytes; a long one (a large payload) is completed where it lies.
+        let in_place = self.partial.len() <= scratch.len() / 2 && self.need <= scratch.len();
+        let kept = if in_place { self.partial.len() } else { 0 };
+        let Some((front, free)) = scratch.split_at_mut_checked(kept) else {
+            return Poll::Ready(Err(CloseReason::ReadError));
+        };
+        let count = match self.link.poll_read(cx, free) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(CloseReason::ClientClosed)),
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(CloseReason::ReadError)),
+        };
+        let scope = FlushScope::new();
+        let result = if in_place {
+            front.copy_from_slice(&self.partial);
+            self.partial.clear();
+            let input = scratch.get(..kept + count).unwrap_or_default();
+            self.take(input, now)
+        } else {
+            self.partial
+                .extend_from_slice(free.get(..count).unwrap_or_default());
+            self.take_partial(now)
+        };
+        let pressure = scope.finish();
+        Poll::Ready(result.map(|()| pressure))
+    }
+
+    /// Feeds the session; what it leaves becomes the next beginning.
+    fn take(&mut self, input: &[u8], now: Instant) -> Result<(), CloseReason> {
+        let taken = self.session.input(input, now)?;
+        self.need = taken.need;
+        let rest = input.get(taken.consumed..).unwrap_or_default();
+        if rest.is_empty() {
+            self.partial = Vec::new();
+        } else {
+            self.partial.extend_from_slice(rest);
+        }
+        Ok(())
+    }
+
+    fn take_partial(&mut self, now: Instant) -> Result<(), CloseReason> {
+        if self.partial.len() < self.need {
+            return Ok(());
+        }
+        let input = std::mem::take(&mut self.partial);
+        self.take(&input, now)
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let mut next = self.session.deadline();
+        if let Some(until) = self.paused {
+            next = next.min(until);
+        }
+        if let Some(since) = self.connection.outbound.blocked_since() {
+            next = next.min(since + self.write_deadline);
+        }
+        next
+    }
+}
+
+/// Lets the last bytes leave, the reason of the closing among them, and then ends the stream.
+async fn linger(connection: &Connection, link: &dyn Link, reason: CloseReason) {
+    let outbound = &connection.outbound;
+    if matches!(reason, CloseReason::WriteError | CloseReason::ReadError) {
+        return;
+    }
+    outbound.resume();
+    let drained = poll_fn(|cx| {
+        while outbound.blocked_since().is_some() {
+            match link.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {
+                    outbound.resume();
+                }
+                Poll::Ready(Err(_)) => break,
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        link.shutdown_write();
+        if reason == CloseReason::ClientClosed || reason == CloseReason::ServerShutdown {
+            return Poll::Ready(());
+        }
+        // Bytes left unread would make the system reset the connection, and the client lose our last words.
+        loop {
+            match buffers::with_scratch(|scratch| link.poll_read(cx, scratch)) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    // Whoever does not take them in time does without them.
+    let _ = time::timeout(caps::CLOSE_LINGER, drained).await;
+}

@@ -193,7 +193,8 @@ impl AsyncWrite for InProcess {
 
 #[cfg(test)]
 mod tests {
-    use futures::{AsyncReadExt, AsyncWriteExt, executor, future};
+    use futures::{AsyncReadExt, AsyncWriteExt, future};
+    use halyard_runtime::task::block_on;
 
     use super::*;
 
@@ -220,7 +221,7 @@ mod tests {
                 got.extend_from_slice(&buffer[..count]);
             }
         };
-        let ((), got) = executor::block_on(future::join(write, read));
+        let ((), got) = block_on(1, future::join(write, read)).unwrap();
         assert!(got == data);
         assert!(
             server.try_write(&[IoSlice::new(b"back")]).is_ok(),
@@ -228,7 +229,7 @@ mod tests {
         );
         drop(server);
         let mut back = Vec::new();
-        executor::block_on(client.read_to_end(&mut back)).unwrap();
+        block_on(1, client.read_to_end(&mut back)).unwrap().unwrap();
         assert_eq!(back, b"back");
     }
 }

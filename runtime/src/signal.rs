@@ -3,6 +3,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use rustix::process::{Pid, Signal as Number, kill_process};
 use tokio::signal::unix;
 
 /// One of the signals that this server acts on.
@@ -73,4 +74,22 @@ impl Signals {
         }
         Poll::Pending
     }
+}
+
+/// Sends `signal` to the process `pid`, or kills it outright for `None`.
+///
+/// # Errors
+/// There is no such process, or it belongs to somebody else.
+pub fn send(pid: u32, signal: Option<Signal>) -> io::Result<()> {
+    let number = match signal {
+        None => Number::KILL,
+        Some(Signal::Interrupt) => Number::INT,
+        Some(Signal::Terminate) => Number::TERM,
+        Some(Signal::Hangup) => Number::HUP,
+        Some(Signal::User1) => Number::USR1,
+        Some(Signal::User2) => Number::USR2,
+    };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("this is no process id"))?;
+    Ok(kill_process(pid, number)?)
 }

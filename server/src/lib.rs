@@ -10,6 +10,7 @@
 //! - [`jetstream`]: streams and consumers; subscribers like any other.
 //! - [`monitor`]: what the server tells about itself over HTTP.
 //! - [`run`]: starts and stops all of it; [`Server`] is what an embedding program holds.
+//! - [`presence`]: pid file and ports file.
 //! - [`signals`]: what the operating system asks of the binary.
 
 pub mod caps;
@@ -30,4 +31,5 @@ pub mod monitor;
 pub mod run;
 pub use run::Server;
 
+pub mod presence;
 pub mod signals;

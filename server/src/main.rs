@@ -1,3 +1,67 @@
-//! The `halyard` binary.
+//! The `halyard` binary: command line to a running server, and signals to what they mean.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use halyard_server::config::{self, Action, CommandLine, Loaded, System};
+use halyard_server::signals;
+
+fn main() -> ExitCode {
+    let line = match CommandLine::parse(std::env::args()) {
+        Ok(line) => line,
+        Err(error) => return fail(config::NAME, &error),
+    };
+    match &line.action {
+        Action::Run => ExitCode::SUCCESS,
+        Action::Test => test(&line),
+        Action::Version => print(&(config::version_line(&line.program) + "\n")),
+        Action::Help => print(&config::help(&line.program)),
+        Action::Signal { signal, target } => {
+            match signals::send(signal, target.as_deref(), &line.program) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&line.program, &error),
+            }
+        }
+        Action::Store { verb, .. } => {
+            fail(&line.program, &format!("store {verb} is not there yet"))
+        }
+    }
+}
+
+/// `-t`: says whether a server would start with this configuration.
+fn test(line: &CommandLine) -> ExitCode {
+    match line.load(&System) {
+        Err(error) => fail(&line.program, &error),
+        Ok(Loaded { config, warnings }) => {
+            for warning in warnings {
+                complain(&line.program, &format!("warning: {warning}"));
+            }
+            let file = config.config_file.unwrap_or_default();
+            let digest = config.config_digest.unwrap_or_default();
+            let file = file.display();
+            complain(
+                &line.program,
+                &format!("configuration file {file} is valid ({digest})"),
+            );
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Ends with what scripts expect: the reason on standard error, status 1.
+fn fail(program: &str, error: &dyn std::fmt::Display) -> ExitCode {
+    complain(program, error);
+    ExitCode::FAILURE
+}
+
+fn complain(program: &str, text: &dyn std::fmt::Display) {
+    // Nobody is left to tell that standard error is gone.
+    let _ = writeln!(io::stderr(), "{program}: {text}");
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

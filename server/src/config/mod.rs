@@ -2,7 +2,8 @@
 //!
 //! Reading order: `settings` is the typed result with its defaults. A file becomes settings in three steps: `scan`
 //! (characters to words), `parse` and `scalar` (words to a tree of [`Value`]s), `keys` (the tree to settings).
-//! `flags` and `flag_table` are the command line; `load` puts the two together.
+//! `flags` and `flag_table` are the command line; `load` puts the two together; `reload`
+//! says what of it may change while the server runs.
 
 mod settings;
 
@@ -23,6 +24,7 @@ mod flags;
 
 mod digest;
 mod load;
+mod reload;
 mod version;
 
 pub use flags::{Action, CommandLine, UsageError, help};
@@ -30,6 +32,7 @@ pub use keys::{Findings, apply};
 pub use load::{LoadError, Loaded, System};
 pub use parse::{Surroundings, parse_file};
 pub use position::{Position, Problem};
+pub use reload::{Change, Refused, plan};
 pub use settings::{
     Authorization, CLIENT_PORT, Config, JetStream, JetStreamLimits, Limits, LogSettings,
     MAX_CLOSED_CLIENTS, MAX_CONNECTIONS, MAX_CONTROL_LINE_BYTES, MAX_PAYLOAD_BYTES,

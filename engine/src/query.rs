@@ -1,0 +1,511 @@
+//! What is asked of a stream by subject: next and last match of filters, counts, totals.
+//!
+//! The subject index answers most of it from memory. Where a subject lies on both sides of the sequence in question (a
+//! *straddler*), its posting lists in the layers decide. Few straddlers are looked up one by one; many of them mean that
+//! matches are frequent, and then walking the row columns reaches the next one sooner (expected distance is messages /
+//! straddlers).
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::filter::Filters;
+use crate::limits::{PROBE_MESSAGES, STRADDLERS_MAX};
+use crate::message::SubjectTotals;
+use crate::segment::{Cache, Part};
+use crate::stream::Stream;
+use crate::subjects::SubjectNumber;
+use crate::tail::Tail;
+
+/// Remembers for each subject number of one part whether the filters match it.
+struct PartMatches<'a> {
+    part: &'a Part,
+    filters: &'a Filters,
+    /// 0: not looked at; 1: no; 2: yes.
+    known: Vec<u8>,
+}
+
+impl<'a> PartMatches<'a> {
+    fn new(part: &'a Part, filters: &'a Filters) -> Self {
+        Self {
+            part,
+            filters,
+            known: vec![0; part.subject_count() as usize],
+        }
+    }
+
+    fn matches(&mut self, io: &Cache, subject: u32) -> Result<bool, Error> {
+        let known = self.known.get(subject as usize).copied().unwrap_or(0);
+        if known > 0 {
+            return Ok(known == 2);
+        }
+        let is_match = self.filters.matches(&self.part.subject_name(io, subject)?);
+        if let Some(known) = self.known.get_mut(subject as usize) {
+            *known = 1 + u8::from(is_match);
+        }
+        Ok(is_match)
+    }
+}
+
+impl Stream {
+    fn tails(&self) -> impl DoubleEndedIterator<Item = (&Tail, u64)> {
+        let frozen = self
+            .frozen
+            .as_deref()
+            .map(|tail| (tail, self.generation.wrapping_sub(1)));
+        frozen.into_iter().chain([(&self.tail, self.generation)])
+    }
+
+    /// The subject's first live sequence at or after `from`.
+    pub(crate) fn next_of(
+        &self,
+        io: &Cache,
+        subject: SubjectNumber,
+        from: u64,
+    ) -> Result<Option<u64>, Error> {
+        let totals = self.subjects.totals(subject);
+        let mut from = from.max(self.first_seq).max(totals.first);
+        if from > totals.last {
+            return Ok(None);
+        }
+        if (from == totals.first && !totals.first_is_bound) || from == totals.last {
+            return Ok(Some(from));
+        }
+        if totals.messages == 1 {
+            return Ok(Some(totals.last));
+        }
+        let name = self.subjects.name(subject);
+        let start = self.parts.partition_point(|part| part.last_seq() < from);
+        for part in self.parts.get(start..).unwrap_or_default() {
+            let Some(mut postings) = part.postings(io, name)? else {
+                continue;
+            };
+            while let Some(seq) = postings.next(io, from)? {
+                if self.is_live(seq) {
+                    return Ok(Some(seq));
+                }
+                from = self.dead.next_gap(seq + 1);
+            }
+        }
+        for (tail, generation) in self.tails() {
+            let slot = self.subjects.tail_slot(subject, generation);
+            while let Some(seq) = tail.next_of(subject, slot, from) {
+                if self.is_live(seq) {
+                    return Ok(Some(seq));
+                }
+                from = self.dead.next_gap(seq + 1);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The subject's last live sequence at or before `up_to`.
+    pub(crate) fn previous_of(
+        &self,
+        io: &Cache,
+        subject: SubjectNumber,
+        up_to: u64,
+    ) -> Result<Option<u64>, Error> {
+        let totals = self.subjects.totals(subject);
+        if up_to >= totals.last {
+            return Ok(Some(totals.last));
+        }
+        self.previous_of_below(io, subject, up_to)
+    }
+
+    /// As [`Stream::previous_of`], by postings alone: also right while the totals' `last` is being replaced.
+    pub(crate) fn previous_of_below(
+        &self,
+        io: &Cache,
+        subject: SubjectNumber,
+        mut up_to: u64,
+    ) -> Result<Option<u64>, Error> {
+        let bottom = self.subjects.totals(subject).first.max(self.first_seq);
+        for (tail, generation) in self.tails().rev() {
+            let slot = self.subjects.tail_slot(subject, generation);
+            while let Some(seq) = tail
+                .previous_of(subject, slot, up_to)
+                .filter(|&seq| seq >= bottom)
+            {
+                if self.is_live(seq) {
+                    return Ok(Some(seq));
+                }
+                up_to = self.dead.previous_gap(seq - 1);
+            }
+        }
+        let name = self.subjects.name(subject);
+        for part in self.parts.iter().rev() {
+            if part.last_seq() < bottom {
+                break;
+            }
+            if part.first_seq() > up_to {
+                continue;
+            }
+            let Some(mut postings) = part.postings(io, name)? else {
+                continue;
+            };
+            while let Some(seq) = postings.previous(io, up_to)?.filter(|&seq| seq >= bottom) {
+                if self.is_live(seq) {
+                    return Ok(Some(seq));
+                }
+                up_to = self.dead.previous_gap(seq - 1);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Calls `each` for every live sequence of the subject in the range, ascending, until it says stop (`false`).
+    pub(crate) fn postings_of(
+        &self,
+        io: &Cache,
+        subject: SubjectNumber,
+        from: u64,
+        to: u64,
+        each: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), Error> {
+        let totals = self.subjects.totals(subject);
+        let mut from = from.max(totals.first).max(self.first_seq);
+        let to = to.min(totals.last);
+        let name = self.subjects.name(subject);
+        let start = self.parts.partition_point(|part| part.last_seq() < from);
+        for part in self.parts.get(start..).unwrap_or_default() {
+            if part.first_seq() > to {
+                return Ok(());
+            }
+            let Some(mut postings) = part.postings(io, name)? else {
+                continue;
+            };
+            while let Some(seq) = postings.next(io, from)?.filter(|&seq| seq <= to) {
+                if self.is_live(seq) && !each(seq) {
+                    return Ok(());
+                }
+                from = self.dead.next_gap(seq + 1);
+            }
+        }
+        for (tail, generation) in self.tails() {
+            let slot = self.subjects.tail_slot(subject, generation);
+            for seq in tail
+                .postings_from(subject, slot, from)
+                .take_while(|&seq| seq <= to)
+            {
+                if self.is_live(seq) && !each(seq) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Live messages of the subject at or after `from`.
+    fn count_of(&self, io: &Cache, subject: SubjectNumber, from: u64) -> Result<u64, Error> {
+        let totals = self.subjects.totals(subject);
+        if from <= totals.first {
+            return Ok(u64::from(totals.messages));
+        }
+        if from > totals.last {
+            return Ok(0);
+        }
+        let mut count = 0;
+        let name = self.subjects.name(subject);
+        let start = self.parts.partition_point(|part| part.last_seq() < from);
+        for part in self.parts.get(start..).unwrap_or_default() {
+            let Some(mut postings) = part.postings(io, name)? else {
+                continue;
+            };
+            if from <= part.first_seq() && self.is_complete(part) {
+                count += postings.count();
+                continue;
+            }
+            let mut at = from;
+            while let Some(seq) = postings.next(io, at)? {
+                count += u64::from(self.is_live(seq));
+                at = seq + 1;
+            }
+        }
+        for (tail, generation) in self.tails() {
+            let slot = self.subjects.tail_slot(subject, generation);
+            let live = tail
+                .postings_from(subject, slot, from)
+                .filter(|&seq| self.is_live(seq));
+            count += live.count() as u64;
+        }
+        Ok(count)
+    }
+
+    /// Whether every message of the part is still alive.
+    pub(crate) fn is_complete(&self, part: &Part) -> bool {
+        part.first_seq() >= self.first_seq
+            && self.count_live(part.first_seq(), part.last_seq()) == part.messages()
+    }
+
+    /// Every subject that some filter matches, each once, in the order of the filters and then of names.
+    pub(crate) fn candidates<'a>(
+        &'a self,
+        filters: &'a Filters,
+    ) -> impl Iterator<Item = SubjectNumber> + 'a {
+        filters
+            .as_slice()
+            .iter()
+            .enumerate()
+            .flat_map(move |(number, filter)| {
+                self.subjects.matching(filter).filter(move |&subject| {
+                    number == 0 || !filters.matched_before(number, self.subjects.name(subject))
+                })
+            })
+    }
+
+    pub(crate) fn next_matching(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+    ) -> Result<Option<u64>, Error> {
+        let Some(from) = self.first_at_or_after(from) else {
+            return Ok(None);
+        };
+        if filters.is_everything() {
+            return Ok(Some(from));
+        }
+        if let Some(name) = filters.single_literal() {
+            return match self.subjects.find(name) {
+                Some(subject) => self.next_of(io, subject, from),
+                None => Ok(None),
+            };
+        }
+        if let Some(seq) = self.scan_next(io, filters, from, PROBE_MESSAGES)? {
+            return Ok(Some(seq));
+        }
+        self.next_by_subjects(io, filters, from)
+    }
+
+    fn next_by_subjects(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+    ) -> Result<Option<u64>, Error> {
+        let mut best = u64::MAX;
+        let mut straddlers = Vec::new();
+        for subject in self.candidates(filters) {
+            let totals = self.subjects.totals(subject);
+            if totals.last < from {
+                continue;
+            }
+            if totals.first >= from && !totals.first_is_bound {
+                best = best.min(totals.first);
+            } else if totals.messages == 1 {
+                best = best.min(totals.last);
+            } else if totals.first < best {
+                straddlers.push(subject);
+                if straddlers.len() > STRADDLERS_MAX {
+                    return self.scan_next(io, filters, from, u64::MAX);
+                }
+            }
+        }
+        for subject in straddlers {
+            if self.subjects.totals(subject).first < best
+                && let Some(seq) = self.next_of(io, subject, from)?
+            {
+                best = best.min(seq);
+            }
+        }
+        Ok((best != u64::MAX).then_some(best))
+    }
+
+    /// Walks rows from `from` on, at most `budget` live ones.
+    fn scan_next(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+        budget: u64,
+    ) -> Result<Option<u64>, Error> {
+        let mut left = budget;
+        let mut found = None;
+        self.scan(io, filters, from, u64::MAX, &mut |seq, is_match| {
+            if is_match {
+                found = Some(seq);
+                return false;
+            }
+            left -= 1;
+            left > 0
+        })?;
+        Ok(found)
+    }
+
+    /// Calls `each` for every live message of the range with whether the filters match it, until it says stop.
+    fn scan(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+        to: u64,
+        each: &mut dyn FnMut(u64, bool) -> bool,
+    ) -> Result<(), Error> {
+        let start = self.parts.partition_point(|part| part.last_seq() < from);
+        for part in self.parts.get(start..).unwrap_or_default() {
+            let mut matches = PartMatches::new(part, filters);
+            for page in part.page_at(from)..part.page_count() {
+                let rows = part.rows(io, page)?;
+                for row in rows.iter().filter(|row| row.seq >= from) {
+                    if row.seq > to {
+                        return Ok(());
+                    }
+                    if self.is_live(row.seq) && !each(row.seq, matches.matches(io, row.subject)?) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        for (tail, _) in self.tails() {
+            for entry in tail.iter_from(from) {
+                if entry.seq > to {
+                    return Ok(());
+                }
+                if self.is_live(entry.seq) && !each(entry.seq, filters.matches(entry.subject())) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn last_matching(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        up_to: u64,
+    ) -> Result<Option<u64>, Error> {
+        let Some(up_to) = self.last_at_or_before(up_to) else {
+            return Ok(None);
+        };
+        if filters.is_everything() {
+            return Ok(Some(up_to));
+        }
+        let mut best = 0;
+        for subject in self.candidates(filters) {
+            let totals = self.subjects.totals(subject);
+            if totals.last <= up_to {
+                best = best.max(totals.last);
+            } else if totals.first <= up_to
+                && let Some(seq) = self.previous_of(io, subject, up_to)?
+            {
+                best = best.max(seq);
+            }
+        }
+        Ok((best > 0).then_some(best))
+    }
+
+    pub(crate) fn count_matching(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+    ) -> Result<u64, Error> {
+        let Some(from) = self.first_at_or_after(from) else {
+            return Ok(0);
+        };
+        if filters.is_everything() {
+            return Ok(self.count_live(from, self.last_seq));
+        }
+        if from == self.first_seq
+            && let [only] = filters.as_slice()
+            && only.is_prefix()
+        {
+            return Ok(self.subjects.messages_of_prefix(only));
+        }
+        let (mut count, mut all) = (0, 0);
+        let mut straddlers = Vec::new();
+        for subject in self.candidates(filters) {
+            let totals = self.subjects.totals(subject);
+            all += u64::from(totals.messages);
+            if from <= totals.first {
+                count += u64::from(totals.messages);
+            } else if from <= totals.last {
+                if totals.messages == 1 {
+                    count += 1;
+                } else if straddlers.len() <= STRADDLERS_MAX {
+                    straddlers.push(subject);
+                }
+            }
+        }
+        if straddlers.len() > STRADDLERS_MAX {
+            return self.count_by_scan(io, filters, from, all);
+        }
+        for subject in straddlers {
+            count += self.count_of(io, subject, from)?;
+        }
+        Ok(count)
+    }
+
+    /// Counts on the shorter side of `from`; `all` is the count of both.
+    fn count_by_scan(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+        all: u64,
+    ) -> Result<u64, Error> {
+        let mut count = 0;
+        let mut each = |_, is_match| {
+            count += u64::from(is_match);
+            true
+        };
+        if from - self.first_seq < self.last_seq - from {
+            self.scan(io, filters, self.first_seq, from - 1, &mut each)?;
+            return Ok(all - count);
+        }
+        self.scan(io, filters, from, u64::MAX, &mut each)?;
+        Ok(count)
+    }
+
+    /// The subject's exact totals.
+    pub(crate) fn totals_of(
+        &self,
+        io: &Cache,
+        subject: SubjectNumber,
+    ) -> Result<SubjectTotals, Error> {
+        let totals = self.subjects.totals(subject);
+        let first = self
+            .next_of(io, subject, totals.first)?
+            .unwrap_or(totals.last);
+        Ok(SubjectTotals {
+            subject: Bytes::copy_from_slice(self.subjects.name(subject)),
+            messages: totals.messages.into(),
+            first_seq: first,
+            last_seq: totals.last,
+        })
+    }
+
+    pub(crate) fn subjects_page(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<SubjectTotals>, Error> {
+        let start = after.unwrap_or_default();
+        // Literal prefixes bound the range from both sides: nothing outside of it can match.
+        let low = filters
+            .as_slice()
+            .iter()
+            .map(|filter| filter.prefix())
+            .min()
+            .unwrap_or_default();
+        let is_past = |name: &[u8]| {
+            let mut prefixes = filters.as_slice().iter().map(|filter| filter.prefix());
+            !filters.as_slice().is_empty()
+                && prefixes.all(|prefix| name > prefix && !name.starts_with(prefix))
+        };
+        let mut page = Vec::new();
+        for subject in self.subjects.iter_from(start.max(low)) {
+            let name = self.subjects.name(subject);
+            if page.len() >= limit || is_past(name) {
+                break;
+            }
+            if after.is_none_or(|after| name > after) && filters.matches(name) {
+                page.push(self.totals_of(io, subject)?);
+            }
+        }
+        Ok(page)
+    }
+}

@@ -1,0 +1,307 @@
+//! One stream: which sequences hold messages, its counters, and the layers where the messages are.
+//!
+//!   parts of segments (oldest first, disjoint ranges) | frozen tail (being flushed) | active tail
+//!
+//! A sequence holds a message if it lies in `first_seq..=last_seq` and is not in `dead`. Layers may physically hold more:
+//! what is dead there is invisible at once and goes when the layer is rewritten.
+//!
+//! Every change first computes what can fail (a lookup in a damaged segment) and then changes the state without a way to
+//! fail in between, so an error leaves the stream as it was.
+//!
+//! Reading order: this file (state, append, read), `query.rs` (subjects and filters), `removal.rs` (delete, purge).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use halyard_runtime::time::Timestamp;
+
+use crate::error::Error;
+use crate::message::{Append, Message, StreamId, StreamState};
+use crate::options::Overhead;
+use crate::runs::Runs;
+use crate::segment::{Cache, Part, Row};
+use crate::subjects::Subjects;
+use crate::tail::{Tail, TailEntry};
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) id: StreamId,
+    pub(crate) overhead: Overhead,
+    /// Counts flushes; its parity names the active tail's slots in the subject index.
+    pub(crate) generation: u64,
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    pub(crate) last_time: Timestamp,
+    /// Sequences above `first_seq` without a message.
+    pub(crate) dead: Runs,
+    /// The part of `dead` that came since the last flush began.
+    pub(crate) fresh_dead: Runs,
+    pub(crate) subjects: Subjects,
+    pub(crate) expiry: BTreeSet<(Timestamp, u64)>,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) frozen: Option<Arc<Tail>>,
+    pub(crate) tail: Tail,
+}
+
+/// Where a message is.
+pub(crate) enum Place<'a> {
+    Tail(&'a TailEntry),
+    Part {
+        part: &'a Part,
+        page: usize,
+        row: Row,
+    },
+}
+
+impl Place<'_> {
+    pub(crate) fn time(&self) -> Timestamp {
+        match self {
+            Self::Tail(entry) => entry.time(),
+            Self::Part { row, .. } => row.time,
+        }
+    }
+
+    pub(crate) fn expires(&self) -> Option<Timestamp> {
+        match self {
+            Self::Tail(entry) => entry.expires(),
+            Self::Part { row, .. } => row.expires,
+        }
+    }
+
+    pub(crate) fn size(&self, overhead: Overhead) -> u64 {
+        match self {
+            Self::Tail(entry) => overhead.size(entry.record.len(), entry.headers_len),
+            Self::Part { row, .. } => overhead.size(row.body_len as usize, row.headers_len),
+        }
+    }
+
+    /// The subject, without reading the payload.
+    pub(crate) fn subject(&self, io: &Cache) -> Result<Bytes, Error> {
+        match self {
+            Self::Tail(entry) => Ok(entry.record.slice(..usize::from(entry.subject_len))),
+            Self::Part { part, row, .. } => part.subject_name(io, row.subject),
+        }
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(id: StreamId, first_seq: u64, overhead: Overhead) -> Self {
+        assert!(first_seq > 0, "sequences start at one");
+        Self {
+            id,
+            overhead,
+            generation: 0,
+            first_seq,
+            last_seq: first_seq - 1,
+            messages: 0,
+            bytes: 0,
+            last_time: Timestamp::EPOCH,
+            dead: Runs::default(),
+            fresh_dead: Runs::default(),
+            subjects: Subjects::default(),
+            expiry: BTreeSet::new(),
+            parts: Vec::new(),
+            frozen: None,
+            tail: Tail::default(),
+        }
+    }
+
+    /// Whether the sequence holds a message.
+    pub(crate) fn is_live(&self, seq: u64) -> bool {
+        self.first_seq <= seq && seq <= self.last_seq && !self.dead.contains(seq)
+    }
+
+    /// Messages in the range.
+    pub(crate) fn count_live(&self, from: u64, to: u64) -> u64 {
+        let (from, to) = (from.max(self.first_seq), to.min(self.last_seq));
+        if from > to {
+            return 0;
+        }
+        to - from + 1 - self.dead.count_in(from..=to)
+    }
+
+    pub(crate) fn first_at_or_after(&self, seq: u64) -> Option<u64> {
+        let seq = self.dead.next_gap(seq.max(self.first_seq));
+        (seq <= self.last_seq).then_some(seq)
+    }
+
+    pub(crate) fn last_at_or_before(&self, seq: u64) -> Option<u64> {
+        let seq = self.dead.previous_gap(seq.min(self.last_seq));
+        (seq >= self.first_seq && seq > 0).then_some(seq)
+    }
+
+    /// Stores a message at `seq`; sequences between it and the last one stay empty.
+    pub(crate) fn append(&mut self, seq: u64, append: Append) -> Result<(), Error> {
+        assert!(seq > self.last_seq, "checked by the store");
+        let size = self.overhead.size(append.record.len(), append.headers_len);
+        let expires = append.expires;
+        let time = append.time;
+        let name = append
+            .record
+            .get(..usize::from(append.subject_len))
+            .unwrap_or_default();
+        self.tail.check_room()?;
+        let subject = self.subjects.add(name, seq)?;
+        let slot = self.subjects.tail_slot(subject, self.generation);
+        let now = self.tail.push(seq, append, subject, slot);
+        if now != slot {
+            self.subjects.set_tail_slot(subject, self.generation, now);
+        }
+        self.skip_to(seq - 1);
+        self.last_seq = seq;
+        self.last_time = time;
+        self.messages += 1;
+        self.bytes += size;
+        if let Some(expires) = expires {
+            self.expiry.insert((expires, seq));
+        }
+        Ok(())
+    }
+
+    /// Gives out the sequences up to `seq` without messages.
+    pub(crate) fn skip_to(&mut self, seq: u64) {
+        if seq <= self.last_seq {
+            return;
+        }
+        if self.messages == 0 {
+            self.first_seq = seq + 1;
+        } else {
+            self.dead.insert(self.last_seq + 1..=seq);
+            self.fresh_dead.insert(self.last_seq + 1..=seq);
+        }
+        self.last_seq = seq;
+    }
+
+    /// The part that may hold `seq`.
+    fn part_at(&self, seq: u64) -> Option<&Part> {
+        let at = self.parts.partition_point(|part| part.last_seq() < seq);
+        self.parts.get(at).filter(|part| part.first_seq() <= seq)
+    }
+
+    /// Where a live message is; `None` when the sequence holds none.
+    pub(crate) fn find(&self, io: &Cache, seq: u64) -> Result<Option<Place<'_>>, Error> {
+        if !self.is_live(seq) {
+            return Ok(None);
+        }
+        if let Some(entry) = self.tail.get(seq) {
+            return Ok(Some(Place::Tail(entry)));
+        }
+        if let Some(entry) = self.frozen.as_ref().and_then(|frozen| frozen.get(seq)) {
+            return Ok(Some(Place::Tail(entry)));
+        }
+        let Some(part) = self.part_at(seq) else {
+            return Err(self.lost(seq));
+        };
+        let page = part.page_at(seq);
+        let rows = part.rows(io, page)?;
+        match rows
+            .binary_search_by_key(&seq, |row| row.seq)
+            .ok()
+            .and_then(|at| rows.get(at))
+        {
+            Some(&row) => Ok(Some(Place::Part { part, page, row })),
+            None => Err(self.lost(seq)),
+        }
+    }
+
+    /// A live sequence is in no layer: the files contradict each other.
+    #[cold]
+    fn lost(&self, seq: u64) -> Error {
+        let file = std::path::Path::new("segments");
+        Error::corrupt(
+            file,
+            0,
+            format!("message {seq} of stream {} is in no segment", self.id.0),
+        )
+    }
+
+    pub(crate) fn get(&self, io: &Cache, seq: u64) -> Result<Option<Message>, Error> {
+        let Some(place) = self.find(io, seq)? else {
+            return Ok(None);
+        };
+        let (time, expires, size) = (place.time(), place.expires(), place.size(self.overhead));
+        let (record, subject_len, headers_len) = match place {
+            Place::Tail(entry) => (entry.record.clone(), entry.subject_len, entry.headers_len),
+            Place::Part { part, page, row } => {
+                let start = row.body_start as usize;
+                let body = part.body(io, page)?;
+                (
+                    body.slice(start..start + row.body_len as usize),
+                    row.subject_len,
+                    row.headers_len,
+                )
+            }
+        };
+        Ok(Some(Message {
+            seq,
+            time,
+            expires,
+            record,
+            subject_len,
+            headers_len,
+            size,
+        }))
+    }
+
+    /// The first sequence whose message has a time at or after `time`; `last_seq + 1` if there is none.
+    pub(crate) fn seq_at_time(&self, io: &Cache, time: Timestamp) -> Result<u64, Error> {
+        let none = self.last_seq + 1;
+        let found = self.physical_at_time(io, time)?;
+        Ok(found
+            .and_then(|seq| self.first_at_or_after(seq))
+            .unwrap_or(none))
+    }
+
+    fn physical_at_time(&self, io: &Cache, time: Timestamp) -> Result<Option<u64>, Error> {
+        let at = self.parts.partition_point(|part| part.last_time() < time);
+        if let Some(part) = self.parts.get(at) {
+            // Pages before it end before `time`; equal times may start in the page before.
+            for page in part.page_at_time(time).saturating_sub(1)..part.page_count() {
+                let rows = part.rows(io, page)?;
+                let row = rows.partition_point(|row| row.time < time);
+                if let Some(row) = rows.get(row) {
+                    return Ok(Some(row.seq));
+                }
+            }
+        }
+        for tail in self.frozen.as_deref().into_iter().chain([&self.tail]) {
+            let at = tail.entries().partition_point(|entry| entry.time() < time);
+            if let Some(entry) = tail.entries().get(at) {
+                return Ok(Some(entry.seq));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn state(&self, io: &Cache) -> Result<StreamState, Error> {
+        let first_time = match self.find(io, self.first_seq)? {
+            Some(place) => place.time(),
+            None => Timestamp::EPOCH,
+        };
+        Ok(StreamState {
+            messages: self.messages,
+            bytes: self.bytes,
+            first_seq: self.first_seq,
+            first_time,
+            last_seq: self.last_seq,
+            last_time: self.last_time,
+            subjects: self.subjects.len() as u64,
+            deleted: self.last_seq + 1 - self.first_seq - self.messages,
+        })
+    }
+
+    /// Sequences between first and last without a message, in the range, at most `limit` of them.
+    pub(crate) fn deleted(&self, from: u64, to: u64, limit: usize) -> Vec<u64> {
+        let (from, to) = (from.max(self.first_seq), to.min(self.last_seq));
+        let runs = self
+            .dead
+            .iter_from(from)
+            .take_while(|run| *run.start() <= to);
+        runs.flat_map(|run| (*run.start()).max(from)..=(*run.end()).min(to))
+            .take(limit)
+            .collect()
+    }
+}

@@ -1,0 +1,297 @@
+//! Messages of one stream that are applied and not yet in a segment, with their own posting lists.
+//!
+//! A tail belongs to a generation: the messages between two flushes. The active one grows and loses entries; when a flush
+//! begins it is frozen as it is, shared with the flush job, and a new one starts. The records are the very buffers that
+//! the log wrote. An entry is one cache line; a subject's first message of a generation costs one posting, later ones
+//! four bytes each.
+//!
+//! A tail does not know which of its entries have died after it was frozen: callers ask the stream.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use halyard_runtime::time::Timestamp;
+
+use crate::error::Error;
+use crate::limits::TAIL_ENTRIES_MAX;
+use crate::message::Append;
+use crate::subjects::SubjectNumber;
+
+/// `TailEntry::expires` of a message without a TTL of its own.
+const NEVER: i64 = i64::MAX;
+
+#[derive(Debug, Clone)]
+pub(crate) struct TailEntry {
+    pub(crate) record: Bytes,
+    pub(crate) seq: u64,
+    time: i64,
+    expires: i64,
+    pub(crate) headers_len: u32,
+    pub(crate) subject_len: u16,
+    is_dead: bool,
+}
+
+const _: () = assert!(
+    size_of::<TailEntry>() <= 72,
+    "about one cache line for each message"
+);
+
+impl TailEntry {
+    pub(crate) fn subject(&self) -> &[u8] {
+        self.record
+            .get(..usize::from(self.subject_len))
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn time(&self) -> Timestamp {
+        Timestamp::from_nanos(self.time)
+    }
+
+    pub(crate) fn expires(&self) -> Option<Timestamp> {
+        (self.expires != NEVER).then_some(Timestamp::from_nanos(self.expires))
+    }
+}
+
+/// Where one subject's messages are: numbers of entries, ascending.
+#[derive(Debug)]
+struct Posting {
+    subject: SubjectNumber,
+    first: u32,
+    rest: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    entries: VecDeque<TailEntry>,
+    /// Entries that were removed from the front; entry number = index + popped.
+    popped: u32,
+    postings: Vec<Posting>,
+    live_bytes: u64,
+    live: u64,
+    pushed: u32,
+}
+
+impl Tail {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Messages that were alive when it was last changed.
+    pub(crate) fn live(&self) -> u64 {
+        self.live
+    }
+
+    pub(crate) fn first_seq(&self) -> Option<u64> {
+        self.entries.front().map(|entry| entry.seq)
+    }
+
+    pub(crate) fn last_seq(&self) -> Option<u64> {
+        self.entries.back().map(|entry| entry.seq)
+    }
+
+    /// Memory that a flush would free, roughly, in bytes.
+    pub(crate) fn weight(&self) -> u64 {
+        self.live_bytes + 64 * self.entries.len() as u64 + 8 * u64::from(self.pushed)
+    }
+
+    /// Refuses when no entry number is left.
+    pub(crate) fn check_room(&self) -> Result<(), Error> {
+        if self.pushed >= TAIL_ENTRIES_MAX {
+            return Err(Error::Limit {
+                what: "messages between two flushes",
+                limit: TAIL_ENTRIES_MAX.into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds a message; `slot` is the subject's posting of this generation, if it has one. Returns its slot.
+    pub(crate) fn push(
+        &mut self,
+        seq: u64,
+        append: Append,
+        subject: SubjectNumber,
+        slot: u32,
+    ) -> u32 {
+        assert!(
+            self.last_seq().is_none_or(|last| last < seq),
+            "sequences rise"
+        );
+        assert!(self.pushed < TAIL_ENTRIES_MAX, "checked by the stream");
+        let number = self.pushed;
+        self.pushed += 1;
+        self.live += 1;
+        self.live_bytes += append.record.len() as u64;
+        self.entries.push_back(TailEntry {
+            record: append.record,
+            seq,
+            time: append.time.as_nanos(),
+            expires: append.expires.map_or(NEVER, Timestamp::as_nanos),
+            headers_len: append.headers_len,
+            subject_len: append.subject_len,
+            is_dead: false,
+        });
+        if let Some(posting) = self
+            .postings
+            .get_mut(slot as usize)
+            .filter(|have| have.subject == subject)
+        {
+            posting.rest.push(number);
+            return slot;
+        }
+        self.postings.push(Posting {
+            subject,
+            first: number,
+            rest: Vec::new(),
+        });
+        (self.postings.len() - 1) as u32
+    }
+
+    fn index_of(&self, seq: u64) -> Option<usize> {
+        let first = self.first_seq()?;
+        let guess = usize::try_from(seq.checked_sub(first)?).ok()?;
+        if self
+            .entries
+            .get(guess)
+            .is_some_and(|entry| entry.seq == seq)
+        {
+            return Some(guess);
+        }
+        // Sequences were skipped somewhere before it.
+        self.entries
+            .binary_search_by_key(&seq, |entry| entry.seq)
+            .ok()
+    }
+
+    /// The entry of that sequence, unless it died before the tail was frozen.
+    pub(crate) fn get(&self, seq: u64) -> Option<&TailEntry> {
+        self.entries
+            .get(self.index_of(seq)?)
+            .filter(|entry| !entry.is_dead)
+    }
+
+    /// Entries at or after `seq` that were alive when the tail was frozen.
+    pub(crate) fn iter_from(&self, seq: u64) -> impl Iterator<Item = &TailEntry> {
+        let at = self.position(seq);
+        self.entries.range(at..).filter(|entry| !entry.is_dead)
+    }
+
+    /// The index of the first entry at or after `seq`.
+    fn position(&self, seq: u64) -> usize {
+        let Some(first) = self.first_seq() else {
+            return 0;
+        };
+        let guess = usize::try_from(seq.saturating_sub(first)).unwrap_or(usize::MAX);
+        match self.entries.get(guess) {
+            Some(entry) if entry.seq == seq => guess,
+            _ => self.entries.partition_point(|entry| entry.seq < seq),
+        }
+    }
+
+    /// Drops the record of a message that is gone. Only for the active tail.
+    pub(crate) fn kill(&mut self, seq: u64) {
+        let Some(entry) = self.index_of(seq).and_then(|at| self.entries.get_mut(at)) else {
+            return;
+        };
+        if entry.is_dead {
+            return;
+        }
+        self.live -= 1;
+        self.live_bytes -= entry.record.len() as u64;
+        entry.record = Bytes::new();
+        entry.is_dead = true;
+        while self.entries.front().is_some_and(|entry| entry.is_dead) {
+            self.entries.pop_front();
+            self.popped += 1;
+        }
+        if self.entries.is_empty() {
+            // Everything was consumed before a flush: nothing of it needs to stay, postings included.
+            *self = Self::default();
+        }
+    }
+
+    /// Drops every message below `seq`. Only for the active tail.
+    pub(crate) fn kill_below(&mut self, seq: u64) {
+        while let Some(first) = self.first_seq().filter(|&first| first < seq) {
+            self.kill(first);
+        }
+    }
+
+    /// Forgets everything. Only for the active tail.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn posting(&self, subject: SubjectNumber, slot: u32) -> Option<&Posting> {
+        self.postings
+            .get(slot as usize)
+            .filter(|posting| posting.subject == subject)
+    }
+
+    fn seq_of(&self, number: u32) -> Option<u64> {
+        let index = number.checked_sub(self.popped)?;
+        self.entries.get(index as usize).map(|entry| entry.seq)
+    }
+
+    /// The subject's first sequence at or after `from`, dead ones included.
+    pub(crate) fn next_of(&self, subject: SubjectNumber, slot: u32, from: u64) -> Option<u64> {
+        let posting = self.posting(subject, slot)?;
+        if let Some(seq) = self.seq_of(posting.first).filter(|&seq| seq >= from) {
+            return Some(seq);
+        }
+        let at = posting
+            .rest
+            .partition_point(|&number| self.seq_of(number).is_none_or(|seq| seq < from));
+        posting.rest.get(at).and_then(|&number| self.seq_of(number))
+    }
+
+    /// The subject's last sequence at or before `up_to`, dead ones included.
+    pub(crate) fn previous_of(&self, subject: SubjectNumber, slot: u32, up_to: u64) -> Option<u64> {
+        let posting = self.posting(subject, slot)?;
+        let at = posting
+            .rest
+            .partition_point(|&number| self.seq_of(number).is_none_or(|seq| seq <= up_to));
+        let number = match at.checked_sub(1) {
+            Some(before) => posting.rest.get(before).copied()?,
+            None => posting.first,
+        };
+        self.seq_of(number).filter(|&seq| seq <= up_to)
+    }
+
+    /// The subject's sequences at or after `from`, ascending, dead ones included.
+    pub(crate) fn postings_from(
+        &self,
+        subject: SubjectNumber,
+        slot: u32,
+        from: u64,
+    ) -> impl Iterator<Item = u64> {
+        let posting = self.posting(subject, slot);
+        let numbers = posting
+            .into_iter()
+            .flat_map(|posting| std::iter::once(&posting.first).chain(&posting.rest));
+        numbers
+            .filter_map(|&number| self.seq_of(number))
+            .filter(move |&seq| seq >= from)
+    }
+
+    /// Indexes (into [`Tail::entries`]) of the entries of slot number `slot` that were alive at the freeze.
+    pub(crate) fn live_indexes(&self, slot: u32) -> impl Iterator<Item = usize> {
+        let posting = self.postings.get(slot as usize);
+        let numbers = posting
+            .into_iter()
+            .flat_map(|posting| std::iter::once(&posting.first).chain(&posting.rest));
+        numbers
+            .filter_map(|&number| Some(number.checked_sub(self.popped)? as usize))
+            .filter(|&index| self.entries.get(index).is_some_and(|entry| !entry.is_dead))
+    }
+
+    /// Every entry, dead ones included, by index.
+    pub(crate) fn entries(&self) -> &VecDeque<TailEntry> {
+        &self.entries
+    }
+
+    /// Whether the entry had died before the freeze.
+    pub(crate) fn is_dead(entry: &TailEntry) -> bool {
+        entry.is_dead
+    }
+}

@@ -1,0 +1,133 @@
+//! How the small things of consensus are written, in the log and between nodes: log ids, votes, memberships.
+//!
+//! ```text
+//!   log id      term u64 | leader u64 | index u64
+//!   vote        term u64 | node u64 | committed u8
+//!   option x    0 u8, or 1 u8 and x
+//!   members     count u32 { count u32 { node u64 } } (one set, or two during a change) | count u32 { node u64 | address }
+//!   stored      option log id | members
+//!   bytes       length u32 | bytes
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::vote::RaftLeaderId as _;
+
+use crate::types::{LeaderId, LogId, Members, Peer, StoredMembers, Vote};
+use crate::wal::record::{Fields, Reader};
+
+/// More nodes than any membership has; a count above it is nonsense and must not reserve memory.
+const NODES_MAX: u32 = 4096;
+
+pub(crate) type Decoded<T> = Result<T, &'static str>;
+
+pub(crate) fn put_log_id(out: &mut Fields, id: &LogId) {
+    out.u64(id.leader_id.term)
+        .u64(id.leader_id.node_id)
+        .u64(id.index);
+}
+
+pub(crate) fn log_id(input: &mut Reader<'_>) -> Decoded<LogId> {
+    let leader = LeaderId::new(input.u64()?, input.u64()?);
+    Ok(LogId::new(leader, input.u64()?))
+}
+
+pub(crate) fn put_vote(out: &mut Fields, vote: &Vote) {
+    out.u64(vote.leader_id.term)
+        .u64(vote.leader_id.node_id)
+        .u8(u8::from(vote.committed));
+}
+
+pub(crate) fn vote(input: &mut Reader<'_>) -> Decoded<Vote> {
+    let (term, node) = (input.u64()?, input.u64()?);
+    let mut vote = Vote::new(term, node);
+    vote.committed = input.flag()?;
+    Ok(vote)
+}
+
+pub(crate) fn put_option<T>(
+    out: &mut Fields,
+    value: Option<&T>,
+    put: impl FnOnce(&mut Fields, &T),
+) {
+    out.u8(u8::from(value.is_some()));
+    if let Some(value) = value {
+        put(out, value);
+    }
+}
+
+pub(crate) fn option<'a, T>(
+    input: &mut Reader<'a>,
+    read: impl FnOnce(&mut Reader<'a>) -> Decoded<T>,
+) -> Decoded<Option<T>> {
+    if input.flag()? {
+        read(input).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+fn put_count(out: &mut Fields, count: usize) {
+    out.u32(u32::try_from(count).expect("a membership of few nodes"));
+}
+
+fn count(input: &mut Reader<'_>) -> Decoded<u32> {
+    let count = input.u32()?;
+    if count > NODES_MAX {
+        Err("a count that is too large")
+    } else {
+        Ok(count)
+    }
+}
+
+pub(crate) fn put_members(out: &mut Fields, members: &Members) {
+    let configs = members.get_joint_config();
+    put_count(out, configs.len());
+    for config in configs {
+        put_count(out, config.len());
+        for node in config {
+            out.u64(*node);
+        }
+    }
+    put_count(out, members.nodes().count());
+    for (node, peer) in members.nodes() {
+        out.u64(*node).bytes(peer.address.as_bytes());
+    }
+}
+
+pub(crate) fn members(input: &mut Reader<'_>) -> Decoded<Members> {
+    let mut configs = Vec::new();
+    for _ in 0..count(input)? {
+        let mut config = BTreeSet::new();
+        for _ in 0..count(input)? {
+            config.insert(input.u64()?);
+        }
+        configs.push(config);
+    }
+    let mut nodes = BTreeMap::new();
+    for _ in 0..count(input)? {
+        let node = input.u64()?;
+        let address =
+            std::str::from_utf8(input.bytes()?).map_err(|_| "an address that is not text")?;
+        nodes.insert(
+            node,
+            Peer {
+                address: address.to_owned(),
+            },
+        );
+    }
+    if configs.is_empty() && nodes.is_empty() {
+        return Ok(Members::default());
+    }
+    Members::new(configs, nodes).map_err(|_| "a membership that contradicts itself")
+}
+
+pub(crate) fn put_stored(out: &mut Fields, stored: &StoredMembers) {
+    put_option(out, stored.log_id().as_ref(), put_log_id);
+    put_members(out, stored.membership());
+}
+
+pub(crate) fn stored(input: &mut Reader<'_>) -> Decoded<StoredMembers> {
+    let id = option(input, log_id)?;
+    Ok(StoredMembers::new(id, members(input)?))
+}

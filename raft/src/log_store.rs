@@ -1,0 +1,233 @@
+//! openraft's side of a group's log: entries, vote and committed index, kept in memory and written to the node's log.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
+use std::sync::Arc;
+
+use futures::stream::{self, Stream};
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+
+use crate::error::Error;
+use crate::types::{Entry, LogId, Types, Vote};
+use crate::wal::image::{self, GroupLog, GroupState, Held, Slot};
+use crate::wal::record::Kind;
+use crate::wal::{Done, Item, Wal};
+
+/// One group's log on the shared log. Clones are the same log.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) log: Arc<GroupLog>,
+}
+
+impl LogStore {
+    /// Changes the log in memory and hands the record over under one lock, so that both have the same order.
+    fn change(&self, change: impl FnOnce(&mut GroupState) -> Item) {
+        let mut state = self.log.state.lock();
+        let item = change(&mut state);
+        self.wal.submit([item]);
+    }
+
+    fn item(&self, draft: crate::wal::record::Draft, start: Option<u64>, done: Done) -> Item {
+        Item {
+            draft,
+            of: Some((Arc::clone(&self.log), start)),
+            done,
+        }
+    }
+
+    /// The entry at `index`, from memory or from disk.
+    fn entry(&self, index: u64) -> io::Result<Entry> {
+        let (position, body_bytes, id) = {
+            let state = self.log.state.lock();
+            let Some(slot) = state.slot(index) else {
+                let what = format!("entry {index} of group {} is not in the log", self.log.id);
+                return Err(io::Error::new(io::ErrorKind::NotFound, what));
+            };
+            match &slot.payload {
+                Held::Here(payload) => {
+                    return Ok(Entry {
+                        log_id: slot.id,
+                        payload: payload.clone(),
+                    });
+                }
+                Held::OnDisk(body_bytes) => (slot.position, *body_bytes, slot.id),
+            }
+        };
+        let body = self
+            .wal
+            .read(position, body_bytes)
+            .map_err(io::Error::from)?;
+        let entry = image::entry_from(Kind::Normal, &body).map_err(io::Error::other)?;
+        if entry.log_id != id {
+            return Err(io::Error::other(format!(
+                "entry {index} of group {} was overwritten",
+                self.log.id
+            )));
+        }
+        Ok(entry)
+    }
+
+    fn bounds(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let state = self.log.state.lock();
+        let from = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(index) => index + 1,
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        (from.max(state.start()), to.min(state.end()))
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<Entry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        // One at a time: the replay after a restart may be longer than memory.
+        let (from, to) = self.bounds(&range);
+        let store = self.clone();
+        stream::iter((from..to).map(move |index| store.entry(index)))
+    }
+
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let (from, to) = self.bounds(&range);
+        (from..to).map(|index| self.entry(index)).collect()
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.log.state.lock().vote)
+    }
+
+    async fn get_key_log_ids(
+        &mut self,
+        range: RangeInclusive<LogId>,
+    ) -> Result<Vec<LogId>, io::Error> {
+        // The first entry of each leader in the range, and the last of all: from memory, without reading payloads.
+        let (first, last) = range.into_inner();
+        let mut keys = vec![first];
+        let state = self.log.state.lock();
+        for id in (first.index + 1..=last.index).filter_map(|index| state.id_at(index)) {
+            if keys
+                .last()
+                .is_some_and(|key: &LogId| key.leader_id != id.leader_id)
+            {
+                keys.push(id);
+            }
+        }
+        if keys.last() != Some(&last) {
+            keys.push(last);
+        }
+        Ok(keys)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let state = self.log.state.lock();
+        Ok(LogState {
+            last_purged_log_id: state.purged,
+            last_log_id: state.last(),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let (sender, saved) = tokio::sync::oneshot::channel();
+        self.change(|state| {
+            state.vote = Some(*vote);
+            self.item(
+                image::vote_draft(self.log.id, vote),
+                None,
+                Done::Waiter(sender),
+            )
+        });
+        match saved.await {
+            Ok(saved) => saved.map_err(|error| error.as_ref().clone().into()),
+            Err(_) => Err(Error::Stopped.into()),
+        }
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        // Written with the next entry: recovery may know of less than was committed, never of more than the log holds.
+        self.log.state.lock().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.log.state.lock().committed_clamped())
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut state = self.log.state.lock();
+        let committed_end = state.committed.map_or(0, |id| id.index + 1);
+        let mut entries = entries.into_iter().peekable();
+        let mut flushed = Some(flushed);
+        let state = &mut *state;
+        let items = std::iter::from_fn(|| {
+            let entry = entries.next()?;
+            let draft = image::entry_draft(self.log.id, &entry, committed_end);
+            let done = if entries.peek().is_none() {
+                flushed.take().map(Done::Flushed)
+            } else {
+                None
+            };
+            let index = entry.log_id.index;
+            state.push(Slot {
+                id: entry.log_id,
+                payload: Held::Here(entry.payload),
+                position: 0,
+            });
+            Some(self.item(draft, Some(index), done.unwrap_or(Done::Nobody)))
+        });
+        self.wal.submit(items);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let index = last.map_or(0, |id| id.index + 1);
+        self.change(|state| {
+            state.truncate(index);
+            self.item(
+                image::truncate_draft(self.log.id, index),
+                None,
+                Done::Nobody,
+            )
+        });
+        Ok(())
+    }
+
+    async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {
+        self.change(|state| {
+            state.purge(id);
+            self.item(
+                state.checkpoint(self.log.id),
+                Some(state.start()),
+                Done::Nobody,
+            )
+        });
+        Ok(())
+    }
+}

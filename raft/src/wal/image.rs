@@ -1,0 +1,307 @@
+//! A group's log in memory: its vote, where it starts, and its entries with their payloads (the very buffers that were
+//! written) or, where those were let go or are from before a restart, with the place where they stand on disk.
+//!
+//! Also the meaning of record bodies:
+//!
+//! ```text
+//!   entry        term u64 | leader u64 | index u64 | committed u64 (end of what was known committed) | payload
+//!   vote         vote
+//!   truncate     index u64: entries from there on are void
+//!   checkpoint   option vote | option log id (the log starts after it) | stored membership (as of that entry)
+//! ```
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use openraft::vote::RaftLeaderId as _;
+use parking_lot::Mutex;
+
+use super::record::{Draft, Fields, Head, Kind, Reader};
+use crate::codec::{self, Decoded};
+use crate::ids::GroupId;
+use crate::types::{Command, Entry, LeaderId, LogId, Payload, StoredMembers, Vote};
+
+/// A group's log; shared by openraft's side of it, the log's writer and recovery.
+pub(crate) struct GroupLog {
+    pub(crate) id: GroupId,
+    pub(crate) state: Mutex<GroupState>,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct GroupState {
+    pub(crate) vote: Option<Vote>,
+    /// The log starts after this entry; everything up to it is in the machine's own store.
+    pub(crate) purged: Option<LogId>,
+    /// The membership as of `purged`.
+    pub(crate) members: StoredMembers,
+    /// Newest entry known to be committed.
+    pub(crate) committed: Option<LogId>,
+    entries: VecDeque<Slot>,
+}
+
+/// One entry.
+pub(crate) struct Slot {
+    pub(crate) id: LogId,
+    pub(crate) payload: Held,
+    /// Where its record stands; 0 until it is written.
+    pub(crate) position: u64,
+}
+
+/// An entry's payload.
+pub(crate) enum Held {
+    /// In memory.
+    Here(Payload),
+    /// On disk only; so many bytes of record body.
+    OnDisk(u32),
+}
+
+impl GroupState {
+    /// Index of the first entry that the log can hold.
+    pub(crate) fn start(&self) -> u64 {
+        self.purged.map_or(0, |id| id.index + 1)
+    }
+
+    /// Index after the last entry.
+    pub(crate) fn end(&self) -> u64 {
+        self.start() + self.entries.len() as u64
+    }
+
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.entries.back().map(|slot| slot.id).or(self.purged)
+    }
+
+    pub(crate) fn slot(&self, index: u64) -> Option<&Slot> {
+        self.entries
+            .get(usize::try_from(index.checked_sub(self.start())?).ok()?)
+    }
+
+    pub(crate) fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
+        let at = usize::try_from(index.checked_sub(self.start())?).ok()?;
+        self.entries.get_mut(at)
+    }
+
+    /// The id of an entry in the log, or of the one that it starts after.
+    pub(crate) fn id_at(&self, index: u64) -> Option<LogId> {
+        match self.purged {
+            Some(id) if id.index == index => Some(id),
+            _ => self.slot(index).map(|slot| slot.id),
+        }
+    }
+
+    /// Adds the next entry.
+    pub(crate) fn push(&mut self, slot: Slot) {
+        assert!(slot.id.index == self.end(), "a log has no holes");
+        self.entries.push_back(slot);
+    }
+
+    /// Forgets entries from `index` on.
+    pub(crate) fn truncate(&mut self, index: u64) {
+        let keep = usize::try_from(index.saturating_sub(self.start())).unwrap_or(usize::MAX);
+        self.entries.truncate(keep);
+    }
+
+    /// Lets the log start after `id`, which may lie beyond its end.
+    pub(crate) fn purge(&mut self, id: LogId) {
+        self.members = self.members_at(id.index);
+        let drop =
+            usize::try_from((id.index + 1).saturating_sub(self.start())).unwrap_or(usize::MAX);
+        self.entries.drain(..drop.min(self.entries.len()));
+        self.purged = self.purged.max(Some(id));
+    }
+
+    /// The membership after entry `index`.
+    pub(crate) fn members_at(&self, index: u64) -> StoredMembers {
+        let newest = self
+            .entries
+            .iter()
+            .rev()
+            .skip_while(|slot| slot.id.index > index)
+            .find_map(|slot| match &slot.payload {
+                Held::Here(Payload::Membership(members)) => {
+                    Some(StoredMembers::new(Some(slot.id), members.clone()))
+                }
+                _ => None,
+            });
+        newest.unwrap_or_else(|| self.members.clone())
+    }
+
+    /// The newest committed entry as far as this log can vouch for it: never ahead of the log, or openraft refuses to start.
+    pub(crate) fn committed_clamped(&self) -> Option<LogId> {
+        self.committed.min(self.last())
+    }
+
+    /// The group's checkpoint record.
+    pub(crate) fn checkpoint(&self, group: GroupId) -> Draft {
+        let mut body = Fields::default();
+        codec::put_option(&mut body, self.vote.as_ref(), codec::put_vote);
+        codec::put_option(&mut body, self.purged.as_ref(), codec::put_log_id);
+        codec::put_stored(&mut body, &self.members);
+        Draft {
+            kind: Kind::Checkpoint,
+            group: group.0,
+            head: Head::default(),
+            payload: Bytes::from(body.0),
+        }
+    }
+
+    /// Takes one record of the group into account, as recovery finds it; `position` is where it stands.
+    ///
+    /// # Errors
+    /// When it makes no sense after what came before, in words.
+    pub(crate) fn replay(&mut self, kind: Kind, body: &[u8], position: u64) -> Decoded<()> {
+        let mut input = Reader(body);
+        match kind {
+            Kind::Normal | Kind::Blank | Kind::Membership => {
+                let (id, committed_end) = read_entry_head(&mut input)?;
+                let payload = match kind {
+                    Kind::Normal => Held::OnDisk(
+                        u32::try_from(body.len()).map_err(|_| "an entry that is too long")?,
+                    ),
+                    _ => Held::Here(read_payload(kind, input, || Bytes::new())?),
+                };
+                self.replay_entry(
+                    Slot {
+                        id,
+                        payload,
+                        position,
+                    },
+                    committed_end,
+                )
+            }
+            Kind::Vote => {
+                self.vote = Some(codec::vote(&mut input)?);
+                input.end()
+            }
+            Kind::Truncate => {
+                self.truncate(input.u64()?);
+                input.end()
+            }
+            Kind::Checkpoint => {
+                self.vote = codec::option(&mut input, codec::vote)?;
+                let purged = codec::option(&mut input, codec::log_id)?;
+                let members = codec::stored(&mut input)?;
+                input.end()?;
+                if let Some(id) = purged {
+                    self.purge(id);
+                    self.committed = self.committed.max(Some(id));
+                }
+                self.members = members;
+                Ok(())
+            }
+            Kind::Mark | Kind::Drop => Err("a record of the node where one of a group should be"),
+        }
+    }
+
+    fn replay_entry(&mut self, slot: Slot, committed_end: u64) -> Decoded<()> {
+        if self.entries.is_empty() && self.end() < slot.id.index {
+            // The segments before were let go: a checkpoint further on says where the log starts.
+            self.purged = Some(LogId::new(LeaderId::new(0, 0), slot.id.index - 1));
+        }
+        if slot.id.index < self.start() {
+            return Ok(());
+        }
+        if slot.id.index != self.end() {
+            return Err("an entry that does not follow the one before it");
+        }
+        self.push(slot);
+        if let Some(id) = committed_end
+            .checked_sub(1)
+            .and_then(|index| self.id_at(index))
+        {
+            self.committed = self.committed.max(Some(id));
+        }
+        Ok(())
+    }
+}
+
+fn read_entry_head(input: &mut Reader<'_>) -> Decoded<(LogId, u64)> {
+    Ok((codec::log_id(input)?, input.u64()?))
+}
+
+fn read_payload(
+    kind: Kind,
+    mut input: Reader<'_>,
+    normal: impl FnOnce() -> Bytes,
+) -> Decoded<Payload> {
+    match kind {
+        Kind::Normal => Ok(Payload::Normal(Command {
+            payload: normal(),
+            ticket: 0,
+        })),
+        Kind::Blank => input.end().map(|()| Payload::Blank),
+        Kind::Membership => {
+            let members = codec::members(&mut input)?;
+            input.end().map(|()| Payload::Membership(members))
+        }
+        _ => Err("not an entry"),
+    }
+}
+
+/// The record of an entry; its payload is shared, not copied.
+pub(crate) fn entry_draft(group: GroupId, entry: &Entry, committed_end: u64) -> Draft {
+    let id = &entry.log_id;
+    let head = Head::entry(
+        id.leader_id.term,
+        id.leader_id.node_id,
+        id.index,
+        committed_end,
+    );
+    let (kind, payload) = match &entry.payload {
+        Payload::Normal(command) => (Kind::Normal, command.payload.clone()),
+        Payload::Blank => (Kind::Blank, Bytes::new()),
+        Payload::Membership(members) => {
+            let mut body = Fields::default();
+            codec::put_members(&mut body, members);
+            (Kind::Membership, Bytes::from(body.0))
+        }
+    };
+    Draft {
+        kind,
+        group: group.0,
+        head,
+        payload,
+    }
+}
+
+/// An entry from its record's body.
+pub(crate) fn entry_from(kind: Kind, body: &Bytes) -> Decoded<Entry> {
+    let mut input = Reader(body);
+    let (log_id, _) = read_entry_head(&mut input)?;
+    let payload = read_payload(kind, input, || body.slice(Head::ENTRY_BYTES..))?;
+    Ok(Entry { log_id, payload })
+}
+
+/// The record of a vote.
+pub(crate) fn vote_draft(group: GroupId, vote: &Vote) -> Draft {
+    let mut body = Fields::default();
+    codec::put_vote(&mut body, vote);
+    Draft {
+        kind: Kind::Vote,
+        group: group.0,
+        head: Head::default(),
+        payload: Bytes::from(body.0),
+    }
+}
+
+/// The record that voids entries from `index` on.
+pub(crate) fn truncate_draft(group: GroupId, index: u64) -> Draft {
+    let mut body = Fields::default();
+    body.u64(index);
+    Draft {
+        kind: Kind::Truncate,
+        group: group.0,
+        head: Head::default(),
+        payload: Bytes::from(body.0),
+    }
+}
+
+/// A record with no body.
+pub(crate) fn plain_draft(kind: Kind, group: u32) -> Draft {
+    Draft {
+        kind,
+        group,
+        head: Head::default(),
+        payload: Bytes::new(),
+    }
+}

@@ -1,0 +1,224 @@
+//! The files around the writer: spares made ahead of time, segments let go, the mark when the log comes to rest.
+//!
+//! Runs on a thread of its own, so that none of this holds up a batch. A segment that is let go becomes a spare where one
+//! is wanted (its bytes are overwritten as it is used again), and is removed otherwise. Each change of a name is made
+//! durable before the next, oldest segment first, so a crash leaves no gap between the segments.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use halyard_runtime::disk::{File, OpenMode};
+use halyard_runtime::time;
+
+use super::image::plain_draft;
+use super::record::Kind;
+use super::segment::{self, Segment, Spare};
+use super::writer::{Done, Item, Wal};
+use crate::error::Error;
+
+/// Spares kept ready at most: segments are let go several at a time, when a group was flushed.
+const SPARES_MAX: usize = 4;
+/// The log has come to rest when nothing was written for so long.
+const MARK_AFTER: Duration = Duration::from_millis(100);
+/// How often a full disk is asked again.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+/// Zeros are written in pieces of this size.
+const WIPE_BYTES: u64 = 1 << 20;
+
+/// Keeps the log's files until the log is closed.
+pub(crate) async fn run(wal: Arc<Wal>) {
+    let mut asked = None;
+    while !wal.closed() {
+        let tended = make_ready(&wal).and_then(|()| let_go(&wal, &mut asked));
+        let wait = match tended {
+            Ok(()) => {
+                wal.full.store(false, Ordering::Release);
+                wal.unmarked.load(Ordering::Acquire).then_some(MARK_AFTER)
+            }
+            Err(error @ Error::Full { .. }) => {
+                if !wal.full.swap(true, Ordering::AcqRel) {
+                    tracing::error!("{error}; proposals are refused until there is space");
+                }
+                Some(FULL_RETRY)
+            }
+            Err(error) => {
+                wal.poison_with(error);
+                return;
+            }
+        };
+        let synced = wal.synced.load(Ordering::Acquire);
+        match wait {
+            None => wal.upkeep.notified().await,
+            Some(wait) => {
+                let called = time::timeout(wait, wal.upkeep.notified()).await.is_ok();
+                let rests = !called && wal.idle() && wal.synced.load(Ordering::Acquire) == synced;
+                if rests && wal.unmarked.load(Ordering::Acquire) {
+                    wal.submit([Item {
+                        draft: plain_draft(Kind::Mark, 0),
+                        of: None,
+                        done: Done::Nobody,
+                    }]);
+                }
+            }
+        }
+    }
+}
+
+/// Sees to it that there is a spare.
+fn make_ready(wal: &Wal) -> Result<(), Error> {
+    let _making = wal.making.lock();
+    let sequence = {
+        let segments = wal.segments.lock();
+        if !segments.spares.is_empty() {
+            return Ok(());
+        }
+        segments.next_sequence()
+    };
+    let spare = make_spare(wal, sequence, wal.layout.segment_bytes)?;
+    wal.segments.lock().spares.push_back(spare);
+    Ok(())
+}
+
+/// A spare for a writer that found none.
+pub(crate) fn spare_now(wal: &Wal, bytes: u64) -> Result<Spare, Error> {
+    let _making = wal.making.lock();
+    let (ready, sequence) = {
+        let mut segments = wal.segments.lock();
+        (segments.spares.pop_front(), segments.next_sequence())
+    };
+    ready.map_or_else(
+        || make_spare(wal, sequence, bytes.max(wal.layout.segment_bytes)),
+        Ok,
+    )
+}
+
+/// Allocates and zeroes a file of `bytes`, under the name of segment `sequence`.
+pub(crate) fn make_spare(wal: &Wal, sequence: u64, bytes: u64) -> Result<Spare, Error> {
+    let path = wal.dir.join(segment::file_name(sequence));
+    let made = || {
+        let file = wal.disk.open(&path, OpenMode::Create)?;
+        file.allocate(bytes)?;
+        file.sync()?;
+        wal.disk.sync_dir(&wal.dir)?;
+        Ok(file)
+    };
+    match made() {
+        Ok(file) => Ok(Spare {
+            sequence,
+            capacity: bytes,
+            path,
+            file,
+            used: false,
+        }),
+        Err(source) => {
+            let error = Error::io("allocating a log segment", &path, source);
+            // Half a file helps nobody, and on a full disk its space does. If that fails too, the first failure counts.
+            let _ = wal.disk.remove_file(&path);
+            Err(error)
+        }
+    }
+}
+
+/// Lets the oldest segments go that nobody needs; has checkpoints written anew where only those are in the way.
+fn let_go(wal: &Wal, asked: &mut Option<u64>) -> Result<(), Error> {
+    loop {
+        let (stale, oldest) = {
+            let segments = wal.segments.lock();
+            if segments.used.len() < 2 || !segments.holders().is_empty() {
+                return Ok(());
+            }
+            (
+                segments.stale_checkpoints(),
+                segments.used.front().map(|segment| segment.sequence),
+            )
+        };
+        if !stale.is_empty() {
+            if *asked != oldest {
+                *asked = oldest;
+                write_checkpoints(wal, &stale);
+            }
+            return Ok(());
+        }
+        let Some(segment) = wal.segments.lock().used.pop_front() else {
+            return Ok(());
+        };
+        dispose(wal, segment)?;
+    }
+}
+
+/// Has the checkpoints of `groups` written at the log's end.
+pub(crate) fn write_checkpoints(wal: &Wal, groups: &[u32]) {
+    for group in groups {
+        let Some(log) = wal.logs.lock().get(group).cloned() else {
+            continue;
+        };
+        // Built and handed in under one lock, or a vote could slip in between and be undone by an older one.
+        let state = log.state.lock();
+        let draft = state.checkpoint(log.id);
+        let of = Some((Arc::clone(&log), Some(state.start())));
+        wal.submit([Item {
+            draft,
+            of,
+            done: Done::Nobody,
+        }]);
+    }
+}
+
+/// Makes a segment that was let go a spare, or removes it.
+fn dispose(wal: &Wal, segment: Segment) -> Result<(), Error> {
+    let _making = wal.making.lock();
+    if segment.wipe {
+        wipe(&segment.file, segment.capacity)
+            .map_err(|source| Error::io("erasing a log segment", &segment.path, source))?;
+    }
+    let sequence = {
+        let segments = wal.segments.lock();
+        let wanted =
+            segments.spares.len() < SPARES_MAX && segment.capacity == wal.layout.segment_bytes;
+        wanted.then(|| segments.next_sequence())
+    };
+    let Some(sequence) = sequence else {
+        let removed = wal
+            .disk
+            .remove_file(&segment.path)
+            .and_then(|()| wal.disk.sync_dir(&wal.dir));
+        return removed
+            .map_err(|source| Error::io("removing a log segment", &segment.path, source));
+    };
+    let path = wal.dir.join(segment::file_name(sequence));
+    rename(wal, &segment.path, &path)?;
+    let used = !segment.wipe;
+    let spare = Spare {
+        sequence,
+        capacity: segment.capacity,
+        path,
+        file: segment.file,
+        used,
+    };
+    wal.segments.lock().spares.push_back(spare);
+    Ok(())
+}
+
+fn rename(wal: &Wal, from: &Path, to: &Path) -> Result<(), Error> {
+    let renamed = wal
+        .disk
+        .rename(from, to)
+        .and_then(|()| wal.disk.sync_dir(&wal.dir));
+    renamed.map_err(|source| Error::io("renaming a log segment", from, source))
+}
+
+/// Overwrites a file with zeros, durably.
+pub(crate) fn wipe(file: &Arc<dyn File>, bytes: u64) -> std::io::Result<()> {
+    let zeros = vec![0; WIPE_BYTES as usize];
+    let mut offset = 0;
+    while offset < bytes {
+        let piece = zeros
+            .get(..(bytes - offset).min(WIPE_BYTES) as usize)
+            .unwrap_or(&zeros);
+        file.write_at(piece, offset)?;
+        offset += piece.len() as u64;
+    }
+    file.sync()
+}

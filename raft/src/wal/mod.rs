@@ -1,0 +1,22 @@
+//! The node's log: one append-only log on disk for all groups of a node, with one sync for everything that waits.
+//!
+//! Read in this order: `record` (the bytes of a record), `segment` (the files), `writer` (group commit), `keeper`
+//! (segments made ahead of time and let go), `recovery` (opening). What a record means to a group is in `image`.
+//!
+//! Promises:
+//!
+//! - A completion is called only after a sync that covers its record returned without an error.
+//! - Records are written in the order in which they were handed in, over all groups.
+//! - The first write or sync that fails poisons the log: nothing is written after it, every waiter and every later caller
+//!   gets the error. A sync is never tried again: after a failed one nobody knows what is on the disk.
+//! - A segment is let go only when no group needs an entry in it and every group's vote, membership and starting point
+//!   stand in a later, synced record.
+
+pub(crate) mod image;
+pub(crate) mod keeper;
+pub(crate) mod record;
+pub(crate) mod recovery;
+pub(crate) mod segment;
+pub(crate) mod writer;
+
+pub(crate) use writer::{Done, Item, Wal};

@@ -1,0 +1,304 @@
+//! One record of the node's log: bytes to values and back. No I/O here.
+//!
+//! ```text
+//!   offset  bytes
+//!        0  4   crc       CRC32C of everything after this field, body included (padding not)
+//!        4  4   chain     crc of the record before this one; the segment's own `chain` for its first record
+//!        8  4   length    bytes of body
+//!       12  1   kind      see `Kind`
+//!       13  1   flags     1 = the body is sealed by the cipher
+//!       14  2   zero
+//!       16  4   group     the group, or 0 for records of the node
+//!       20  4   log       low half of the log's identity: a record of another log never passes
+//!       24  8   position  of this record in the log: the segment's base plus the offset in the file
+//!       32  8   synced    everything before this position was on disk when this record was written
+//!       40  ..  body      then zeros up to a multiple of 8
+//! ```
+//!
+//! All integers are little endian. Why each field is there:
+//!
+//! - `crc` finds rot and torn writes; `position` and `log` stale bytes of a reused segment and misdirected writes.
+//! - `chain` finds a stale record that is sound in itself: after a torn tail was cut and written anew, what remains
+//!   further on of the old tail does not continue the new one.
+//! - `synced` tells a torn tail from damage. A batch is written only after the one before it was synced, so a later record
+//!   that names a `synced` beyond the bad one proves that the bad one was once safely on disk.
+//! - A batch starts on a sector of its own (a multiple of 512): writing it never touches a sector that holds synced records.
+//!   The next record stands right after the padding, or, where a batch ended there, at the next multiple of 512.
+
+use bytes::Bytes;
+
+/// Bytes before the body.
+pub(crate) const HEADER_BYTES: usize = 40;
+/// Records start at multiples of this.
+pub(crate) const ALIGN: u64 = 8;
+/// Batches and segments' first records start at multiples of this.
+pub(crate) const BATCH_ALIGN: u64 = 512;
+/// Flag: the body is sealed by the cipher.
+pub(crate) const SEALED: u8 = 1;
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// An entry with a payload for the machine.
+    Normal = 1,
+    /// An entry with which a new leader starts its term.
+    Blank = 2,
+    /// An entry that changes the membership.
+    Membership = 3,
+    /// The group's vote.
+    Vote = 4,
+    /// The group's entries from an index on are void.
+    Truncate = 5,
+    /// The group's vote, membership and the entry after which its log starts.
+    Checkpoint = 6,
+    /// Nothing but `synced`: written when the log comes to rest, so that damage to its very end is told from a torn tail.
+    Mark = 7,
+    /// The group is gone.
+    Drop = 8,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Normal,
+            2 => Self::Blank,
+            3 => Self::Membership,
+            4 => Self::Vote,
+            5 => Self::Truncate,
+            6 => Self::Checkpoint,
+            7 => Self::Mark,
+            8 => Self::Drop,
+            _ => return None,
+        })
+    }
+}
+
+/// A record's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) crc: u32,
+    pub(crate) chain: u32,
+    pub(crate) length: u32,
+    pub(crate) kind: Kind,
+    pub(crate) flags: u8,
+    pub(crate) group: u32,
+    pub(crate) log: u32,
+    pub(crate) position: u64,
+    pub(crate) synced: u64,
+}
+
+impl Header {
+    /// Writes the header for a body given in two parts, and returns its bytes and crc.
+    pub(crate) fn encode(&self, head: &[u8], payload: &[u8]) -> ([u8; HEADER_BYTES], u32) {
+        let mut out = [0; HEADER_BYTES];
+        put(&mut out, 4, &self.chain.to_le_bytes());
+        put(&mut out, 8, &self.length.to_le_bytes());
+        put(&mut out, 12, &[self.kind as u8, self.flags]);
+        put(&mut out, 16, &self.group.to_le_bytes());
+        put(&mut out, 20, &self.log.to_le_bytes());
+        put(&mut out, 24, &self.position.to_le_bytes());
+        put(&mut out, 32, &self.synced.to_le_bytes());
+        let (_, checked) = out.split_at(4);
+        let mut crc = crc32c::crc32c(checked);
+        crc = crc32c::crc32c_append(crc, head);
+        crc = crc32c::crc32c_append(crc, payload);
+        put(&mut out, 0, &crc.to_le_bytes());
+        (out, crc)
+    }
+
+    /// Reads a header; the body is not looked at.
+    fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, &'static str> {
+        let kind = Kind::from_byte(bytes[12]).ok_or("a record of an unknown kind")?;
+        if bytes[13] & !SEALED != 0 || bytes[14] != 0 || bytes[15] != 0 {
+            return Err("a record with unknown fields");
+        }
+        Ok(Self {
+            crc: u32_at(bytes, 0),
+            chain: u32_at(bytes, 4),
+            length: u32_at(bytes, 8),
+            kind,
+            flags: bytes[13],
+            group: u32_at(bytes, 16),
+            log: u32_at(bytes, 20),
+            position: u64_at(bytes, 24),
+            synced: u64_at(bytes, 32),
+        })
+    }
+}
+
+fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
+    for (to, from) in out.iter_mut().skip(at).zip(bytes) {
+        *to = *from;
+    }
+}
+
+fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
+    let mut out = [0; 4];
+    out.iter_mut()
+        .zip(bytes.iter().skip(at))
+        .for_each(|(to, from)| *to = *from);
+    u32::from_le_bytes(out)
+}
+
+fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    let mut out = [0; 8];
+    out.iter_mut()
+        .zip(bytes.iter().skip(at))
+        .for_each(|(to, from)| *to = *from);
+    u64::from_le_bytes(out)
+}
+
+/// The bytes that a record takes in the file, padding to [`ALIGN`] included.
+pub(crate) fn framed_bytes(body_bytes: u64) -> u64 {
+    (HEADER_BYTES as u64 + body_bytes).next_multiple_of(ALIGN)
+}
+
+/// A record that was found sound in itself. Whether it continues the log is for the caller to see (`chain`).
+#[derive(Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) header: Header,
+    pub(crate) body: &'a [u8],
+}
+
+/// Reads the record at the start of `bytes`, which is to stand at `position` of log `log`.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(crate) fn decode(bytes: &[u8], log: u32, position: u64) -> Result<Record<'_>, &'static str> {
+    let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err("the file ends inside a record");
+    };
+    let header = Header::decode(head)?;
+    if header.position != position || header.log != log {
+        return Err("a record that belongs elsewhere");
+    }
+    let Some(body) = rest.get(..header.length as usize) else {
+        return Err("the file ends inside a record");
+    };
+    let (_, checked) = head.split_at(4);
+    if crc32c::crc32c_append(crc32c::crc32c(checked), body) != header.crc {
+        return Err("the checksum does not match");
+    }
+    Ok(Record { header, body })
+}
+
+/// Writes the fields of record bodies.
+#[derive(Default)]
+pub(crate) struct Fields(pub(crate) Vec<u8>);
+
+impl Fields {
+    pub(crate) fn u8(&mut self, value: u8) -> &mut Self {
+        self.0.push(value);
+        self
+    }
+
+    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn u64(&mut self, value: u64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
+    pub(crate) fn bytes(&mut self, value: &[u8]) -> &mut Self {
+        self.u32(u32::try_from(value.len()).expect("a field shorter than 4 GiB"));
+        self.0.extend_from_slice(value);
+        self
+    }
+}
+
+/// Reads the fields of record bodies and messages; every read is checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or("it ends too early")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or("it ends too early")?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, &'static str> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, &'static str> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, &'static str> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn flag(&mut self) -> Result<bool, &'static str> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err("a flag that is neither 0 nor 1"),
+        }
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
+        let count = self.u32()?;
+        self.take(count as usize)
+    }
+
+    pub(crate) fn end(self) -> Result<(), &'static str> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err("it goes on after its end")
+        }
+    }
+}
+
+/// A record that waits to be written: a short head that belongs to the log, then the payload as it was handed in.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
+    pub(crate) group: u32,
+    pub(crate) head: Head,
+    pub(crate) payload: Bytes,
+}
+
+/// The fixed part of an entry's body, kept inline so that an entry costs no allocation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Head {
+    bytes: [u8; Self::ENTRY_BYTES],
+    used: u8,
+}
+
+impl Head {
+    /// term, leader, index, committed.
+    pub(crate) const ENTRY_BYTES: usize = 32;
+
+    /// The head of an entry: its log id, and the last index known to be committed plus one (0 = none).
+    pub(crate) fn entry(term: u64, leader: u64, index: u64, committed_end: u64) -> Self {
+        let mut bytes = [0; Self::ENTRY_BYTES];
+        put(&mut bytes, 0, &term.to_le_bytes());
+        put(&mut bytes, 8, &leader.to_le_bytes());
+        put(&mut bytes, 16, &index.to_le_bytes());
+        put(&mut bytes, 24, &committed_end.to_le_bytes());
+        Self { bytes, used: 32 }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.split_at(usize::from(self.used)).0
+    }
+}
+
+impl Draft {
+    /// Bytes of the body before sealing.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        (self.head.as_slice().len() + self.payload.len()) as u64
+    }
+}

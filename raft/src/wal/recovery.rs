@@ -1,0 +1,522 @@
+//! Opening the log: which files, where it ends, and what it says of each group.
+//!
+//! The log is read from its oldest segment on, record by record. Where a record is bad, either the log ends there, cut by
+//! a crash in the middle of its last batch, or bytes that were safely on disk have changed. It is damage, and an error
+//! that changes nothing, when anything further on proves that the bad place was once synced: a sound segment after it, or
+//! a sound record after it whose `synced` lies beyond it. Else it is a torn tail, and is cut: what was in it was never
+//! acknowledged. In the last batch of all the two can be told apart only once a mark was written after it, which happens
+//! when the log comes to rest (100 ms) and when it is closed.
+//!
+//! What is accepted but not proven to be on disk (the last batch) is written once more and synced before anybody acts on
+//! it: after a crash of the process alone it may so far be in memory only, or worse, in pages whose sync had failed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use halyard_runtime::disk::{Disk, File, OpenMode};
+use halyard_runtime::random;
+
+use super::image::GroupState;
+use super::record::{self, ALIGN, BATCH_ALIGN, Kind, SEALED};
+use super::segment::{self, GroupMarks, HEADER_BLOCK, Header, Opening, Segment, Segments, Spare};
+use super::writer::{Layout, Tail};
+use crate::error::Error;
+use crate::ids::NodeId;
+
+/// What opening found.
+pub(crate) struct Recovered {
+    pub(crate) log: u64,
+    pub(crate) segments: Segments,
+    pub(crate) tail: Tail,
+    pub(crate) groups: BTreeMap<u32, GroupState>,
+    /// Bytes of a torn tail that were cut.
+    pub(crate) cut_bytes: u64,
+}
+
+/// A file of the log, as found.
+struct Found {
+    sequence: u64,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    bytes: u64,
+    opening: Opening,
+}
+
+/// Opens the log in `dir`, or makes a new one there if it holds none.
+pub(crate) fn open(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    node: NodeId,
+    layout: &Layout,
+) -> Result<Recovered, Error> {
+    let mut found = find(disk, dir)?;
+    for each in &found {
+        if let Opening::Newer(version) = each.opening {
+            return Err(Error::NewerVersion {
+                path: each.path.clone(),
+                found: version,
+                supported: segment::VERSION,
+            });
+        }
+    }
+    let sound = |each: &Found| matches!(&each.opening, Opening::Sound(header) if header.sequence == each.sequence);
+    let Some(first) = found.iter().position(sound) else {
+        return create_over(disk, dir, node, layout, &found);
+    };
+    if let Some(before) = found.iter().take(first).next() {
+        return Err(corrupt(
+            &before.path,
+            0,
+            "the header of the segment is not sound, but later segments are",
+        ));
+    }
+    let used = found.iter().take_while(|each| sound(each)).count();
+    let mut rest = found.split_off(used);
+    if let Some(later) = rest.iter().position(sound) {
+        let bad = rest.get(later - 1).unwrap_or(&rest[0]);
+        return Err(corrupt(
+            &bad.path,
+            0,
+            "the header of the segment is not sound, but later segments are",
+        ));
+    }
+    let consecutive = found
+        .windows(2)
+        .all(|pair| matches!(pair, [a, b] if a.sequence + 1 == b.sequence));
+    if !consecutive {
+        return Err(corrupt(
+            dir,
+            0,
+            "a segment file between two others is missing",
+        ));
+    }
+    // A spare of a number that does not come next is a leftover of a removal that the crash undid: the keeper replaces it.
+    let expected = found.last().map_or(1, |last| last.sequence + 1);
+    rest.retain(|each| each.sequence >= expected);
+    Scan::new(node, layout, found)?.run(rest)
+}
+
+fn corrupt(file: &Path, offset: u64, what: &str) -> Error {
+    Error::Corrupt {
+        file: file.to_path_buf(),
+        offset,
+        what: what.to_owned(),
+    }
+}
+
+/// All files of the log, by sequence.
+fn find(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<Found>, Error> {
+    let listed = disk
+        .list(dir)
+        .map_err(|source| Error::io("listing the log", dir, source))?;
+    let mut found = Vec::new();
+    for entry in listed {
+        let Some(sequence) = segment::sequence_of(&entry.name) else {
+            continue;
+        };
+        let path = dir.join(&entry.name);
+        let opened = || -> std::io::Result<_> {
+            let file = disk.open(&path, OpenMode::ReadWrite)?;
+            let bytes = file.len()?;
+            let mut block = vec![0; HEADER_BLOCK.min(bytes) as usize];
+            file.read_exact_at(&mut block, 0)?;
+            let opening = Header::decode(&block);
+            Ok((file, bytes, opening))
+        };
+        let (file, bytes, opening) =
+            opened().map_err(|source| Error::io("opening a log segment", &path, source))?;
+        found.push(Found {
+            sequence,
+            path,
+            file,
+            bytes,
+            opening,
+        });
+    }
+    found.sort_by_key(|each| each.sequence);
+    Ok(found)
+}
+
+/// Makes a new log. Files without a sound header are acceptable only where a crash during the making explains them.
+fn create_over(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    node: NodeId,
+    layout: &Layout,
+    found: &[Found],
+) -> Result<Recovered, Error> {
+    for each in found {
+        if each.opening != Opening::Blank || each.sequence != 1 {
+            return Err(corrupt(
+                &each.path,
+                0,
+                "no segment of the log has a sound header",
+            ));
+        }
+    }
+    let header = Header {
+        log: random::u64(),
+        node: node.0,
+        sequence: 1,
+        base: 0,
+        chain: 0,
+    };
+    let path = dir.join(segment::file_name(1));
+    let bytes = layout.first_segment_bytes;
+    let made = || -> std::io::Result<_> {
+        let file = disk.open(&path, OpenMode::Create)?;
+        file.allocate(bytes)?;
+        file.write_at(&header.encode(), 0)?;
+        file.sync()?;
+        disk.sync_dir(dir)?;
+        Ok(file)
+    };
+    let file = made().map_err(|source| Error::io("making the log", &path, source))?;
+    let tail = Tail {
+        sequence: 1,
+        base: 0,
+        capacity: bytes,
+        file: Arc::clone(&file),
+        path: path.clone(),
+        offset: HEADER_BLOCK,
+        chain: 0,
+    };
+    let mut segments = Segments::default();
+    segments.used.push_back(Segment {
+        sequence: 1,
+        base: 0,
+        capacity: bytes,
+        end: HEADER_BLOCK,
+        path,
+        file,
+        entries: BTreeMap::new(),
+        wipe: false,
+    });
+    Ok(Recovered {
+        log: header.log,
+        segments,
+        tail,
+        groups: BTreeMap::new(),
+        cut_bytes: 0,
+    })
+}
+
+/// Reads the segments one after the other.
+struct Scan<'a> {
+    layout: &'a Layout,
+    log: u64,
+    found: Vec<(Found, Header)>,
+    segments: Segments,
+    groups: BTreeMap<u32, GroupState>,
+    /// crc of the last good record.
+    chain: u32,
+    /// The largest `synced` seen: everything before it was on disk.
+    proven: u64,
+}
+
+impl<'a> Scan<'a> {
+    fn new(node: NodeId, layout: &'a Layout, found: Vec<Found>) -> Result<Self, Error> {
+        let mut with_headers = Vec::new();
+        for each in found {
+            let Opening::Sound(header) = each.opening else {
+                continue;
+            };
+            segment::check_owner(&each.path, &header, node)?;
+            with_headers.push((each, header));
+        }
+        let (log, chain) = with_headers
+            .first()
+            .map_or((0, 0), |(_, header)| (header.log, header.chain));
+        if let Some((other, _)) = with_headers.iter().find(|(_, header)| header.log != log) {
+            return Err(corrupt(
+                &other.path,
+                16,
+                "the segment belongs to another log",
+            ));
+        }
+        let (segments, groups) = Default::default();
+        Ok(Self {
+            layout,
+            log,
+            found: with_headers,
+            segments,
+            groups,
+            chain,
+            proven: 0,
+        })
+    }
+
+    fn run(mut self, rest: Vec<Found>) -> Result<Recovered, Error> {
+        let found = std::mem::take(&mut self.found);
+        let mut following = found
+            .iter()
+            .skip(1)
+            .map(|(_, header)| *header)
+            .collect::<Vec<_>>()
+            .into_iter();
+        let mut last = None;
+        for (file, header) in found {
+            self.proven = self.proven.max(header.base);
+            let bytes = read_whole(&file)?;
+            let stop = self.segment(&file, &header, &bytes)?;
+            let end = header.base + stop.offset;
+            if let Some(next) = following.next() {
+                if next.base != end || next.chain != self.chain {
+                    return Err(corrupt(&file.path, stop.bad_offset, stop.why));
+                }
+            } else {
+                last = Some((stop, bytes));
+            }
+            if let Some(segment) = self.segments.used.back_mut() {
+                segment.end = end;
+            }
+        }
+        let Some((stop, bytes)) = last else {
+            return Err(Error::Stopped);
+        };
+        self.finish(stop, &bytes, rest)
+    }
+
+    /// Reads one segment's records up to the first bad one.
+    fn segment(&mut self, file: &Found, header: &Header, bytes: &[u8]) -> Result<Stop, Error> {
+        self.segments.used.push_back(Segment {
+            sequence: file.sequence,
+            base: header.base,
+            capacity: file.bytes,
+            end: header.base,
+            path: file.path.clone(),
+            file: Arc::clone(&file.file),
+            entries: BTreeMap::new(),
+            wipe: false,
+        });
+        let mut offset = HEADER_BLOCK;
+        loop {
+            let (at, record) = match self.next(header, bytes, offset) {
+                Ok(next) => next,
+                Err(why) => {
+                    return Ok(Stop {
+                        offset: offset.next_multiple_of(BATCH_ALIGN),
+                        bad_offset: offset,
+                        why,
+                    });
+                }
+            };
+            self.chain = record.header.crc;
+            self.proven = self.proven.max(record.header.synced);
+            self.take(file, header.base + at, at, &record)?;
+            offset = at + record::framed_bytes(record.body.len() as u64);
+        }
+    }
+
+    /// The record that continues the log at `offset`, or at the start of the next batch.
+    fn next<'b>(
+        &self,
+        header: &Header,
+        bytes: &'b [u8],
+        offset: u64,
+    ) -> Result<(u64, record::Record<'b>), &'static str> {
+        let read = |at: u64| {
+            let rest = bytes.get(at as usize..).unwrap_or_default();
+            let record = record::decode(rest, self.log as u32, header.base + at)?;
+            if record.header.chain != self.chain {
+                return Err("a record that does not continue the one before it");
+            }
+            Ok((at, record))
+        };
+        let batch = offset.next_multiple_of(BATCH_ALIGN);
+        read(offset).or_else(|why| {
+            if batch == offset {
+                Err(why)
+            } else {
+                read(batch).map_err(|_| why)
+            }
+        })
+    }
+
+    /// Takes a record into account.
+    fn take(
+        &mut self,
+        file: &Found,
+        position: u64,
+        offset: u64,
+        record: &record::Record<'_>,
+    ) -> Result<(), Error> {
+        let opened;
+        let body = if record.header.flags & SEALED == 0 {
+            record.body
+        } else {
+            let cipher = self.layout.cipher.as_deref();
+            let Some(plain) = cipher.and_then(|cipher| cipher.open(position, record.body)) else {
+                return Err(Error::WrongKey {
+                    file: file.path.clone(),
+                    offset,
+                });
+            };
+            opened = plain;
+            &opened
+        };
+        let group = record.header.group;
+        match record.header.kind {
+            Kind::Mark => return Ok(()),
+            Kind::Drop => {
+                self.groups.remove(&group);
+                self.segments.groups.remove(&group);
+                for segment in &mut self.segments.used {
+                    segment.entries.remove(&group);
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let state = self.groups.entry(group).or_default();
+        let before = state.end();
+        state
+            .replay(record.header.kind, body, position)
+            .map_err(|what| corrupt(&file.path, offset, what))?;
+        let (start, end) = (state.start(), state.end());
+        let marks: &mut GroupMarks = self.segments.groups.entry(group).or_default();
+        match record.header.kind {
+            Kind::Checkpoint => (marks.checkpoint, marks.start) = (position, start),
+            Kind::Normal | Kind::Blank | Kind::Membership if end > before => {
+                if let Some(segment) = self.segments.used.back_mut() {
+                    segment.entries.insert(group, end);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells a torn tail from damage, makes the end durable and hands everything over.
+    fn finish(mut self, stop: Stop, bytes: &[u8], rest: Vec<Found>) -> Result<Recovered, Error> {
+        let Some(last) = self.segments.used.back() else {
+            return Err(Error::Stopped);
+        };
+        let (base, path, file) = (last.base, last.path.clone(), Arc::clone(&last.file));
+        let (sequence, capacity) = (last.sequence, last.capacity);
+        let end = base + stop.offset;
+        let padding = bytes
+            .get(stop.bad_offset as usize..stop.offset as usize)
+            .unwrap_or_default();
+        // Zeros up to the end of the sector are what follows a batch: then only what comes after them is bad.
+        let bad = if padding.iter().all(|byte| *byte == 0) {
+            end
+        } else {
+            base + stop.bad_offset
+        };
+        if self.proven > bad || self.proof_after(base, stop.bad_offset, bytes, bad) {
+            return Err(corrupt(&path, bad - base, stop.why));
+        }
+        for each in &rest {
+            // The next segment's header is lost, but its batches may prove that it was synced once.
+            let bytes = read_whole(each)?;
+            if self.proof_after(end, 0, &bytes, end) {
+                return Err(corrupt(
+                    &each.path,
+                    0,
+                    "the header of the segment is not sound, but records in it are",
+                ));
+            }
+        }
+        self.check_groups(&path)?;
+        let cut_bytes = bytes
+            .iter()
+            .skip(stop.offset as usize)
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at as u64 + 1);
+        let from = self.proven.saturating_sub(base).min(stop.offset);
+        let mut again = bytes
+            .get(from as usize..stop.bad_offset.max(from) as usize)
+            .unwrap_or_default()
+            .to_vec();
+        again.resize((stop.offset - from) as usize, 0);
+        let rewritten = file.write_at(&again, from).and_then(|()| file.sync());
+        rewritten
+            .map_err(|source| Error::io("making the end of the log durable", &path, source))?;
+        for (each, number) in rest.into_iter().zip(sequence + 1..) {
+            if each.sequence == number {
+                let (path, file, capacity) = (each.path, each.file, each.bytes);
+                let used = each.opening != Opening::Blank;
+                self.segments.spares.push_back(Spare {
+                    sequence: number,
+                    capacity,
+                    path,
+                    file,
+                    used,
+                });
+            }
+        }
+        let tail = Tail {
+            sequence,
+            base,
+            capacity,
+            file,
+            path,
+            offset: stop.offset,
+            chain: self.chain,
+        };
+        Ok(Recovered {
+            log: self.log,
+            segments: self.segments,
+            tail,
+            groups: self.groups,
+            cut_bytes,
+        })
+    }
+
+    /// True when a sound record after offset `from` says that more than what stands before `position` was synced.
+    fn proof_after(&self, base: u64, from: u64, bytes: &[u8], position: u64) -> bool {
+        let mut offset = from.next_multiple_of(ALIGN);
+        while let Some(rest) = bytes
+            .get(offset as usize..)
+            .filter(|rest| rest.len() >= record::HEADER_BYTES)
+        {
+            let expected = (base + offset).to_le_bytes();
+            if rest.get(24..32) == Some(&expected)
+                && let Ok(record) = record::decode(rest, self.log as u32, base + offset)
+                && record.header.synced > position
+            {
+                return true;
+            }
+            offset += ALIGN;
+        }
+        false
+    }
+
+    /// A group whose first entries are gone must have a checkpoint that says so.
+    fn check_groups(&self, path: &Path) -> Result<(), Error> {
+        for (group, state) in &self.groups {
+            let checkpointed = self
+                .segments
+                .groups
+                .get(group)
+                .is_some_and(|marks| marks.checkpoint > 0);
+            if state.start() > 0 && !checkpointed {
+                let what = format!(
+                    "entries of group {group} before {} are missing",
+                    state.start()
+                );
+                return Err(corrupt(path, 0, &what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a segment's records end, and why.
+struct Stop {
+    /// Where the next batch would start.
+    offset: u64,
+    /// The first byte that is no sound record.
+    bad_offset: u64,
+    why: &'static str,
+}
+
+fn read_whole(file: &Found) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; usize::try_from(file.bytes).unwrap_or(usize::MAX)];
+    file.file
+        .read_exact_at(&mut bytes, 0)
+        .map_err(|source| Error::io("reading the log", &file.path, source))?;
+    Ok(bytes)
+}

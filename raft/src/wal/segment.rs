@@ -1,0 +1,236 @@
+//! The files of the log: names, headers, and which of them hold what.
+//!
+//! ```text
+//!   log/log-0000000000000001     512 bytes of header, then batches, each starting at a multiple of 512
+//!   log/log-0000000000000002     ...
+//!   log/log-0000000000000003     a spare: allocated and zeroed (or a segment that was let go, renamed), header not yet valid
+//!
+//!   header, at offset
+//!        0  8   magic "HALYDLOG"
+//!        8  4   version of the format
+//!       12  4   crc of bytes 16..64
+//!       16  8   log        identity of this log, random
+//!       24  8   node       whose log it is
+//!       32  8   sequence   the number in the file's name; a renamed file's old header does not match it
+//!       40  8   base       position of the file's first byte; the end of the segment before it
+//!       48  4   chain      crc of the last record before this segment
+//!       52  12  zero
+//! ```
+//!
+//! A segment's header is written together with its first batch. The segment before it was synced to its end by then, so
+//! a sound header proves where that one ends and with which record: no seal is needed. Files are allocated and zeroed
+//! ahead of time, so that a sync has no metadata to write.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use halyard_runtime::disk::File;
+
+use crate::error::Error;
+use crate::ids::NodeId;
+
+/// Bytes before the first batch.
+pub(crate) const HEADER_BLOCK: u64 = 512;
+/// The newest format of the log that this release reads and the one that it writes.
+pub(crate) const VERSION: u32 = 1;
+const MAGIC: &[u8; 8] = b"HALYDLOG";
+const HEADER_BYTES: usize = 64;
+
+/// A segment's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) log: u64,
+    pub(crate) node: u64,
+    pub(crate) sequence: u64,
+    pub(crate) base: u64,
+    pub(crate) chain: u32,
+}
+
+/// What the first bytes of a file say.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// A sound header.
+    Sound(Header),
+    /// Nothing but zeros: allocated, never used.
+    Blank,
+    /// Neither: a header that was torn, or damaged.
+    Unsound,
+    /// Sound as far as this release can tell, but of a later format.
+    Newer(u32),
+}
+
+impl Header {
+    /// The header's block, ready to be written at offset 0.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut checked = Vec::with_capacity(HEADER_BYTES);
+        for field in [self.log, self.node, self.sequence, self.base] {
+            checked.extend_from_slice(&field.to_le_bytes());
+        }
+        checked.extend_from_slice(&self.chain.to_le_bytes());
+        checked.resize(HEADER_BYTES - 16, 0);
+        let mut block = Vec::with_capacity(HEADER_BLOCK as usize);
+        block.extend_from_slice(MAGIC);
+        block.extend_from_slice(&VERSION.to_le_bytes());
+        block.extend_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
+        block.extend_from_slice(&checked);
+        block.resize(HEADER_BLOCK as usize, 0);
+        block
+    }
+
+    /// Reads the start of a file.
+    pub(crate) fn decode(block: &[u8]) -> Opening {
+        if block.iter().all(|byte| *byte == 0) {
+            return Opening::Blank;
+        }
+        let mut fields = super::record::Reader(block);
+        let mut read = || -> Result<Opening, &'static str> {
+            if fields.take(8)? != MAGIC {
+                return Ok(Opening::Unsound);
+            }
+            let version = fields.u32()?;
+            if version > VERSION {
+                return Ok(Opening::Newer(version));
+            }
+            let crc = fields.u32()?;
+            let mut checked = super::record::Reader(fields.take(HEADER_BYTES - 16)?);
+            if version == 0 || crc32c::crc32c(checked.0) != crc {
+                return Ok(Opening::Unsound);
+            }
+            Ok(Opening::Sound(Self {
+                log: checked.u64()?,
+                node: checked.u64()?,
+                sequence: checked.u64()?,
+                base: checked.u64()?,
+                chain: checked.u32()?,
+            }))
+        };
+        read().unwrap_or(Opening::Unsound)
+    }
+}
+
+/// The file name of a segment.
+pub(crate) fn file_name(sequence: u64) -> String {
+    format!("log-{sequence:016x}")
+}
+
+/// The sequence in a file name, if it is one of a segment.
+pub(crate) fn sequence_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("log-")?;
+    if digits.len() != 16 {
+        return None;
+    }
+    u64::from_str_radix(digits, 16).ok()
+}
+
+/// A segment in use: all of them but the spare.
+pub(crate) struct Segment {
+    pub(crate) sequence: u64,
+    pub(crate) base: u64,
+    /// Bytes of the file.
+    pub(crate) capacity: u64,
+    /// Position after its last batch; grows while it is the last segment.
+    pub(crate) end: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+    /// For each group with entries in it: the index after the last of them.
+    pub(crate) entries: BTreeMap<u32, u64>,
+    /// True once it was asked that its bytes must not outlive it.
+    pub(crate) wipe: bool,
+}
+
+/// A file that is ready to become the next segment.
+pub(crate) struct Spare {
+    pub(crate) sequence: u64,
+    pub(crate) capacity: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
+    /// True when it may hold bytes of a segment that was let go.
+    pub(crate) used: bool,
+}
+
+/// What the log must remember of a group to know when a segment can go.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct GroupMarks {
+    /// Entries below this index are not needed, and a synced checkpoint says so.
+    pub(crate) start: u64,
+    /// Position of the newest synced checkpoint; 0 = none.
+    pub(crate) checkpoint: u64,
+}
+
+/// All files of the log.
+#[derive(Default)]
+pub(crate) struct Segments {
+    /// Oldest first; the last one takes the batches.
+    pub(crate) used: VecDeque<Segment>,
+    /// Ready to be used, in this order.
+    pub(crate) spares: VecDeque<Spare>,
+    pub(crate) groups: BTreeMap<u32, GroupMarks>,
+}
+
+impl Segments {
+    /// The segment that holds `position`.
+    pub(crate) fn at(&self, position: u64) -> Option<&Segment> {
+        let after = self
+            .used
+            .partition_point(|segment| segment.base <= position);
+        let segment = self.used.get(after.checked_sub(1)?)?;
+        (position < segment.end).then_some(segment)
+    }
+
+    /// The groups that keep the oldest segment from going, with the index that each must be flushed to (exclusive).
+    pub(crate) fn holders(&self) -> Vec<(u32, u64)> {
+        let Some(oldest) = self.used.front() else {
+            return Vec::new();
+        };
+        let needs = |(group, end): (&u32, &u64)| {
+            let start = self.groups.get(group)?.start;
+            (start < *end).then_some((*group, *end))
+        };
+        oldest.entries.iter().filter_map(needs).collect()
+    }
+
+    /// The groups whose newest checkpoint stands in the oldest segment, or that have none: one must be written before that
+    /// segment goes. (A vote after the newest checkpoint stands after it, so it need not be looked at.)
+    pub(crate) fn stale_checkpoints(&self) -> Vec<u32> {
+        let Some(oldest) = self.used.front() else {
+            return Vec::new();
+        };
+        let stale = |marks: &GroupMarks| marks.checkpoint < oldest.end;
+        self.groups
+            .iter()
+            .filter(|(_, marks)| stale(marks))
+            .map(|(group, _)| *group)
+            .collect()
+    }
+
+    /// The sequence after the last file's.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        let last_used = self.used.back().map(|segment| segment.sequence);
+        self.spares
+            .back()
+            .map(|spare| spare.sequence)
+            .or(last_used)
+            .map_or(1, |last| last + 1)
+    }
+
+    /// Bytes of all used segments up to the end of their batches.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.used
+            .iter()
+            .map(|segment| segment.end - segment.base)
+            .sum()
+    }
+}
+
+/// Sees to it that a header belongs here.
+pub(crate) fn check_owner(path: &Path, header: &Header, node: NodeId) -> Result<(), Error> {
+    if header.node == node.0 {
+        return Ok(());
+    }
+    Err(Error::ForeignNode {
+        path: path.to_path_buf(),
+        found: NodeId(header.node),
+        expected: node,
+    })
+}

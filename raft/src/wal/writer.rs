@@ -1,0 +1,635 @@
+//! Group commit: whatever waits is one batch, one write and one sync; then everybody in it is told.
+//!
+//! [`Wal`] is the handle that the groups share; a thread of its own runs [`run`]. While a batch is being synced the next
+//! one gathers, so the slower the disk, the larger the batches.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use halyard_runtime::disk::{Disk, File};
+use halyard_runtime::time;
+use openraft::storage::IOFlushed;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::image::GroupLog;
+use super::record::{self, BATCH_ALIGN, Draft, HEADER_BYTES, Header, Kind, SEALED};
+use super::segment::{self, HEADER_BLOCK, Segment, Segments};
+use crate::cipher::Cipher;
+use crate::error::Error;
+use crate::ids::NodeId;
+use crate::metrics::Counters;
+use crate::types::Types;
+
+/// A batch takes no more than this, so that it fits into a segment; a single longer record gets a batch of its own.
+const BATCH_BYTES_MAX: u64 = 8 << 20;
+/// Payloads shorter than this are copied next to their headers: one long piece is cheaper to write than many short ones.
+const COPY_BYTES_MAX: usize = 2048;
+/// The system takes at most 1024 pieces in one write.
+const PIECES_MAX: usize = 1000;
+/// How long a writer that finds no room waits before it tries again.
+const NO_ROOM_RETRY: Duration = Duration::from_millis(200);
+
+/// How the log is laid out.
+#[derive(Clone)]
+pub(crate) struct Layout {
+    /// Bytes of a segment file.
+    pub(crate) segment_bytes: u64,
+    /// Bytes of the very first segment: small, so that a new server is ready at once.
+    pub(crate) first_segment_bytes: u64,
+    /// Seals record bodies, if the store is encrypted.
+    pub(crate) cipher: Option<Arc<dyn Cipher>>,
+}
+
+/// The node's log. See the module `wal`.
+pub(crate) struct Wal {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    /// Identity of this log, random.
+    pub(crate) log: u64,
+    pub(crate) node: NodeId,
+    pub(crate) layout: Layout,
+    queue: Mutex<Queue>,
+    work: Notify,
+    pub(crate) segments: Mutex<Segments>,
+    /// Held while a spare is being made, so that nobody makes the same file.
+    pub(crate) making: Mutex<()>,
+    /// The logs of all groups, for writing checkpoints.
+    pub(crate) logs: Mutex<BTreeMap<u32, Arc<GroupLog>>>,
+    /// Wakes the keeper.
+    pub(crate) upkeep: Notify,
+    poison: OnceLock<Arc<Error>>,
+    on_poison: Mutex<Vec<Box<dyn Fn(&Arc<Error>) + Send>>>,
+    /// True while there is no spare segment and no space for one.
+    pub(crate) full: AtomicBool,
+    /// True while something was synced after the last mark.
+    pub(crate) unmarked: AtomicBool,
+    /// Everything before this position is on disk.
+    pub(crate) synced: AtomicU64,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: Vec<Item>,
+    closed: bool,
+}
+
+/// One record on its way to the disk.
+pub(crate) struct Item {
+    pub(crate) draft: Draft,
+    /// Whose log the record is in, so that its place can be noted; with the index, for an entry.
+    pub(crate) of: Option<(Arc<GroupLog>, Option<u64>)>,
+    pub(crate) done: Done,
+}
+
+/// Who is told when a record is on disk.
+pub(crate) enum Done {
+    /// Nobody.
+    Nobody,
+    /// openraft.
+    Flushed(IOFlushed<Types>),
+    /// A waiting task.
+    Waiter(oneshot::Sender<Result<(), Arc<Error>>>),
+}
+
+impl Done {
+    pub(crate) fn tell(self, outcome: &Result<(), Arc<Error>>) {
+        match self {
+            Self::Nobody => {}
+            Self::Flushed(flushed) => flushed.io_completed(
+                outcome
+                    .clone()
+                    .map_err(|error| error.as_ref().clone().into()),
+            ),
+            Self::Waiter(waiter) => {
+                // The waiter may have gone away, which is no error.
+                let _ = waiter.send(outcome.clone());
+            }
+        }
+    }
+}
+
+impl Wal {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        log: u64,
+        node: NodeId,
+        layout: Layout,
+        segments: Segments,
+        synced: u64,
+    ) -> Self {
+        Self {
+            disk,
+            dir,
+            log,
+            node,
+            layout,
+            queue: Mutex::default(),
+            work: Notify::new(),
+            segments: Mutex::new(segments),
+            making: Mutex::default(),
+            logs: Mutex::default(),
+            upkeep: Notify::new(),
+            poison: OnceLock::new(),
+            on_poison: Mutex::default(),
+            full: AtomicBool::new(false),
+            unmarked: AtomicBool::new(false),
+            synced: AtomicU64::new(synced),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Hands records in; they are written in the order of the calls. After the log has failed or was closed, every
+    /// completion is called at once with the error.
+    pub(crate) fn submit(&self, items: impl IntoIterator<Item = Item>) {
+        let refused = {
+            let mut queue = self.queue.lock();
+            if !queue.closed {
+                let was_empty = queue.items.is_empty();
+                queue.items.extend(items);
+                let wake = was_empty && !queue.items.is_empty();
+                drop(queue);
+                if wake {
+                    self.work.notify_one();
+                }
+                return;
+            }
+            items
+        };
+        let outcome = Err(self.poisoned().unwrap_or_else(|| Arc::new(Error::Stopped)));
+        refused
+            .into_iter()
+            .for_each(|item| item.done.tell(&outcome));
+    }
+
+    /// Reads the body of a record that was written: `body_bytes` long at `position`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when what stands there is not that record, [`Error::WrongKey`] when it does not open.
+    pub(crate) fn read(&self, position: u64, body_bytes: u32) -> Result<Bytes, Error> {
+        let (file, path, offset) = {
+            let segments = self.segments.lock();
+            let Some(segment) = segments.at(position) else {
+                let what = format!("no segment holds position {position}");
+                return Err(Error::Corrupt {
+                    file: self.dir.clone(),
+                    offset: 0,
+                    what,
+                });
+            };
+            (
+                Arc::clone(&segment.file),
+                segment.path.clone(),
+                position - segment.base,
+            )
+        };
+        let sealing = self
+            .layout
+            .cipher
+            .as_deref()
+            .map_or(0, Cipher::overhead_bytes);
+        let mut bytes = vec![0; HEADER_BYTES + body_bytes as usize + sealing];
+        file.read_exact_at(&mut bytes, offset)
+            .map_err(|source| Error::io("reading the log", &path, source))?;
+        let record = match record::decode(&bytes, self.log as u32, position) {
+            Ok(record) => record,
+            Err(what) => {
+                return Err(Error::Corrupt {
+                    file: path,
+                    offset,
+                    what: what.to_owned(),
+                });
+            }
+        };
+        if record.header.flags & SEALED == 0 {
+            let length = record.body.len();
+            return Ok(Bytes::from(bytes).slice(HEADER_BYTES..HEADER_BYTES + length));
+        }
+        let opened = self
+            .layout
+            .cipher
+            .as_deref()
+            .and_then(|cipher| cipher.open(position, record.body));
+        opened
+            .map(Bytes::from)
+            .ok_or(Error::WrongKey { file: path, offset })
+    }
+
+    /// The failure after which nothing is written any more.
+    pub(crate) fn poisoned(&self) -> Option<Arc<Error>> {
+        self.poison.get().cloned()
+    }
+
+    /// Calls `tell` once the log has failed: now, if it has.
+    pub(crate) fn when_poisoned(&self, tell: impl Fn(&Arc<Error>) + Send + 'static) {
+        let mut listeners = self.on_poison.lock();
+        match self.poison.get() {
+            Some(error) => tell(error),
+            None => listeners.push(Box::new(tell)),
+        }
+    }
+
+    /// Nothing is written from now on, and everything that waits is told so.
+    pub(crate) fn poison_with(&self, error: Error) {
+        let error = self
+            .poison
+            .get_or_init(|| Arc::new(Error::Poisoned(Arc::new(error))))
+            .clone();
+        tracing::error!("{error}");
+        for item in self.close() {
+            item.done.tell(&Err(Arc::clone(&error)));
+        }
+        for listener in std::mem::take(&mut *self.on_poison.lock()) {
+            listener(&error);
+        }
+        self.upkeep.notify_one();
+    }
+
+    /// Takes no more records; returns those that were not taken by the writer yet.
+    fn close(&self) -> Vec<Item> {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        std::mem::take(&mut queue.items)
+    }
+
+    /// Lets the writer finish what waits and end.
+    pub(crate) fn shut_down(&self) {
+        self.queue.lock().closed = true;
+        self.work.notify_one();
+        self.upkeep.notify_one();
+    }
+
+    /// True when nothing more is taken.
+    pub(crate) fn closed(&self) -> bool {
+        self.queue.lock().closed
+    }
+
+    /// True when no record waits to be written.
+    pub(crate) fn idle(&self) -> bool {
+        self.queue.lock().items.is_empty()
+    }
+}
+
+/// Where the next batch goes.
+pub(crate) struct Tail {
+    pub(crate) sequence: u64,
+    pub(crate) base: u64,
+    pub(crate) capacity: u64,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) path: PathBuf,
+    /// Offset in the file at which the next batch starts.
+    pub(crate) offset: u64,
+    /// crc of the last record.
+    pub(crate) chain: u32,
+}
+
+impl Tail {
+    pub(crate) fn position(&self) -> u64 {
+        self.base + self.offset
+    }
+}
+
+/// Writes batches until the log is shut down or poisoned.
+pub(crate) async fn run(wal: Arc<Wal>, mut tail: Tail) {
+    let mut waiting: VecDeque<Item> = VecDeque::new();
+    let mut frames = Frames::default();
+    loop {
+        let closed = {
+            let mut queue = wal.queue.lock();
+            waiting.extend(queue.items.drain(..));
+            queue.closed
+        };
+        if waiting.is_empty() {
+            if closed {
+                return;
+            }
+            wal.work.notified().await;
+            continue;
+        }
+        let batch = next_batch(&mut waiting);
+        let mut outcome = commit(&wal, &mut tail, &mut frames, &batch).await;
+        if wal.poisoned().is_some() {
+            outcome = Err(Error::Stopped);
+        }
+        if let Err(error) = outcome {
+            wal.poison_with(error);
+            let error = Err(wal.poisoned().unwrap_or_else(|| Arc::new(Error::Stopped)));
+            batch
+                .into_iter()
+                .chain(waiting.drain(..))
+                .for_each(|item| item.done.tell(&error));
+            return;
+        }
+        note_places(&wal, &tail, &batch, &frames);
+        batch.into_iter().for_each(|item| item.done.tell(&Ok(())));
+    }
+}
+
+/// Everything that waits, up to the length of a batch.
+fn next_batch(waiting: &mut VecDeque<Item>) -> Vec<Item> {
+    let mut bytes = 0;
+    let fits = waiting.iter().take_while(|item| {
+        let first = bytes == 0;
+        bytes += record::framed_bytes(item.draft.body_bytes());
+        first || bytes <= BATCH_BYTES_MAX
+    });
+    let count = fits.count();
+    waiting.drain(..count).collect()
+}
+
+/// Writes one batch and syncs it. Moves on to the next segment first where the batch does not fit.
+async fn commit(
+    wal: &Wal,
+    tail: &mut Tail,
+    frames: &mut Frames,
+    batch: &[Item],
+) -> Result<(), Error> {
+    let sealing = wal
+        .layout
+        .cipher
+        .as_deref()
+        .map_or(0, |cipher| cipher.overhead_bytes() as u64);
+    let framed = |item: &Item| record::framed_bytes(item.draft.body_bytes() + sealing);
+    let bytes: u64 = batch
+        .iter()
+        .map(framed)
+        .sum::<u64>()
+        .next_multiple_of(BATCH_ALIGN);
+    let fresh = tail.offset + bytes > tail.capacity;
+    if fresh {
+        advance(wal, tail, bytes).await?;
+    }
+    frames.encode(wal, tail, batch);
+    if fresh {
+        frames.open_segment(wal, tail);
+    }
+    let from = if fresh { 0 } else { tail.offset };
+    frames
+        .write(&tail.file, from, batch)
+        .map_err(|source| Error::io("writing the log", &tail.path, source))?;
+    tail.file
+        .sync()
+        .map_err(|source| Error::io("syncing the log", &tail.path, source))?;
+    let cost = tail.file.sync_cost();
+    if !cost.is_zero() {
+        time::sleep(cost).await;
+    }
+    tail.offset += frames.bytes;
+    tail.chain = frames.chain;
+    wal.synced.store(tail.position(), Ordering::Release);
+    let marked = matches!(batch, [item] if item.draft.kind == Kind::Mark);
+    if !wal.unmarked.swap(!marked, Ordering::AcqRel) && !marked {
+        wal.upkeep.notify_one();
+    }
+    wal.counters.batch(batch.len() as u64, frames.bytes);
+    Ok(())
+}
+
+/// Makes the spare the segment that takes the batches.
+async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<(), Error> {
+    let needed = HEADER_BLOCK + bytes;
+    let mut made = loop {
+        let ready = wal.segments.lock().spares.pop_front();
+        match ready.map_or_else(|| super::keeper::spare_now(wal, needed), Ok) {
+            Ok(spare) => break spare,
+            Err(Error::Full { .. }) if !wal.closed() => {
+                // Nothing has failed yet: what waits goes on waiting until there is space.
+                wal.full.store(true, Ordering::Release);
+                time::sleep(NO_ROOM_RETRY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    if made.capacity < needed {
+        made.file
+            .allocate(needed)
+            .map_err(|source| Error::io("allocating a log segment", &made.path, source))?;
+        made.capacity = needed;
+    }
+    assert!(
+        made.sequence == tail.sequence + 1,
+        "the spare follows the segment in use"
+    );
+    let base = tail.position();
+    *tail = Tail {
+        sequence: made.sequence,
+        base,
+        capacity: made.capacity,
+        file: Arc::clone(&made.file),
+        path: made.path.clone(),
+        offset: HEADER_BLOCK,
+        chain: tail.chain,
+    };
+    wal.segments.lock().used.push_back(Segment {
+        sequence: made.sequence,
+        base,
+        capacity: made.capacity,
+        end: base + HEADER_BLOCK,
+        path: made.path,
+        file: made.file,
+        entries: Default::default(),
+        wipe: false,
+    });
+    wal.upkeep.notify_one();
+    Ok(())
+}
+
+/// Notes where the batch's records stand, for readers and for letting segments go.
+fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
+    let mut segments = wal.segments.lock();
+    let segments = &mut *segments;
+    let Some(segment) = segments.used.back_mut() else {
+        return;
+    };
+    segment.end = tail.position();
+    for (item, position) in batch.iter().zip(&frames.positions) {
+        let group = item.draft.group;
+        match item.draft.kind {
+            Kind::Normal | Kind::Blank | Kind::Membership => {
+                let Some((log, Some(index))) = &item.of else {
+                    continue;
+                };
+                let end = segment.entries.entry(group).or_default();
+                *end = (*end).max(index + 1);
+                segments.groups.entry(group).or_default();
+                if let Some(slot) = log.state.lock().slot_mut(*index) {
+                    slot.position = *position;
+                }
+            }
+            Kind::Checkpoint => {
+                let marks = segments.groups.entry(group).or_default();
+                marks.checkpoint = *position;
+                if let Some((_, Some(start))) = &item.of {
+                    marks.start = marks.start.max(*start);
+                    wal.upkeep.notify_one();
+                }
+            }
+            Kind::Vote | Kind::Truncate => {
+                segments.groups.entry(group).or_default();
+            }
+            Kind::Drop => {
+                segments.groups.remove(&group);
+                wal.upkeep.notify_one();
+            }
+            Kind::Mark => {}
+        }
+    }
+}
+
+/// The bytes of a batch on their way: headers, heads and short payloads in one buffer, long payloads where they are.
+#[derive(Default)]
+struct Frames {
+    buffer: Vec<u8>,
+    /// What to write, in order: pieces of `buffer`, and payloads of the batch's items.
+    pieces: Vec<Piece>,
+    /// Where each record stands.
+    positions: Vec<u64>,
+    bytes: u64,
+    chain: u32,
+    /// Start in `buffer` of the piece that is still growing.
+    open: usize,
+}
+
+enum Piece {
+    Buffer { from: usize, to: usize },
+    Payload { item: usize },
+}
+
+impl Frames {
+    fn encode(&mut self, wal: &Wal, tail: &Tail, batch: &[Item]) {
+        self.buffer.clear();
+        self.pieces.clear();
+        self.positions.clear();
+        self.open = 0;
+        self.chain = tail.chain;
+        let start = tail.position();
+        let synced = wal.synced.load(Ordering::Acquire);
+        let mut position = start;
+        for (at, item) in batch.iter().enumerate() {
+            self.positions.push(position);
+            position += self.push(wal, position, synced, at, &item.draft);
+        }
+        let end = position.next_multiple_of(BATCH_ALIGN);
+        self.pad(end - position);
+        self.close_piece();
+        self.bytes = end - start;
+    }
+
+    /// Adds one record and returns how many bytes it takes.
+    fn push(&mut self, wal: &Wal, position: u64, synced: u64, at: usize, draft: &Draft) -> u64 {
+        let head = draft.head.as_slice();
+        let mut header = Header {
+            crc: 0,
+            chain: self.chain,
+            length: 0,
+            kind: draft.kind,
+            flags: 0,
+            group: draft.group,
+            log: wal.log as u32,
+            position,
+            synced,
+        };
+        let body_bytes = match &wal.layout.cipher {
+            Some(cipher) if draft.body_bytes() > 0 => {
+                let sealed = cipher.seal(position, head, &draft.payload);
+                header.flags = SEALED;
+                self.put(&mut header, &sealed, &[], None)
+            }
+            _ if draft.payload.len() < COPY_BYTES_MAX => {
+                self.put(&mut header, head, &draft.payload, None)
+            }
+            _ => self.put(&mut header, head, &draft.payload, Some(at)),
+        };
+        let framed = record::framed_bytes(body_bytes);
+        self.pad(framed - HEADER_BYTES as u64 - body_bytes);
+        framed
+    }
+
+    /// Writes header and body; a payload that stays where it is becomes a piece of its own.
+    fn put(
+        &mut self,
+        header: &mut Header,
+        head: &[u8],
+        payload: &[u8],
+        stays: Option<usize>,
+    ) -> u64 {
+        let body_bytes = head.len() + payload.len();
+        header.length =
+            u32::try_from(body_bytes).expect("longer payloads are refused when they are proposed");
+        let (bytes, crc) = header.encode(head, payload);
+        self.chain = crc;
+        self.buffer.extend_from_slice(&bytes);
+        self.buffer.extend_from_slice(head);
+        match stays {
+            None => self.buffer.extend_from_slice(payload),
+            Some(item) => {
+                self.close_piece();
+                self.pieces.push(Piece::Payload { item });
+            }
+        }
+        body_bytes as u64
+    }
+
+    fn pad(&mut self, count: u64) {
+        self.buffer.resize(self.buffer.len() + count as usize, 0);
+    }
+
+    fn close_piece(&mut self) {
+        let to = self.buffer.len();
+        if to > self.open {
+            self.pieces.push(Piece::Buffer {
+                from: self.open,
+                to,
+            });
+            self.open = to;
+        }
+    }
+
+    /// Puts the header of a new segment before the batch.
+    fn open_segment(&mut self, wal: &Wal, tail: &Tail) {
+        let header = segment::Header {
+            log: wal.log,
+            node: wal.node.0,
+            sequence: tail.sequence,
+            base: tail.base,
+            chain: tail.chain,
+        };
+        let from = self.buffer.len();
+        self.buffer.extend_from_slice(&header.encode());
+        self.pieces.insert(
+            0,
+            Piece::Buffer {
+                from,
+                to: self.buffer.len(),
+            },
+        );
+    }
+
+    fn write(&self, file: &Arc<dyn File>, mut offset: u64, batch: &[Item]) -> std::io::Result<()> {
+        for pieces in self.pieces.chunks(PIECES_MAX) {
+            let slices: Vec<IoSlice<'_>> = pieces
+                .iter()
+                .map(|piece| IoSlice::new(self.slice(piece, batch)))
+                .collect();
+            file.write_vectored_at(&slices, offset)?;
+            offset += slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    fn slice<'a>(&'a self, piece: &Piece, batch: &'a [Item]) -> &'a [u8] {
+        match piece {
+            Piece::Buffer { from, to } => self.buffer.get(*from..*to).unwrap_or_default(),
+            Piece::Payload { item } => batch
+                .get(*item)
+                .map_or(&[], |item| item.draft.payload.as_ref()),
+        }
+    }
+}

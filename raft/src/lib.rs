@@ -1,1 +1,46 @@
 //! Replicated logs: groups, the node's log on disk, snapshots, membership. The only crate that names openraft.
+//!
+//! A [`Node`] has one log on disk ([`wal`], in `dir/log`), shared by its groups. A [`Group`] is a replica set with a log of
+//! its own in there and a [`Machine`] that applies its entries in order. The life of an entry:
+//!
+//! ```text
+//!   Group::propose(bytes) -> openraft's core -> LogStore::append -> the node's log: batch, one write, one sync
+//!     -> openraft: flushed, committed -> Machine::apply(the same bytes) -> Proposal resolves
+//! ```
+//!
+//! The payload is never encoded again and never copied: the buffer that was proposed is the one that is written and applied.
+//!
+//! Reading order: `ids`, `machine`, `error`, `types`, `wal` (the log, from its records up), `log_store`, `apply`, `group`,
+//! `node`, then `transport` and `message` (other nodes).
+
+#![deny(missing_docs)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+mod apply;
+mod cipher;
+mod codec;
+mod error;
+mod group;
+mod ids;
+mod log_store;
+mod machine;
+mod message;
+mod metrics;
+mod node;
+mod runtime;
+mod transport;
+mod types;
+mod wal;
+
+pub use cipher::Cipher;
+pub use error::{Error, ProposeError};
+pub use group::{
+    ENTRY_BYTES_MAX, Group, Leadership, PROPOSAL_BYTES_IN_FLIGHT_MAX, PROPOSALS_IN_FLIGHT_MAX,
+    Proposal,
+};
+pub use ids::{GroupId, NodeId};
+pub use machine::{Applied, Machine};
+pub use metrics::LogMetrics;
+pub use node::{Node, NodeOptions, OpenReport};
+pub use transport::{Answer, NoPeers, Transport};
+pub use types::Peer;

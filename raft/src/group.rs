@@ -1,0 +1,300 @@
+//! The handle of one group: propose, wait for the outcome, know who leads, say what is durable.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use halyard_runtime::watch;
+use openraft::raft::ReadPolicy;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::apply::{Adapter, Applying, Snapshot};
+use crate::error::{Error, ProposeError};
+use crate::ids::{GroupId, NodeId};
+use crate::machine::Machine;
+use crate::message::{Reply, Request};
+use crate::types::{Command, Outcome, Types, Waiters};
+use crate::wal::Wal;
+
+/// Proposals that one group has in flight at most.
+pub const PROPOSALS_IN_FLIGHT_MAX: usize = 4096;
+/// Bytes of proposals that one group has in flight at most (one proposal may be larger).
+pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
+/// The longest entry, in bytes.
+pub const ENTRY_BYTES_MAX: usize = 128 << 20;
+
+/// Who leads a group, as far as this node knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, if known.
+    pub leader: Option<NodeId>,
+    /// The term that this node is in.
+    pub term: u64,
+    /// True while this node leads, and may propose.
+    pub am_leader: bool,
+}
+
+/// One group on this node. Clones are the same group.
+pub struct Group<M: Machine> {
+    inner: Arc<Inner<M>>,
+}
+
+struct Inner<M: Machine> {
+    id: GroupId,
+    raft: openraft::Raft<Types, Adapter<M>>,
+    wal: Arc<Wal>,
+    applying: Arc<Applying<M>>,
+    leadership: watch::Receiver<Leadership>,
+    poisoned: watch::Receiver<Option<Arc<Error>>>,
+}
+
+impl<M: Machine> Clone for Group<M> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<M: Machine> Group<M> {
+    pub(crate) fn new(
+        id: GroupId,
+        raft: openraft::Raft<Types, Adapter<M>>,
+        wal: Arc<Wal>,
+        applying: Arc<Applying<M>>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Self {
+        let (poison, poisoned) = watch::channel(None);
+        let waiters = Arc::clone(&applying.waiters);
+        wal.when_poisoned(move |error| {
+            poison.send(Some(Arc::clone(error)));
+            waiters.fail_all(&ProposeError::Poisoned(Arc::clone(error)));
+        });
+        Self {
+            inner: Arc::new(Inner {
+                id,
+                raft,
+                wal,
+                applying,
+                leadership,
+                poisoned,
+            }),
+        }
+    }
+
+    /// The group's id.
+    pub fn id(&self) -> GroupId {
+        self.inner.id
+    }
+
+    /// The machine. Lock it for short; `apply` waits meanwhile.
+    pub fn machine(&self) -> &Arc<Mutex<M>> {
+        &self.inner.applying.machine
+    }
+
+    /// Hands an entry in. The order of the calls is the order of the log and of `apply`.
+    ///
+    /// The future resolves once the entry is on disk (on a quorum's disks) and applied. Dropping it changes nothing: the
+    /// entry takes its way. While the disk is full, proposals are refused with [`ProposeError::Full`]; see
+    /// [`Group::propose_urgent`].
+    pub fn propose(&self, payload: Bytes) -> Proposal<M::Reply> {
+        if self.inner.wal.full.load(Ordering::Relaxed) {
+            return Proposal::refused(ProposeError::Full {
+                path: self.inner.wal.dir.clone(),
+            });
+        }
+        self.propose_urgent(payload)
+    }
+
+    /// [`Group::propose`] for what makes room or must not wait: deletes, purges, acknowledgements. Taken on a full disk as
+    /// well, from the space that the log keeps in reserve.
+    pub fn propose_urgent(&self, payload: Bytes) -> Proposal<M::Reply> {
+        let inner = &self.inner;
+        let bytes = payload.len();
+        if bytes > ENTRY_BYTES_MAX {
+            return Proposal::refused(ProposeError::TooLarge {
+                bytes,
+                bytes_max: ENTRY_BYTES_MAX,
+            });
+        }
+        if let Some(error) = inner.wal.poisoned() {
+            return Proposal::refused(ProposeError::Poisoned(error));
+        }
+        let waiters: Arc<dyn Waiters> =
+            Arc::<crate::apply::WaitList<M::Reply>>::clone(&inner.applying.waiters);
+        let sent = inner.applying.waiters.propose(
+            bytes,
+            PROPOSALS_IN_FLIGHT_MAX,
+            PROPOSAL_BYTES_IN_FLIGHT_MAX,
+            |ticket| {
+                let command = Command { payload, ticket };
+                // Completes at its first poll: the queue has no bound (runtime/channel.rs). When the core has stopped, the
+                // outcome is dropped and refuses the proposal.
+                let _ = inner
+                    .raft
+                    .client_write_ff(command, Some(Outcome::new(ticket, waiters)))
+                    .now_or_never();
+            },
+        );
+        match sent {
+            Ok(receiver) => Proposal {
+                state: State::Waiting(receiver),
+            },
+            Err(error) => Proposal::refused(error),
+        }
+    }
+
+    /// Who leads, now and whenever it changes.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// Waits until everything that was acknowledged anywhere before the call has been applied here: reads of the machine
+    /// after it are linearizable. Costs nothing on a group of one voter.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`] when this node does not lead, [`ProposeError::Stopped`].
+    pub async fn barrier(&self) -> Result<(), ProposeError> {
+        match self
+            .inner
+            .raft
+            .ensure_linearizable(ReadPolicy::ReadIndex)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) => Err(match error.api_error() {
+                Some(openraft::errors::LinearizableReadError::ForwardToLeader(forward)) => {
+                    ProposeError::NotLeader {
+                        leader: forward.leader_id.map(NodeId),
+                    }
+                }
+                Some(_) => ProposeError::Unknown,
+                None => ProposeError::Stopped,
+            }),
+        }
+    }
+
+    /// Says that the machine's own store holds everything up to entry `applied` durably: the log before it may go.
+    ///
+    /// Never more than the machine has applied; less than before has no effect.
+    pub fn flushed(&self, applied: u64) {
+        let inner = &self.inner;
+        let Some((id, members)) = ({
+            let log = inner.applying.log.state.lock();
+            log.id_at(applied).map(|id| (id, log.members_at(applied)))
+        }) else {
+            return;
+        };
+        {
+            let mut progress = inner.applying.progress.lock();
+            assert!(
+                progress.applied >= Some(id),
+                "only what was applied can be flushed"
+            );
+            if progress.durable >= Some(id) {
+                return;
+            }
+            (progress.durable, progress.durable_members) = (Some(id), members);
+        }
+        // One message to the core: it builds a "snapshot", which is the store itself, and lets the log up to it go.
+        let _ = inner.raft.trigger().snapshot().now_or_never();
+    }
+
+    /// The index of the last entry applied here; 0 before the first.
+    pub fn applied(&self) -> u64 {
+        self.inner
+            .applying
+            .progress
+            .lock()
+            .applied
+            .map_or(0, |id| id.index)
+    }
+
+    /// Set once the node's log has failed: the group takes nothing more until the process starts anew.
+    pub fn poisoned(&self) -> watch::Receiver<Option<Arc<Error>>> {
+        self.inner.poisoned.clone()
+    }
+
+    /// Answers a request of another replica.
+    pub(crate) async fn answer(&self, request: Request) -> Reply {
+        let raft = &self.inner.raft;
+        let refused = |error: &dyn std::fmt::Display| Reply::Refused(error.to_string());
+        match request {
+            Request::Append(request) => raft
+                .append_entries(request)
+                .await
+                .map_or_else(|e| refused(&e), Reply::Append),
+            Request::Vote(request) => raft
+                .vote(request)
+                .await
+                .map_or_else(|e| refused(&e), Reply::Vote),
+            Request::PreVote(request) => raft
+                .pre_vote(request)
+                .await
+                .map_or_else(|e| refused(&e), Reply::Vote),
+            Request::Snapshot { vote, meta, body } => {
+                let installed = raft
+                    .install_full_snapshot(
+                        vote,
+                        Snapshot {
+                            meta,
+                            snapshot: body,
+                        },
+                    )
+                    .await;
+                installed.map_or_else(|e| refused(&e), |reply| Reply::Snapshot(reply.vote))
+            }
+            Request::Transfer(request) => raft
+                .handle_transfer_leader(request)
+                .await
+                .map_or_else(|e| refused(&e), Reply::Transfer),
+        }
+    }
+
+    /// Stops the group on this node. What waits is answered with [`ProposeError::Stopped`] or `Unknown`.
+    pub async fn stop(&self) {
+        // A core that has failed before is stopped as well.
+        let _ = self.inner.raft.shutdown().await;
+        self.inner.applying.waiters.fail_all(&ProposeError::Stopped);
+    }
+}
+
+/// The outcome of one proposal; see [`Group::propose`].
+#[must_use = "the outcome is the acknowledgement"]
+pub struct Proposal<R> {
+    state: State<R>,
+}
+
+enum State<R> {
+    Waiting(oneshot::Receiver<Result<R, ProposeError>>),
+    Refused(Option<ProposeError>),
+}
+
+impl<R> Proposal<R> {
+    fn refused(error: ProposeError) -> Self {
+        Self {
+            state: State::Refused(Some(error)),
+        }
+    }
+}
+
+impl<R> Unpin for Proposal<R> {}
+
+impl<R> Future for Proposal<R> {
+    type Output = Result<R, ProposeError>;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().state {
+            State::Waiting(receiver) => Pin::new(receiver)
+                .poll(cx)
+                .map(|sent| sent.unwrap_or(Err(ProposeError::Stopped))),
+            State::Refused(error) => {
+                Poll::Ready(Err(error.take().unwrap_or(ProposeError::Unknown)))
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! What the replicas of a group say to each other: requests and answers, to bytes and back. No I/O here.
+//!
+//! ```text
+//!   request    version u8 = 1 | kind u8 | ...
+//!     1 append      vote | option log id (previous) | option log id (leader's commit) | count u32 { entry }
+//!     2 vote        vote | option log id (last) | transfer u8
+//!     3 pre-vote    as vote
+//!     4 snapshot    vote | option log id | stored membership | body to the end
+//!     5 transfer    vote | node u64 | option log id
+//!   entry      kind u8 (1 payload, 2 blank, 3 membership) | log id | length u32 | body
+//!   answer     version u8 = 1 | kind u8 | ...
+//!     1 append      0 success; 1 option log id; 2 conflict; 3 vote
+//!     2 vote        vote | granted u8 | option log id
+//!     4 snapshot    vote
+//!     5 transfer    0 done; 1 vote (expected) | vote (actual); 2 option log id (expected) | option log id (actual)
+//!     9 refused     text
+//! ```
+//!
+//! Payloads of decoded entries are slices of the received buffer: the bytes from the wire are the bytes in the log.
+
+use bytes::Bytes;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+use crate::codec::{self, Decoded};
+use crate::types::{Command, Entry, LogId, Payload, SnapshotMeta, Types, Vote};
+use crate::wal::record::{Fields, Reader};
+
+const VERSION: u8 = 1;
+/// An entry on the wire takes at least so many bytes: kind, log id, length.
+const ENTRY_BYTES_MIN: usize = 1 + 24 + 4;
+
+/// A request of one replica to another.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    Snapshot {
+        vote: Vote,
+        meta: SnapshotMeta,
+        body: Bytes,
+    },
+    Transfer(TransferLeaderRequest<Types>),
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Append(AppendEntriesResponse<Types>),
+    Vote(VoteResponse<Types>),
+    Snapshot(Vote),
+    Transfer(TransferLeaderResponse<Types>),
+    /// The group does not exist there, or has stopped.
+    Refused(String),
+}
+
+impl Request {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Fields::default();
+        out.u8(VERSION);
+        match self {
+            Self::Append(request) => {
+                out.0
+                    .reserve(64 + request.entries.iter().map(entry_bytes).sum::<usize>());
+                put_append(out.u8(1), request);
+            }
+            Self::Vote(request) => put_vote_request(out.u8(2), request),
+            Self::PreVote(request) => put_vote_request(out.u8(3), request),
+            Self::Snapshot { vote, meta, body } => {
+                codec::put_vote(out.u8(4), vote);
+                put_option_id(&mut out, meta.last_log_id.as_ref());
+                codec::put_stored(&mut out, &meta.last_membership);
+                out.0.extend_from_slice(body);
+            }
+            Self::Transfer(request) => {
+                codec::put_vote(out.u8(5), request.from_leader());
+                out.u64(*request.to_node_id());
+                put_option_id(&mut out, request.last_log_id());
+            }
+        }
+        Bytes::from(out.0)
+    }
+
+    /// # Errors
+    /// What is wrong with the bytes, in words.
+    pub(crate) fn decode(bytes: &Bytes) -> Decoded<Self> {
+        let mut input = Reader(bytes);
+        check_version(&mut input)?;
+        let request = match input.u8()? {
+            1 => Self::Append(append(&mut input, bytes)?),
+            2 => Self::Vote(vote_request(&mut input)?),
+            3 => Self::PreVote(vote_request(&mut input)?),
+            4 => {
+                let vote = codec::vote(&mut input)?;
+                let last_log_id = codec::option(&mut input, codec::log_id)?;
+                let last_membership = codec::stored(&mut input)?;
+                let body = bytes.slice_ref(std::mem::replace(&mut input, Reader(&[])).0);
+                Self::Snapshot {
+                    vote,
+                    meta: SnapshotMeta {
+                        last_log_id,
+                        last_membership,
+                    },
+                    body,
+                }
+            }
+            5 => {
+                let (vote, to) = (codec::vote(&mut input)?, input.u64()?);
+                Self::Transfer(TransferLeaderRequest::new(
+                    vote,
+                    to,
+                    codec::option(&mut input, codec::log_id)?,
+                ))
+            }
+            _ => return Err("a request of an unknown kind"),
+        };
+        input.end().map(|()| request)
+    }
+}
+
+fn check_version(input: &mut Reader<'_>) -> Decoded<()> {
+    if input.u8()? == VERSION {
+        Ok(())
+    } else {
+        Err("a message of another version")
+    }
+}
+
+fn put_option_id(out: &mut Fields, id: Option<&LogId>) {
+    codec::put_option(out, id, codec::put_log_id);
+}
+
+fn put_append(out: &mut Fields, request: &AppendEntriesRequest<Types>) {
+    codec::put_vote(out, &request.vote);
+    put_option_id(out, request.prev_log_id.as_ref());
+    put_option_id(out, request.leader_commit.as_ref());
+    out.u32(u32::try_from(request.entries.len()).expect("a request holds few entries"));
+    for entry in &request.entries {
+        put_entry(out, entry);
+    }
+}
+
+fn append(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<AppendEntriesRequest<Types>> {
+    let vote = codec::vote(input)?;
+    let prev_log_id = codec::option(input, codec::log_id)?;
+    let leader_commit = codec::option(input, codec::log_id)?;
+    let count = input.u32()? as usize;
+    if count > input.0.len() / ENTRY_BYTES_MIN {
+        return Err("more entries than bytes");
+    }
+    let entries = (0..count)
+        .map(|_| entry(input, bytes))
+        .collect::<Decoded<Vec<_>>>()?;
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id,
+        entries,
+        leader_commit,
+    })
+}
+
+fn entry_bytes(entry: &Entry) -> usize {
+    let body = match &entry.payload {
+        Payload::Normal(command) => command.payload.len(),
+        _ => 0,
+    };
+    ENTRY_BYTES_MIN + body
+}
+
+fn put_entry(out: &mut Fields, entry: &Entry) {
+    let kind = match &entry.payload {
+        Payload::Normal(_) => 1,
+        Payload::Blank => 2,
+        Payload::Membership(_) => 3,
+    };
+    codec::put_log_id(out.u8(kind), &entry.log_id);
+    match &entry.payload {
+        Payload::Normal(command) => {
+            out.bytes(&command.payload);
+        }
+        Payload::Blank => {
+            out.u32(0);
+        }
+        Payload::Membership(members) => {
+            let mut body = Fields::default();
+            codec::put_members(&mut body, members);
+            out.bytes(&body.0);
+        }
+    }
+}
+
+fn entry(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<Entry> {
+    let kind = input.u8()?;
+    let log_id = codec::log_id(input)?;
+    let body = input.bytes()?;
+    let payload = match kind {
+        1 => Payload::Normal(Command {
+            payload: bytes.slice_ref(body),
+            ticket: 0,
+        }),
+        2 if body.is_empty() => Payload::Blank,
+        3 => {
+            let mut body = Reader(body);
+            let members = codec::members(&mut body)?;
+            body.end()?;
+            Payload::Membership(members)
+        }
+        _ => return Err("an entry of an unknown kind"),
+    };
+    Ok(Entry { log_id, payload })
+}
+
+fn put_vote_request(out: &mut Fields, request: &VoteRequest<Types>) {
+    codec::put_vote(out, &request.vote);
+    put_option_id(out, request.last_log_id.as_ref());
+    out.u8(u8::from(request.leadership_transfer));
+}
+
+fn vote_request(input: &mut Reader<'_>) -> Decoded<VoteRequest<Types>> {
+    let vote = codec::vote(input)?;
+    let mut request = VoteRequest::new(vote, codec::option(input, codec::log_id)?);
+    request.leadership_transfer = input.flag()?;
+    Ok(request)
+}
+
+impl Reply {
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = Fields::default();
+        out.u8(VERSION);
+        match self {
+            Self::Append(reply) => put_append_reply(out.u8(1), reply),
+            Self::Vote(reply) => {
+                codec::put_vote(out.u8(2), &reply.vote);
+                out.u8(u8::from(reply.vote_granted));
+                put_option_id(&mut out, reply.last_log_id.as_ref());
+            }
+            Self::Snapshot(vote) => codec::put_vote(out.u8(4), vote),
+            Self::Transfer(reply) => put_transfer_reply(out.u8(5), reply),
+            Self::Refused(why) => {
+                out.u8(9).bytes(why.as_bytes());
+            }
+        }
+        Bytes::from(out.0)
+    }
+
+    /// # Errors
+    /// What is wrong with the bytes, in words.
+    pub(crate) fn decode(bytes: &Bytes) -> Decoded<Self> {
+        let mut input = Reader(bytes);
+        check_version(&mut input)?;
+        let reply = match input.u8()? {
+            1 => Self::Append(append_reply(&mut input)?),
+            2 => {
+                let vote = codec::vote(&mut input)?;
+                let granted = input.flag()?;
+                let last = codec::option(&mut input, codec::log_id)?;
+                Self::Vote(VoteResponse {
+                    vote,
+                    vote_granted: granted,
+                    last_log_id: last,
+                })
+            }
+            4 => Self::Snapshot(codec::vote(&mut input)?),
+            5 => Self::Transfer(transfer_reply(&mut input)?),
+            9 => Self::Refused(String::from_utf8_lossy(input.bytes()?).into_owned()),
+            _ => return Err("an answer of an unknown kind"),
+        };
+        input.end().map(|()| reply)
+    }
+}
+
+fn put_append_reply(out: &mut Fields, reply: &AppendEntriesResponse<Types>) {
+    match reply {
+        AppendEntriesResponse::Success => {
+            out.u8(0);
+        }
+        AppendEntriesResponse::PartialSuccess(id) => put_option_id(out.u8(1), id.as_ref()),
+        AppendEntriesResponse::Conflict => {
+            out.u8(2);
+        }
+        AppendEntriesResponse::HigherVote(vote) => codec::put_vote(out.u8(3), vote),
+    }
+}
+
+fn append_reply(input: &mut Reader<'_>) -> Decoded<AppendEntriesResponse<Types>> {
+    Ok(match input.u8()? {
+        0 => AppendEntriesResponse::Success,
+        1 => AppendEntriesResponse::PartialSuccess(codec::option(input, codec::log_id)?),
+        2 => AppendEntriesResponse::Conflict,
+        3 => AppendEntriesResponse::HigherVote(codec::vote(input)?),
+        _ => return Err("an append's answer of an unknown kind"),
+    })
+}
+
+fn put_transfer_reply(out: &mut Fields, reply: &TransferLeaderResponse<Types>) {
+    match reply {
+        Ok(()) => {
+            out.u8(0);
+        }
+        Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+            codec::put_vote(out.u8(1), expected);
+            codec::put_vote(out, actual);
+        }
+        Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+            put_option_id(out.u8(2), expected.as_ref());
+            put_option_id(out, actual.as_ref());
+        }
+    }
+}
+
+fn transfer_reply(input: &mut Reader<'_>) -> Decoded<TransferLeaderResponse<Types>> {
+    Ok(match input.u8()? {
+        0 => Ok(()),
+        1 => {
+            let (expected, actual) = (codec::vote(input)?, codec::vote(input)?);
+            Err(TransferLeaderError::VoteChanged { expected, actual })
+        }
+        2 => {
+            let expected = codec::option(input, codec::log_id)?;
+            let actual = codec::option(input, codec::log_id)?;
+            Err(TransferLeaderError::LogNotFlushed { expected, actual })
+        }
+        _ => return Err("a transfer's answer of an unknown kind"),
+    })
+}

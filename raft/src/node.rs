@@ -1,0 +1,463 @@
+//! A node: its log on disk and its groups.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use halyard_runtime::disk::{DirLock, Disk};
+use halyard_runtime::{task, watch};
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::{Config, SnapshotPolicy};
+use parking_lot::Mutex;
+
+use crate::apply::{Adapter, Applying, Progress, WaitList};
+use crate::cipher::Cipher;
+use crate::error::Error;
+use crate::group::{Group, Leadership};
+use crate::ids::{GroupId, NodeId};
+use crate::log_store::LogStore;
+use crate::machine::Machine;
+use crate::message::{Reply, Request};
+use crate::metrics::LogMetrics;
+use crate::transport::{Network, NoPeers, Transport};
+use crate::types::{Peer, Types};
+use crate::wal::image::{GroupLog, GroupState, plain_draft};
+use crate::wal::record::Kind;
+use crate::wal::writer::Layout;
+use crate::wal::{Done, Item, Wal, keeper, recovery, writer};
+
+/// What a node needs to open its log.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Where the log lives.
+    pub disk: Arc<dyn Disk>,
+    /// The node's directory; the log is in `log` below it. Made when missing.
+    pub dir: PathBuf,
+    /// This node. A log remembers whose it is.
+    pub node_id: NodeId,
+    /// Bytes of a segment file of the log. One or two are allocated ahead of use.
+    pub segment_bytes: u64,
+    /// Bytes of the very first segment, which is allocated while the node opens.
+    pub first_segment_bytes: u64,
+    /// Seals the log's records, where the store is encrypted.
+    pub cipher: Option<Arc<dyn Cipher>>,
+    /// How groups reach their other replicas.
+    pub transport: Arc<dyn Transport>,
+}
+
+impl NodeOptions {
+    /// The usual options: segments of 32 MiB, no encryption, no other nodes.
+    pub fn new(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>, node_id: NodeId) -> Self {
+        Self {
+            disk,
+            dir: dir.into(),
+            node_id,
+            segment_bytes: 32 << 20,
+            first_segment_bytes: 2 << 20,
+            cipher: None,
+            transport: Arc::new(NoPeers),
+        }
+    }
+}
+
+/// A node's log and its groups. Dropping it without [`Node::shutdown`] stops it as a crash would.
+pub struct Node {
+    wal: Arc<Wal>,
+    id: NodeId,
+    transport: Arc<dyn Transport>,
+    /// Logs of groups that were found on disk and not started yet.
+    found: Mutex<BTreeMap<GroupId, GroupState>>,
+    groups: Mutex<BTreeMap<GroupId, Arc<dyn Hosted>>>,
+    threads: Mutex<Vec<task::JoinHandle<()>>>,
+    report: OpenReport,
+    _lock: DirLock,
+}
+
+/// What opening a node found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Groups with a log.
+    pub groups: usize,
+    /// Bytes of log that were read.
+    pub log_bytes: u64,
+    /// Bytes of a batch that a crash had cut short; nothing in it was ever acknowledged.
+    pub cut_bytes: u64,
+}
+
+/// A group of any machine, as far as the node must know it.
+trait Hosted: Send + Sync {
+    fn stop(&self) -> BoxFuture<'static, ()>;
+    fn handle(&self, request: Request) -> BoxFuture<'static, Reply>;
+}
+
+impl<M: Machine> Hosted for Group<M> {
+    fn stop(&self) -> BoxFuture<'static, ()> {
+        let group = self.clone();
+        Box::pin(async move { Self::stop(&group).await })
+    }
+
+    fn handle(&self, request: Request) -> BoxFuture<'static, Reply> {
+        let group = self.clone();
+        Box::pin(async move { group.answer(request).await })
+    }
+}
+
+impl Node {
+    /// Opens the node's log and reads it to its end; makes a new one where there is none.
+    ///
+    /// Must be called on a runtime. Blocks for as long as reading the log takes: the part that no store holds yet.
+    ///
+    /// # Errors
+    /// Each names the path and the way out, and leaves everything as it was: [`Error::Full`], [`Error::Unwritable`],
+    /// [`Error::InUse`], [`Error::NewerVersion`], [`Error::ForeignNode`], [`Error::Corrupt`], [`Error::WrongKey`],
+    /// [`Error::Io`].
+    pub fn open(options: NodeOptions) -> Result<Self, Error> {
+        let NodeOptions {
+            disk,
+            dir,
+            node_id,
+            segment_bytes,
+            first_segment_bytes,
+            cipher,
+            transport,
+        } = options;
+        let log_dir = dir.join("log");
+        let fail = |action, source| Error::io(action, &log_dir, source);
+        disk.create_dir_all(&log_dir)
+            .map_err(|source| fail("making the log directory", source))?;
+        let lock = disk
+            .lock(&dir.join("LOCK"))
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::WouldBlock => Error::InUse { path: dir.clone() },
+                _ => Error::io("locking the store", &dir, source),
+            })?;
+        for path in [Some(dir.as_path()), dir.parent()].into_iter().flatten() {
+            if !path.as_os_str().is_empty() {
+                disk.sync_dir(path)
+                    .map_err(|source| Error::io("syncing the directory", path, source))?;
+            }
+        }
+        let layout = Layout {
+            segment_bytes,
+            first_segment_bytes,
+            cipher,
+        };
+        let recovered = recovery::open(&disk, &log_dir, node_id, &layout)?;
+        let synced = recovered.tail.position();
+        let report = OpenReport {
+            groups: recovered.groups.len(),
+            log_bytes: recovered.segments.bytes(),
+            cut_bytes: recovered.cut_bytes,
+        };
+        let wal = Arc::new(Wal::new(
+            disk,
+            log_dir.clone(),
+            recovered.log,
+            node_id,
+            layout,
+            recovered.segments,
+            synced,
+        ));
+        let write =
+            task::spawn_dedicated("halyard-log", writer::run(Arc::clone(&wal), recovered.tail));
+        let keep = task::spawn_dedicated("halyard-log-keep", keeper::run(Arc::clone(&wal)));
+        let threads = [write, keep].into_iter().collect::<Result<Vec<_>, _>>();
+        let threads =
+            threads.map_err(|source| Error::io("starting the log's threads", &log_dir, source))?;
+        Ok(Self {
+            wal,
+            id: node_id,
+            transport,
+            found: Mutex::new(
+                recovered
+                    .groups
+                    .into_iter()
+                    .map(|(id, state)| (GroupId(id), state))
+                    .collect(),
+            ),
+            groups: Mutex::default(),
+            threads: Mutex::new(threads),
+            report,
+            _lock: lock,
+        })
+    }
+
+    /// What opening found.
+    pub fn report(&self) -> OpenReport {
+        self.report
+    }
+
+    /// The groups that have a log on this node and were not started yet.
+    pub fn found_groups(&self) -> Vec<GroupId> {
+        self.found.lock().keys().copied().collect()
+    }
+
+    /// Starts a group on this node: its log is replayed into `machine` and, as the only voter, this node leads it.
+    ///
+    /// `durable_applied` is the last entry that the machine's own store holds (0 for none): the entries after it are
+    /// applied before this resolves. A group without a log is made.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the log does not go on where the machine stands, [`Error::Group`] when the group runs
+    /// already or consensus fails, [`Error::Poisoned`].
+    pub async fn start_group<M: Machine>(
+        &self,
+        id: GroupId,
+        machine: Arc<Mutex<M>>,
+        durable_applied: u64,
+    ) -> Result<Group<M>, Error> {
+        if self.groups.lock().contains_key(&id) {
+            return Err(Error::Group {
+                group: id,
+                reason: "it has been started before".to_owned(),
+            });
+        }
+        let state = self.found.lock().remove(&id).unwrap_or_default();
+        let progress = match self.progress_at(id, &state, durable_applied) {
+            Ok(progress) => progress,
+            Err(error) => {
+                self.found.lock().insert(id, state);
+                return Err(error);
+            }
+        };
+        let is_new = state.vote.is_none() && state.last().is_none();
+        let log = Arc::new(GroupLog {
+            id,
+            state: Mutex::new(state),
+        });
+        self.wal.logs.lock().insert(id.0, Arc::clone(&log));
+        let waiters = Arc::new(WaitList::default());
+        let applying = Arc::new(Applying {
+            machine,
+            waiters,
+            log: Arc::clone(&log),
+            progress: Mutex::new(progress),
+        });
+        let network = Network {
+            transport: Arc::clone(&self.transport),
+            group: id,
+        };
+        let store = LogStore {
+            wal: Arc::clone(&self.wal),
+            log,
+        };
+        let config = Arc::new(config(id));
+        let raft = openraft::Raft::new(
+            self.id.0,
+            config,
+            network,
+            store,
+            Adapter(Arc::clone(&applying)),
+        );
+        let raft = raft.await.map_err(|error| self.failed(id, &error))?;
+        if is_new {
+            let members = BTreeMap::from([(self.id.0, Peer::default())]);
+            raft.initialize(members)
+                .await
+                .map_err(|error| self.failed(id, &error))?;
+        } else {
+            raft.trigger()
+                .elect(false)
+                .await
+                .map_err(|error| self.failed(id, &error))?;
+        }
+        self.lead(id, &raft).await?;
+        applying.progress.lock().started = true;
+        let leadership = watch_leadership(&raft, self.id);
+        let group = Group::new(id, raft, Arc::clone(&self.wal), applying, leadership);
+        self.groups.lock().insert(id, Arc::new(group.clone()));
+        Ok(group)
+    }
+
+    /// Where a machine stands that has durably applied entry `applied`.
+    fn progress_at(
+        &self,
+        group: GroupId,
+        state: &GroupState,
+        applied: u64,
+    ) -> Result<Progress, Error> {
+        let last = state.last().map_or(0, |id| id.index);
+        if applied == 0 && state.purged.is_none() {
+            return Ok(Progress::default());
+        }
+        let Some(id) = state.id_at(applied) else {
+            let (path, first) = (self.wal.dir.clone(), state.start());
+            return Err(Error::Mismatch {
+                path,
+                group,
+                applied,
+                first,
+                last,
+            });
+        };
+        let members = state.members_at(applied);
+        Ok(Progress {
+            applied: Some(id),
+            members: members.clone(),
+            durable: Some(id),
+            durable_members: members,
+            started: false,
+        })
+    }
+
+    /// Waits until this node leads and has applied its whole log.
+    async fn lead<M: Machine>(
+        &self,
+        id: GroupId,
+        raft: &openraft::Raft<Types, Adapter<M>>,
+    ) -> Result<(), Error> {
+        let mut metrics = raft.metrics();
+        loop {
+            {
+                let now = metrics.borrow_and_update();
+                if let Err(error) = &now.running_state {
+                    return Err(self.failed(id, error));
+                }
+                let applied = now.last_applied.map(|applied| applied.index);
+                if now.state.is_leader()
+                    && now.last_log_index.is_some()
+                    && applied == now.last_log_index
+                {
+                    return Ok(());
+                }
+            }
+            if metrics.changed().await.is_err() {
+                return Err(self.failed(id, &"its task has ended"));
+            }
+        }
+    }
+
+    /// The log's failure if it has failed, else what consensus says.
+    fn failed(&self, group: GroupId, error: &dyn std::fmt::Display) -> Error {
+        match self.wal.poisoned() {
+            Some(poison) => poison.as_ref().clone(),
+            None => Error::Group {
+                group,
+                reason: error.to_string(),
+            },
+        }
+    }
+
+    /// Answers a request that another node's [`Transport`] has sent to `group` here.
+    pub async fn handle(&self, group: GroupId, request: Bytes) -> Bytes {
+        let hosted = self.groups.lock().get(&group).cloned();
+        let reply = match (hosted, Request::decode(&request)) {
+            (Some(hosted), Ok(request)) => hosted.handle(request).await,
+            (None, _) => Reply::Refused(format!("group {group} is not on node {}", self.id)),
+            (_, Err(what)) => Reply::Refused(what.to_owned()),
+        };
+        reply.encode()
+    }
+
+    /// Bytes that the log holds.
+    pub fn log_bytes(&self) -> u64 {
+        self.wal.segments.lock().bytes()
+    }
+
+    /// The groups that keep the oldest segment of the log from going, each with the entry that it must be flushed up to.
+    /// When [`Node::log_bytes`] grows beyond what its owner likes, these are the ones to flush.
+    pub fn log_pressure(&self) -> Vec<(GroupId, u64)> {
+        let holders = self.wal.segments.lock().holders();
+        holders
+            .into_iter()
+            .map(|(group, end)| (GroupId(group), end - 1))
+            .collect()
+    }
+
+    /// Set once the log has failed; nothing is written after that.
+    pub fn poisoned(&self) -> Option<Arc<Error>> {
+        self.wal.poisoned()
+    }
+
+    /// What monitoring may see of the log.
+    pub fn metrics(&self) -> LogMetrics {
+        let segments = self.wal.segments.lock();
+        LogMetrics {
+            bytes_held: segments.bytes(),
+            segments: segments.used.len() as u64,
+            full: self.wal.full.load(Ordering::Relaxed),
+            ..LogMetrics::of(&self.wal.counters)
+        }
+    }
+
+    /// Stops all groups, writes what waits, marks the log's end and closes it.
+    pub async fn shutdown(&self) {
+        let groups = std::mem::take(&mut *self.groups.lock());
+        for group in groups.into_values() {
+            group.stop().await;
+        }
+        self.wal.submit([Item {
+            draft: plain_draft(Kind::Mark, 0),
+            of: None,
+            done: Done::Nobody,
+        }]);
+        self.wal.shut_down();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A thread that has panicked has nothing more to say.
+            let _ = thread.await;
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.wal.shut_down();
+    }
+}
+
+/// Follows who leads, for as long as the group runs.
+fn watch_leadership<M: Machine>(
+    raft: &openraft::Raft<Types, Adapter<M>>,
+    me: NodeId,
+) -> watch::Receiver<Leadership> {
+    let mut metrics = raft.server_metrics();
+    let read = move |metrics: &openraft::metrics::RaftServerMetrics<Types>| Leadership {
+        leader: metrics.current_leader.map(NodeId),
+        term: metrics.vote.leader_id.term,
+        am_leader: metrics.current_leader == Some(me.0) && metrics.state.is_leader(),
+    };
+    let (sender, receiver) = watch::channel(read(&metrics.borrow_watched()));
+    let follow = async move {
+        while metrics.changed().await.is_ok() {
+            let now = read(&metrics.borrow_watched());
+            sender.send_if_modified(|last| {
+                let changed = *last != now;
+                *last = now;
+                changed
+            });
+        }
+        sender.send_if_modified(|last| {
+            let led = last.am_leader;
+            (last.am_leader, last.leader) = (false, None);
+            led
+        });
+    };
+    drop(task::spawn(follow));
+    receiver
+}
+
+/// How openraft is set up for a group of one voter: nothing happens unless something is proposed.
+fn config(id: GroupId) -> Config {
+    Config {
+        cluster_name: format!("group-{id}"),
+        heartbeat_interval: Duration::from_millis(100).as_millis() as u64,
+        election_timeout_min: 500,
+        election_timeout_max: 1000,
+        // A lone voter needs neither heartbeats nor elections: an idle group costs nothing.
+        enable_tick: false,
+        enable_pre_vote: Some(true),
+        // Safety: a leader that lost its un-synced tail must not lead on in the same term (it would give one log id twice).
+        enable_leader_restore: Some(false),
+        // The machine's store is the snapshot: "building" one costs nothing and is asked for by `Group::flushed`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        purge_batch_size: 1,
+        max_payload_entries: 64,
+        ..Config::default()
+    }
+}

@@ -9,6 +9,7 @@
 //! - [`conn`]: one client connection: protocol in, deliveries out.
 //! - [`jetstream`]: streams and consumers; subscribers like any other.
 //! - [`monitor`]: what the server tells about itself over HTTP.
+//! - [`presence`]: pid file and ports file.
 //! - [`run`]: starts and stops all of it; [`Server`] is what an embedding program holds.
 //! - [`presence`]: pid file and ports file.
 //! - [`signals`]: what the operating system asks of the binary.
@@ -28,6 +29,7 @@ pub mod jetstream;
 
 pub mod monitor;
 
+pub mod presence;
 pub mod run;
 pub use run::Server;
 

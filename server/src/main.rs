@@ -1,5 +1,7 @@
 //! The `halyard` binary: command line to a running server, and signals to what they mean.
 
+mod app;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -12,7 +14,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(config::NAME, &error),
     };
     match &line.action {
-        Action::Run => ExitCode::SUCCESS,
+        Action::Run => app::run(line),
         Action::Test => test(&line),
         Action::Version => print(&(config::version_line(&line.program) + "\n")),
         Action::Help => print(&config::help(&line.program)),

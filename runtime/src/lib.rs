@@ -30,9 +30,15 @@ pub mod signal;
 
 pub mod watch;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 /// True when the caller runs inside a simulation; a constant `false` in builds without the feature `sim`.
 #[inline]
 pub fn in_sim() -> bool {
+    #[cfg(feature = "sim")]
+    return sim::active();
+    #[cfg(not(feature = "sim"))]
     false
 }
 
@@ -47,4 +53,9 @@ macro_rules! event {
 
 /// What [`event!`] calls.
 #[inline]
-pub fn record_event(_event: std::fmt::Arguments<'_>) {}
+pub fn record_event(_event: std::fmt::Arguments<'_>) {
+    #[cfg(feature = "sim")]
+    if in_sim() {
+        sim::record(_event);
+    }
+}

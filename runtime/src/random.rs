@@ -9,6 +9,10 @@ use rand::Rng;
 #[expect(clippy::disallowed_methods, reason = "the door to randomness")]
 #[inline]
 pub fn u64() -> u64 {
+    #[cfg(feature = "sim")]
+    if crate::in_sim() {
+        return crate::sim::random_u64();
+    }
     rand::random()
 }
 
@@ -31,5 +35,9 @@ pub fn below(bound: u64) -> u64 {
 /// Fills `buffer` with random bytes.
 #[expect(clippy::disallowed_methods, reason = "the door to randomness")]
 pub fn fill(buffer: &mut [u8]) {
+    #[cfg(feature = "sim")]
+    if crate::in_sim() {
+        return crate::sim::random_fill(buffer);
+    }
     rand::rng().fill_bytes(buffer);
 }

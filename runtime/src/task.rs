@@ -53,6 +53,8 @@ pub struct JoinHandle<T>(Joined<T>);
 #[derive(Debug)]
 enum Joined<T> {
     Task(tokio::task::JoinHandle<T>),
+    #[cfg(feature = "sim")]
+    Simulated(madsim::task::JoinHandle<T>),
     Thread {
         result: tokio::sync::oneshot::Receiver<Result<T, JoinError>>,
         wake: Arc<ThreadWaker>,
@@ -60,10 +62,17 @@ enum Joined<T> {
 }
 
 impl<T> JoinHandle<T> {
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(handle: madsim::task::JoinHandle<T>) -> Self {
+        Self(Joined::Simulated(handle))
+    }
+
     /// Asks the task to stop; it is dropped at its next await, or has finished before.
     pub fn abort(&self) {
         match &self.0 {
             Joined::Task(handle) => handle.abort(),
+            #[cfg(feature = "sim")]
+            Joined::Simulated(handle) => handle.abort(),
             Joined::Thread { wake, .. } => {
                 wake.aborted.store(true, Ordering::Release);
                 wake.thread_wake();
@@ -75,6 +84,8 @@ impl<T> JoinHandle<T> {
     pub fn is_finished(&self) -> bool {
         match &self.0 {
             Joined::Task(handle) => handle.is_finished(),
+            #[cfg(feature = "sim")]
+            Joined::Simulated(handle) => handle.is_finished(),
             Joined::Thread { result, .. } => !result.is_empty() || result.is_terminated(),
         }
     }
@@ -89,6 +100,11 @@ impl<T> Future for JoinHandle<T> {
             Joined::Task(handle) => Pin::new(handle)
                 .poll(cx)
                 .map_err(|error| join_error(&error)),
+            // A panic ends the whole simulation, so a task that gives no result was cancelled.
+            #[cfg(feature = "sim")]
+            Joined::Simulated(handle) => {
+                Pin::new(handle).poll(cx).map_err(|_| JoinError::Cancelled)
+            }
             Joined::Thread { result, .. } => Pin::new(result)
                 .poll(cx)
                 .map(|sent| sent.unwrap_or(Err(JoinError::Cancelled))),
@@ -115,6 +131,10 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    #[cfg(feature = "sim")]
+    if crate::in_sim() {
+        return JoinHandle::simulated(crate::sim::spawn(future));
+    }
     JoinHandle(Joined::Task(tokio::spawn(future)))
 }
 
@@ -133,6 +153,10 @@ where
     F: FnOnce() -> R + Send + 'static,
     R: Send + 'static,
 {
+    if crate::in_sim() {
+        yield_now().await;
+        return Ok(call());
+    }
     tokio::task::spawn_blocking(call)
         .await
         .map_err(|error| join_error(&error))
@@ -151,6 +175,10 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    #[cfg(feature = "sim")]
+    if crate::in_sim() {
+        return Ok(JoinHandle::simulated(crate::sim::spawn(future)));
+    }
     let (sender, result) = tokio::sync::oneshot::channel();
     let wake = Arc::new(ThreadWaker::default());
     let runtime = tokio::runtime::Handle::try_current().ok();

@@ -23,6 +23,10 @@ impl Instant {
     /// The monotonic clock, now.
     #[inline]
     pub fn now() -> Self {
+        #[cfg(feature = "sim")]
+        if crate::in_sim() {
+            return Self(crate::sim::monotonic_nanos());
+        }
         static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
         let start = START.get_or_init(real_instant);
         let elapsed = real_instant().saturating_duration_since(*start);
@@ -97,6 +101,10 @@ impl Timestamp {
     /// The wall clock, now.
     #[inline]
     pub fn now() -> Self {
+        #[cfg(feature = "sim")]
+        if crate::in_sim() {
+            return Self(crate::sim::wall_nanos());
+        }
         Self(real_wall_nanos())
     }
 
@@ -153,14 +161,32 @@ pin_project_lite::pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Sleep {
         #[pin]
-        real: tokio::time::Sleep,
+        inner: Inner,
     }
 }
+
+pin_project_lite::pin_project! {
+    #[project = InnerProjection]
+    enum Inner {
+        Real { #[pin] sleep: tokio::time::Sleep },
+        Simulated { #[pin] sleep: SimSleep },
+    }
+}
+
+#[cfg(feature = "sim")]
+use crate::sim::SimSleep;
+
+/// Without the simulator there is no simulated sleep, and this variant is never made.
+#[cfg(not(feature = "sim"))]
+type SimSleep = std::future::Pending<()>;
 
 impl Future for Sleep {
     type Output = ();
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.project().real.poll(cx)
+        match self.project().inner.project() {
+            InnerProjection::Real { sleep } => sleep.poll(cx),
+            InnerProjection::Simulated { sleep } => sleep.poll(cx),
+        }
     }
 }
 
@@ -175,8 +201,18 @@ impl fmt::Debug for Sleep {
 /// Must be called on a runtime (or on a dedicated thread that was spawned from one).
 #[expect(clippy::disallowed_methods, reason = "the door to the timer")]
 pub fn sleep(duration: Duration) -> Sleep {
+    #[cfg(feature = "sim")]
+    if crate::in_sim() {
+        return Sleep {
+            inner: Inner::Simulated {
+                sleep: SimSleep::new(duration),
+            },
+        };
+    }
     Sleep {
-        real: tokio::time::sleep(duration),
+        inner: Inner::Real {
+            sleep: tokio::time::sleep(duration),
+        },
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode, RealDisk};
 use halyard_runtime::random;
+use halyard_runtime::sim::{DiskFaults, SimDisk};
 
 /// A directory that is removed at the end of the test.
 struct Scratch(PathBuf);
@@ -32,6 +33,9 @@ fn each_disk(test: impl Fn(&dyn Disk, &Path)) {
     let memory = MemDisk::new();
     memory.create_dir_all(Path::new("/store")).unwrap();
     test(&memory, Path::new("/store"));
+    let simulated = SimDisk::new(1, DiskFaults::default());
+    simulated.create_dir_all(Path::new("/store")).unwrap();
+    test(&simulated, Path::new("/store"));
 }
 
 #[test]

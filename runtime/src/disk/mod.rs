@@ -212,7 +212,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
 pub struct DirLock(#[expect(dead_code, reason = "only its drop counts")] Box<dyn Send + Sync>);
 
 impl DirLock {
-    fn new(held: impl Send + Sync + 'static) -> Self {
+    pub(crate) fn new(held: impl Send + Sync + 'static) -> Self {
         Self(Box::new(held))
     }
 }

@@ -60,8 +60,8 @@ impl File for RealFile {
         Ok(())
     }
 
-    /// Zeros are really written. `fallocate` alone would leave "unwritten" extents, whose first write makes the next
-    /// fdatasync commit the file system's journal: measured on ext4 at 4 KiB writes, see docs/decisions.
+    /// Zeros are really written: `fallocate` alone would leave "unwritten" extents, whose first write makes the next
+    /// fdatasync commit the file system's journal. See docs/decisions/zeros-instead-of-fallocate.md.
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut at = self.len()?;
         while at < len {

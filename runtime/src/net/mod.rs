@@ -19,6 +19,10 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = host.trim_matches(['[', ']']).parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
+    #[cfg(feature = "sim")]
+    if crate::in_sim() {
+        return crate::sim::resolve(host, port);
+    }
     let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
     if found.is_empty() {
         let text = format!("the name {host} has no address");

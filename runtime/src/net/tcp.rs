@@ -17,6 +17,8 @@ pub struct TcpListener(Listener);
 #[derive(Debug)]
 enum Listener {
     Real(tokio::net::TcpListener),
+    #[cfg(feature = "sim")]
+    Simulated(crate::sim::SimListener),
 }
 
 impl TcpListener {
@@ -26,6 +28,10 @@ impl TcpListener {
     /// When the address is taken, not ours, or not allowed.
     #[expect(clippy::unused_async, reason = "the simulated twin may wait")]
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        #[cfg(feature = "sim")]
+        if crate::in_sim() {
+            return crate::sim::SimListener::bind(address).map(|l| Self(Listener::Simulated(l)));
+        }
         let socket = match address {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
             SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
@@ -47,6 +53,11 @@ impl TcpListener {
                 stream.set_nodelay(true)?;
                 Ok((TcpStream(Stream::Real(stream)), peer))
             }
+            #[cfg(feature = "sim")]
+            Listener::Simulated(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((TcpStream(Stream::Simulated(stream)), peer))
+            }
         }
     }
 
@@ -57,6 +68,8 @@ impl TcpListener {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Listener::Real(listener) => listener.local_addr(),
+            #[cfg(feature = "sim")]
+            Listener::Simulated(listener) => Ok(listener.local_addr()),
         }
     }
 }
@@ -68,6 +81,8 @@ pub struct TcpStream(Stream);
 #[derive(Debug)]
 enum Stream {
     Real(tokio::net::TcpStream),
+    #[cfg(feature = "sim")]
+    Simulated(crate::sim::SimStream),
 }
 
 impl TcpStream {
@@ -77,6 +92,11 @@ impl TcpStream {
     /// When the peer refuses or cannot be reached.
     #[expect(clippy::disallowed_methods, reason = "the door to sockets")]
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
+        #[cfg(feature = "sim")]
+        if crate::in_sim() {
+            let stream = crate::sim::SimStream::connect(address).await?;
+            return Ok(Self(Stream::Simulated(stream)));
+        }
         let stream = tokio::net::TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self(Stream::Real(stream)))
@@ -93,6 +113,8 @@ impl TcpStream {
                     result => return Poll::Ready(result),
                 }
             },
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.poll_read(cx, buffer),
         }
     }
 
@@ -103,6 +125,8 @@ impl TcpStream {
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.0 {
             Stream::Real(stream) => stream.try_read(buffer),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.try_read(buffer),
         }
     }
 
@@ -110,6 +134,8 @@ impl TcpStream {
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Stream::Real(stream) => stream.poll_write_ready(cx),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.poll_write_ready(cx),
         }
     }
 
@@ -117,6 +143,8 @@ impl TcpStream {
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Stream::Real(stream) => stream.poll_read_ready(cx),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -127,6 +155,8 @@ impl TcpStream {
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
             Stream::Real(stream) => stream.try_write(bytes),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.try_write(bytes),
         }
     }
 
@@ -137,6 +167,8 @@ impl TcpStream {
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.0 {
             Stream::Real(stream) => stream.try_write_vectored(pieces),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.try_write_vectored(pieces),
         }
     }
 
@@ -150,6 +182,8 @@ impl TcpStream {
                 rustix::net::shutdown(stream, rustix::net::Shutdown::Write)?;
                 Ok(())
             }
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.shutdown_write(),
         }
     }
 
@@ -160,6 +194,8 @@ impl TcpStream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Stream::Real(stream) => stream.peer_addr(),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.addresses().map(|(_, peer)| peer),
         }
     }
 
@@ -170,6 +206,8 @@ impl TcpStream {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
             Stream::Real(stream) => stream.local_addr(),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(stream) => stream.addresses().map(|(ours, _)| ours),
         }
     }
 
@@ -180,6 +218,8 @@ impl TcpStream {
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         match &self.0 {
             Stream::Real(stream) => stream.set_nodelay(nodelay),
+            #[cfg(feature = "sim")]
+            Stream::Simulated(_) => Ok(()),
         }
     }
 

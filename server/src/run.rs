@@ -31,7 +31,7 @@ pub enum StartError {
     },
     /// The settings contradict each other.
     #[error("{0}")]
-    Settings(&'static str),
+    Settings(String),
 }
 
 /// Prepares a [`Server`].
@@ -105,7 +105,7 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        check(&config)?;
+        config.check().map_err(StartError::Settings)?;
         let broker = Broker::new();
         let listener = listen(&config).await?;
         let addresses: Vec<SocketAddr> = listener
@@ -247,15 +247,6 @@ impl Drop for Server {
             self.front.close(connection.id, CloseReason::ServerShutdown);
         }
     }
-}
-
-fn check(config: &Config) -> Result<(), StartError> {
-    if config.limits.max_payload > config.limits.max_pending {
-        return Err(StartError::Settings(
-            "max_payload must not be larger than max_pending",
-        ));
-    }
-    Ok(())
 }
 
 async fn listen(config: &Config) -> Result<Option<TcpListener>, StartError> {

@@ -37,7 +37,10 @@ pub(crate) async fn serve(front: Arc<Front>, connection: Arc<Connection>, link: 
     connection.outbound.shut(reason);
     let keep = front.settings().limits.max_closed_clients;
     front.registry.remove(&connection, reason, keep);
-    tracing::debug!(cid = connection.id.0, "client connection closed: {reason}");
+    tracing::debug!(
+        "{} - Client connection closed: {reason}",
+        connection.outbound.who()
+    );
 }
 
 /// Until the timer is set for the first time.
@@ -113,6 +116,10 @@ impl Driver {
                 }
                 Poll::Ready(Err(_)) => return Err(CloseReason::WriteError),
                 Poll::Pending if now - since >= self.write_deadline => {
+                    let (who, deadline) = (outbound.who(), self.write_deadline);
+                    tracing::info!(
+                        "{who} - Slow Consumer Detected: WriteDeadline of {deadline:?} exceeded"
+                    );
                     return Err(CloseReason::SlowConsumerWriteDeadline);
                 }
                 Poll::Pending => return Ok(()),

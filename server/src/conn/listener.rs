@@ -63,7 +63,9 @@ pub(crate) fn connect_in_process(front: &Arc<Front>) -> InProcess {
 fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
     let id = front.broker.next_client_id();
     let limits = front.settings().limits.clone();
-    let outbound = Outbound::new(id, Arc::clone(&link), limits.max_pending);
+    let who = format!("{}:{} - cid:{}", peer.ip, peer.port, id.0);
+    tracing::debug!("{who} - Client connection created");
+    let outbound = Outbound::new(id, who, Arc::clone(&link), limits.max_pending);
     let account = GLOBAL_ACCOUNT.to_owned();
     let connection = Arc::new(Connection {
         id,

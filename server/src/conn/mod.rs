@@ -14,6 +14,7 @@ mod outbound;
 mod pipe;
 mod registry;
 mod session;
+mod trace;
 
 pub use connection::{ClientNames, ConnectionSnapshot, Peer, Transport};
 pub use front::Front;

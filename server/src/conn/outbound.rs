@@ -24,11 +24,14 @@ use super::buffers;
 use super::link::Link;
 use crate::broker::{ClientId, Delivered, Pressure, Publish, Sink, Subscription, flush};
 use crate::caps;
+use crate::log::protocol;
 
 /// The sending half of a connection.
 pub(crate) struct Outbound {
     me: Weak<Self>,
     client: ClientId,
+    /// The connection's name in logs.
+    who: Box<str>,
     task: AtomicWaker,
     max_pending: AtomicUsize,
     /// The client gets its own messages back.
@@ -81,10 +84,17 @@ pub(crate) struct OutboundCounters {
 }
 
 impl Outbound {
-    pub(crate) fn new(client: ClientId, link: Arc<dyn Link>, max_pending: usize) -> Arc<Self> {
+    /// The sending half of the connection `client`, called `who` in logs.
+    pub(crate) fn new(
+        client: ClientId,
+        who: String,
+        link: Arc<dyn Link>,
+        max_pending: usize,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             client,
+            who: who.into_boxed_str(),
             task: AtomicWaker::new(),
             max_pending: AtomicUsize::new(max_pending),
             echo: AtomicBool::new(true),
@@ -102,6 +112,11 @@ impl Outbound {
         self.headers.store(headers, Ordering::Relaxed);
     }
 
+    /// The connection's name in logs.
+    pub(crate) fn who(&self) -> &str {
+        &self.who
+    }
+
     /// Appends protocol lines of the server itself; they leave with the next flush.
     pub(crate) fn send(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let first = {
@@ -112,6 +127,9 @@ impl Outbound {
             state.begin_append();
             let before = state.tail.len();
             write(&mut state.tail);
+            if protocol::is_on() {
+                self.trace(state.tail.get(before..).unwrap_or_default());
+            }
             let added = state.tail.len() - before;
             self.end_append(&mut state, added)
         };
@@ -175,6 +193,33 @@ impl Outbound {
         std::mem::take(&mut self.state.lock().ended)
     }
 
+    #[cold]
+    fn trace(&self, line: &[u8]) {
+        let line = line.trim_ascii();
+        let end = line
+            .iter()
+            .position(|byte| *byte == b' ')
+            .unwrap_or(line.len());
+        let (operation, arguments) = line.split_at_checked(end).unwrap_or_default();
+        let operation = String::from_utf8_lossy(operation);
+        protocol::sent(&self.who, &operation, arguments.trim_ascii());
+    }
+
+    #[cold]
+    fn trace_message(&self, subscription: &Subscription, message: &Publish<'_>) {
+        let mut line = Vec::new();
+        let (sid, headers) = (subscription.sid(), message.headers.len());
+        encoder::msg_head(
+            &mut line,
+            message.subject,
+            sid,
+            message.reply,
+            headers,
+            message.size(),
+        );
+        self.trace(&line);
+    }
+
     fn close_locked(state: &mut State, reason: CloseReason) {
         state.closed.get_or_insert(reason);
     }
@@ -190,6 +235,11 @@ impl Outbound {
     fn end_append(&self, state: &mut State, added: usize) -> bool {
         state.pending += added;
         if state.pending > self.max_pending.load(Ordering::Relaxed) {
+            let most = self.max_pending.load(Ordering::Relaxed);
+            tracing::info!(
+                "{} - Slow Consumer Detected: MaxPending of {most} Exceeded",
+                self.who
+            );
             Self::close_locked(state, CloseReason::SlowConsumerPendingBytes);
             state.drop_buffers();
             self.task.wake();
@@ -294,6 +344,9 @@ impl Sink for Outbound {
                 state.ended.push(subscription.sid().into());
             }
             let added = self.append_message(&mut state, subscription.sid(), message);
+            if protocol::is_on() {
+                self.trace_message(subscription, message);
+            }
             state.messages += 1;
             state.bytes += message.size() as u64;
             (self.end_append(&mut state, added), last)

@@ -15,11 +15,13 @@ use halyard_runtime::time::Instant;
 use super::connection::{ClientNames, Connection};
 use super::front::Front;
 use super::keepalive::{Keepalive, Ping};
+use super::trace;
 use crate::auth;
 use crate::broker::{
     Publish, Router, SYSTEM_ACCOUNT, Subscribe, SubscribeError, Subscription, subject,
 };
 use crate::config::Config;
+use crate::log::protocol;
 
 /// Ends the connection.
 type Closes = Result<(), CloseReason>;
@@ -154,6 +156,9 @@ impl Session {
             self.error(&ErrText::AuthorizationViolation);
             return Err(CloseReason::AuthenticationFailure);
         }
+        if protocol::is_on() {
+            trace::received(self.who(), op);
+        }
         match *op {
             ClientOp::Pub {
                 subject,
@@ -181,11 +186,7 @@ impl Session {
             }
             ClientOp::Connect(json) => return self.connect(json, now),
             ClientOp::Err(text) => {
-                tracing::debug!(
-                    cid = self.connection.id.0,
-                    "client error: {}",
-                    text.escape_ascii()
-                );
+                tracing::debug!("{} - client error: {}", self.who(), text.escape_ascii());
                 return Err(CloseReason::ParseError);
             }
             ClientOp::Info(_) | ClientOp::Ok => {}
@@ -199,10 +200,7 @@ impl Session {
         }
         let Some(identity) = auth::identify(&self.settings.authorization, &self.options) else {
             let user = &self.options.user;
-            tracing::error!(
-                cid = self.connection.id.0,
-                "authorization violation: user {user:?}"
-            );
+            tracing::error!("{} - authentication error - User {user:?}", self.who());
             self.error(&ErrText::AuthorizationViolation);
             return Err(CloseReason::AuthenticationFailure);
         };
@@ -373,8 +371,12 @@ impl Session {
     }
 
     fn error(&self, text: &ErrText<'_>) {
-        tracing::debug!(cid = self.connection.id.0, "sent -ERR '{text}'");
+        tracing::debug!("{} - {text}", self.who());
         self.connection.outbound.send(|out| encoder::err(out, text));
+    }
+
+    fn who(&self) -> &str {
+        self.connection.outbound.who()
     }
 
     fn refuse(&self, error: ProtoError) -> CloseReason {
@@ -383,7 +385,7 @@ impl Session {
             self.error(&ErrText::AuthorizationViolation);
             return CloseReason::AuthenticationFailure;
         }
-        tracing::debug!(cid = self.connection.id.0, "protocol: {error}");
+        tracing::debug!("{} - protocol: {error}", self.who());
         if let Some(text) = error.text() {
             self.error(&text);
         }

@@ -9,7 +9,6 @@
 //! - [`conn`]: one client connection: protocol in, deliveries out.
 //! - [`jetstream`]: streams and consumers; subscribers like any other.
 //! - [`monitor`]: what the server tells about itself over HTTP.
-//! - [`presence`]: pid file and ports file.
 //! - [`run`]: starts and stops all of it; [`Server`] is what an embedding program holds.
 //! - [`presence`]: pid file and ports file.
 //! - [`signals`]: what the operating system asks of the binary.
@@ -33,5 +32,4 @@ pub mod presence;
 pub mod run;
 pub use run::Server;
 
-pub mod presence;
 pub mod signals;

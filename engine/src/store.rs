@@ -172,6 +172,12 @@ impl Store {
         Some(stream.subjects.totals(number).last)
     }
 
+    /// The last sequence ever given in the stream, whether the message is still there or not; 0 for none. O(1).
+    #[must_use]
+    pub fn last_seq(&self, id: StreamId) -> u64 {
+        self.streams.get(&id).map_or(0, |stream| stream.last_seq)
+    }
+
     /// The last message at or before `up_to` that the filters match.
     ///
     /// # Errors

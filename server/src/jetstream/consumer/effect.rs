@@ -1,0 +1,64 @@
+//! What a change of a consumer means to the world: published by the leader after commit, dropped on replay.
+
+use super::command::ConsumerId;
+
+/// Something that the leader tells others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A message was delivered as often as allowed, without an ack.
+    MaxDeliveries {
+        /// Whose.
+        id: ConsumerId,
+        /// Which message.
+        stream_seq: u64,
+        /// How often.
+        deliveries: u32,
+    },
+    /// A client refused a message.
+    Naked {
+        /// Whose.
+        id: ConsumerId,
+        /// Which message.
+        stream_seq: u64,
+        /// The delivery.
+        consumer_seq: u64,
+        /// How often it was sent.
+        deliveries: u32,
+    },
+    /// A message will not be delivered again.
+    Terminated {
+        /// Whose.
+        id: ConsumerId,
+        /// Which message.
+        stream_seq: u64,
+        /// The delivery.
+        consumer_seq: u64,
+        /// How often it was sent.
+        deliveries: u32,
+        /// The client's words, or the server's.
+        reason: String,
+    },
+    /// A message was acknowledged; for consumers that sample their ack times only.
+    Acked {
+        /// Whose.
+        id: ConsumerId,
+        /// Which message.
+        stream_seq: u64,
+        /// The delivery.
+        consumer_seq: u64,
+        /// How often it was sent.
+        deliveries: u32,
+        /// Nanoseconds from the last delivery to the ack.
+        ack_nanos: u64,
+    },
+    /// Messages went back to the queue, or room appeared: waiting requests may be served.
+    Ready {
+        /// Whose.
+        id: ConsumerId,
+    },
+    /// The consumer is gone, with its stream or by itself.
+    Deleted {
+        /// Whose.
+        id: ConsumerId,
+    },
+}

@@ -11,6 +11,7 @@ mod keepalive;
 mod link;
 mod listener;
 mod outbound;
+mod output;
 mod pipe;
 mod registry;
 mod session;

@@ -7,21 +7,18 @@
 //! Bytes leave in the order in which they were appended. The sum of what waits is bounded by `max_pending`: whoever
 //! exceeds it is closed as a slow consumer, and its buffers are dropped at once.
 
-use std::collections::VecDeque;
-use std::io::{ErrorKind, IoSlice};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use bytes::Bytes;
 use futures::task::AtomicWaker;
 use halyard_net::proto::CloseReason;
 use halyard_net::proto::encoder;
 use halyard_runtime::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 
-use super::buffers;
 use super::link::Link;
+use super::output::{Output, Progress};
 use crate::broker::{ClientId, Delivered, Pressure, Publish, Sink, Subscription, flush};
 use crate::caps;
 use crate::log::protocol;
@@ -44,12 +41,12 @@ pub(crate) struct Outbound {
 #[derive(Default)]
 struct State {
     link: Option<Arc<dyn Link>>,
-    queue: VecDeque<Chunk>,
-    tail: Vec<u8>,
-    pending: usize,
+    output: Output,
+    /// Bytes that a running flush has taken out of `output`.
+    in_flight: usize,
     /// A flush scope somewhere will flush.
     deferred: bool,
-    /// A flush is writing; it holds chunks that are counted in `pending`.
+    /// A flush is running.
     writing: bool,
     /// The socket took less than offered, at this time; the connection's task continues.
     blocked: Option<Instant>,
@@ -58,21 +55,6 @@ struct State {
     bytes: u64,
     /// Sids of subscriptions that had their last message; the session forgets them.
     ended: Vec<Box<[u8]>>,
-}
-
-/// A piece of the output.
-enum Chunk {
-    Owned(Vec<u8>),
-    Shared(Bytes),
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-        }
-    }
 }
 
 /// Counters of a connection's sending half.
@@ -124,14 +106,11 @@ impl Outbound {
             if state.closed.is_some() {
                 return;
             }
-            state.begin_append();
-            let before = state.tail.len();
-            write(&mut state.tail);
+            let line = state.output.append(write);
             if protocol::is_on() {
-                self.trace(state.tail.get(before..).unwrap_or_default());
+                self.trace(line);
             }
-            let added = state.tail.len() - before;
-            self.end_append(&mut state, added)
+            self.end_append(&mut state)
         };
         self.defer_if(first);
     }
@@ -153,7 +132,7 @@ impl Outbound {
     pub(crate) fn shut(&self, reason: CloseReason) {
         let mut state = self.state.lock();
         Self::close_locked(&mut state, reason);
-        state.drop_buffers();
+        state.output = Output::default();
         state.link = None;
     }
 
@@ -184,7 +163,7 @@ impl Outbound {
         OutboundCounters {
             messages: state.messages,
             bytes: state.bytes,
-            pending: state.pending,
+            pending: state.pending(),
         }
     }
 
@@ -230,52 +209,58 @@ impl Outbound {
         }
     }
 
-    /// Counts what was appended. Whether the caller has to have it flushed.
+    /// Checks what was appended against the limit. Whether the caller has to have it flushed.
     #[inline]
-    fn end_append(&self, state: &mut State, added: usize) -> bool {
-        state.pending += added;
-        if state.pending > self.max_pending.load(Ordering::Relaxed) {
-            let most = self.max_pending.load(Ordering::Relaxed);
-            tracing::info!(
-                "{} - Slow Consumer Detected: MaxPending of {most} Exceeded",
-                self.who
-            );
-            Self::close_locked(state, CloseReason::SlowConsumerPendingBytes);
-            state.drop_buffers();
-            self.task.wake();
+    fn end_append(&self, state: &mut State) -> bool {
+        let most = self.max_pending.load(Ordering::Relaxed);
+        if state.pending() > most {
+            let who = &self.who;
+            tracing::info!("{who} - Slow Consumer Detected: MaxPending of {most} Exceeded");
+            self.give_up(state, CloseReason::SlowConsumerPendingBytes);
         }
         !std::mem::replace(&mut state.deferred, true)
+    }
+
+    /// Closes a connection to which nothing more can be said.
+    #[cold]
+    fn give_up(&self, state: &mut State, reason: CloseReason) {
+        Self::close_locked(state, reason);
+        state.output = Output::default();
+        state.blocked = None;
+        self.task.wake();
     }
 
     /// Writes what waits as long as the socket takes it, without the lock meanwhile; also says how much has left.
     fn write_out(&self, state: &mut MutexGuard<'_, State>, own_task: bool) -> (Pressure, usize) {
         state.deferred = false;
         let mut written = 0;
-        if state.writing || state.blocked.is_some() || state.closed_for_writing() {
+        if state.writing || state.blocked.is_some() || state.output.is_empty() {
             return (self.pressure(state), written);
         }
         let Some(link) = state.link.clone() else {
             return (Pressure::Low, written);
         };
         state.writing = true;
-        let mut progress = Progress::More;
         for _ in 0..caps::WRITES_PER_FLUSH {
-            let Some(mut batch) = state.take_batch() else {
-                break;
-            };
-            progress = MutexGuard::unlocked(state, || batch.write(&*link));
-            written += batch.written;
-            state.put_back(batch);
-            if progress != Progress::More {
+            let mut batch = std::mem::take(&mut state.output);
+            state.in_flight = batch.len();
+            let progress = MutexGuard::unlocked(state, || batch.write(&*link));
+            written += state.in_flight - batch.len();
+            state.in_flight = 0;
+            match progress {
+                _ if state.is_given_up() => break,
+                Progress::Failed => self.give_up(state, CloseReason::WriteError),
+                Progress::Done | Progress::Blocked => {
+                    batch.append_all(std::mem::take(&mut state.output));
+                    state.output = batch;
+                }
+            }
+            if progress != Progress::Done || state.output.is_empty() {
                 break;
             }
         }
         state.writing = false;
-        if progress == Progress::Failed {
-            Self::close_locked(state, CloseReason::WriteError);
-            state.drop_buffers();
-            self.task.wake();
-        } else if state.pending > 0 {
+        if !state.output.is_empty() {
             state.blocked = Some(Instant::now());
             if !own_task {
                 self.task.wake();
@@ -287,43 +272,32 @@ impl Outbound {
     fn pressure(&self, state: &State) -> Pressure {
         let (part, of) = caps::STALL_SHARE;
         let high = self.max_pending.load(Ordering::Relaxed) / of * part;
-        if state.pending > high {
+        if state.pending() > high {
             Pressure::High
         } else {
             Pressure::Low
         }
     }
 
-    /// Appends one delivery; the number of bytes that it takes.
+    /// Appends one delivery.
     #[inline]
-    fn append_message(&self, state: &mut State, sid: &[u8], message: &Publish<'_>) -> usize {
-        let headers = if self.headers.load(Ordering::Relaxed) {
-            message.headers
+    fn append_message(&self, output: &mut Output, sid: &[u8], message: &Publish<'_>) {
+        let Publish {
+            subject,
+            reply,
+            payload,
+            ..
+        } = *message;
+        let with_headers = self.headers.load(Ordering::Relaxed) || message.headers.is_empty();
+        let headers = if with_headers { message.headers } else { &[] };
+        let size = headers.len() + payload.len();
+        if size < caps::SHARED_BODY_BYTES || !with_headers {
+            output.append(|out| encoder::msg(out, subject, sid, reply, headers, payload));
         } else {
-            &[]
-        };
-        let (subject, reply) = (message.subject, message.reply);
-        let size = headers.len() + message.payload.len();
-        state.begin_append();
-        let before = state.tail.len();
-        if size < caps::SHARED_BODY_BYTES || headers.len() != message.headers.len() {
-            encoder::msg(
-                &mut state.tail,
-                subject,
-                sid,
-                reply,
-                headers,
-                message.payload,
-            );
-            return state.tail.len() - before;
+            let headers = headers.len();
+            output.append(|out| encoder::msg_head(out, subject, sid, reply, headers, size));
+            output.append_shared(message.shared_body());
         }
-        encoder::msg_head(&mut state.tail, subject, sid, reply, headers.len(), size);
-        let head = state.tail.len() - before;
-        state.seal_tail();
-        let body = message.shared_body();
-        let added = head + body.len();
-        state.queue.push_back(Chunk::Shared(body));
-        added
     }
 }
 
@@ -343,13 +317,13 @@ impl Sink for Outbound {
             if last {
                 state.ended.push(subscription.sid().into());
             }
-            let added = self.append_message(&mut state, subscription.sid(), message);
+            self.append_message(&mut state.output, subscription.sid(), message);
             if protocol::is_on() {
                 self.trace_message(subscription, message);
             }
             state.messages += 1;
             state.bytes += message.size() as u64;
-            (self.end_append(&mut state, added), last)
+            (self.end_append(&mut state), last)
         };
         self.defer_if(first);
         if last {
@@ -365,203 +339,21 @@ impl Sink for Outbound {
 }
 
 impl State {
-    /// Makes the tail fit for one more message.
+    /// Bytes that are not written yet.
     #[inline]
-    fn begin_append(&mut self) {
-        if self.tail.len() >= caps::CHUNK_BYTES {
-            let full = std::mem::replace(&mut self.tail, buffers::take());
-            self.queue.push_back(Chunk::Owned(full));
-        } else if self.tail.capacity() == 0 {
-            self.tail = buffers::take();
-        }
+    const fn pending(&self) -> usize {
+        self.output.len() + self.in_flight
     }
 
-    /// Moves the tail to the queue, so that a shared chunk may follow it.
-    fn seal_tail(&mut self) {
-        if self.tail.is_empty() {
-            return;
-        }
-        // A control line alone must not keep a large buffer waiting with it.
-        if self.tail.len() < self.tail.capacity() / 4 {
-            self.queue
-                .push_back(Chunk::Owned(self.tail.as_slice().to_vec()));
-            self.tail.clear();
-        } else {
-            self.queue
-                .push_back(Chunk::Owned(std::mem::take(&mut self.tail)));
-        }
-    }
-
-    /// Everything that waits, for a flush to write without the lock.
-    fn take_batch(&mut self) -> Option<Batch> {
-        if self.pending == 0 {
-            return None;
-        }
-        let tail = std::mem::take(&mut self.tail);
-        Some(Batch {
-            queue: std::mem::take(&mut self.queue),
-            tail,
-            written: 0,
-        })
-    }
-
-    /// Takes back what was not written, in front of what has come since.
-    fn put_back(&mut self, mut batch: Batch) {
-        if self.closed_for_writing() {
-            return;
-        }
-        assert!(
-            batch.written <= self.pending,
-            "only what was counted is written"
-        );
-        self.pending -= batch.written;
-        batch.drop_written();
-        if batch.tail.is_empty() {
-            buffers::give(std::mem::take(&mut batch.tail));
-        }
-        if batch.queue.is_empty() && batch.tail.is_empty() {
-            return;
-        }
-        if self.queue.is_empty() && self.tail.is_empty() {
-            self.tail = batch.tail;
-            self.queue = batch.queue;
-            return;
-        }
-        if !batch.tail.is_empty() {
-            batch.queue.push_back(Chunk::Owned(batch.tail));
-        }
-        batch.queue.append(&mut self.queue);
-        self.queue = batch.queue;
-    }
-
-    fn closed_for_writing(&self) -> bool {
-        // After an orderly close the last bytes (the reason of it) still leave; after these, nothing can.
+    /// Whether nothing more can be said. After an orderly close the last bytes (the reason of it) still leave.
+    const fn is_given_up(&self) -> bool {
         matches!(
             self.closed,
-            Some(
-                CloseReason::SlowConsumerPendingBytes
-                    | CloseReason::SlowConsumerWriteDeadline
-                    | CloseReason::WriteError
-            )
+            Some(CloseReason::SlowConsumerPendingBytes | CloseReason::WriteError)
         ) || self.link.is_none()
     }
-
-    fn drop_buffers(&mut self) {
-        self.queue = VecDeque::new();
-        self.tail = Vec::new();
-        self.pending = 0;
-        self.blocked = None;
-    }
 }
 
-/// What one flush has in its hands.
-struct Batch {
-    queue: VecDeque<Chunk>,
-    tail: Vec<u8>,
-    written: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// All of it left.
-    More,
-    /// The socket took less.
-    Blocked,
-    /// The connection is broken.
-    Failed,
-}
-
-impl Batch {
-    fn write(&mut self, link: &dyn Link) -> Progress {
-        loop {
-            let (count, progress) = if self.queue.is_empty() {
-                let rest = self.tail.get(self.written..).unwrap_or_default();
-                write_once(link, &[IoSlice::new(rest)], rest.len())
-            } else {
-                let mut pieces = [IoSlice::new(&[]); caps::WRITE_PIECES];
-                let (count, whole) = self.gather(&mut pieces);
-                write_once(link, pieces.get(..count).unwrap_or_default(), whole)
-            };
-            self.written += count;
-            if progress != Progress::More || self.written == self.length() {
-                return progress;
-            }
-        }
-    }
-
-    fn length(&self) -> usize {
-        let queued: usize = self.queue.iter().map(|chunk| chunk.bytes().len()).sum();
-        queued + self.tail.len()
-    }
-
-    /// The next pieces behind what is written, their number and their length.
-    fn gather<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> (usize, usize) {
-        let (mut skip, mut count, mut whole) = (self.written, 0, 0);
-        let chunks = self
-            .queue
-            .iter()
-            .map(Chunk::bytes)
-            .chain([self.tail.as_slice()]);
-        let mut places = pieces.iter_mut();
-        for chunk in chunks {
-            let rest = chunk.get(skip..).unwrap_or_default();
-            skip = skip.saturating_sub(chunk.len());
-            if rest.is_empty() {
-                continue;
-            }
-            let Some(place) = places.next() else { break };
-            *place = IoSlice::new(rest);
-            count += 1;
-            whole += rest.len();
-        }
-        (count, whole)
-    }
-
-    /// Drops the bytes that were written.
-    fn drop_written(&mut self) {
-        let mut written = self.written;
-        while let Some(front) = self.queue.front() {
-            let length = front.bytes().len();
-            if written < length {
-                break;
-            }
-            written -= length;
-            if let Some(Chunk::Owned(buffer)) = self.queue.pop_front() {
-                buffers::give(buffer);
-            }
-        }
-        if written == 0 {
-            return;
-        }
-        match self.queue.front_mut() {
-            Some(Chunk::Shared(bytes)) => *bytes = bytes.slice(written..),
-            Some(Chunk::Owned(bytes)) => drop_front(bytes, written),
-            None => drop_front(&mut self.tail, written),
-        }
-    }
-}
-
-/// Drops the first `count` bytes; what stays small leaves its large buffer to others.
-fn drop_front(buffer: &mut Vec<u8>, count: usize) {
-    let rest = buffer.get(count..).unwrap_or_default();
-    if rest.is_empty() {
-        buffer.clear();
-    } else if rest.len() < buffer.capacity() / 4 {
-        let rest = rest.to_vec();
-        buffers::give(std::mem::replace(buffer, rest));
-    } else {
-        buffer.drain(..count);
-    }
-}
-
-fn write_once(link: &dyn Link, pieces: &[IoSlice<'_>], whole: usize) -> (usize, Progress) {
-    loop {
-        return match link.try_write(pieces) {
-            Ok(count) if count == whole => (count, Progress::More),
-            Ok(count) => (count, Progress::Blocked),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => (0, Progress::Blocked),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(_) => (0, Progress::Failed),
-        };
-    }
-}
+#[cfg(test)]
+#[path = "outbound_test.rs"]
+mod tests;

@@ -28,7 +28,6 @@ pub mod jetstream;
 
 pub mod monitor;
 
-pub mod presence;
 pub mod run;
 pub use run::Server;
 

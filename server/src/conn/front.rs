@@ -22,6 +22,7 @@ pub struct Front {
     /// When the server started.
     pub start: Timestamp,
     settings: RwLock<Arc<Config>>,
+    settings_time: Mutex<Timestamp>,
     version: AtomicU64,
     info: Mutex<Info>,
     lame_duck: AtomicBool,
@@ -35,6 +36,7 @@ impl Front {
             registry: Registry::default(),
             start: Timestamp::now(),
             settings: RwLock::new(settings),
+            settings_time: Mutex::new(Timestamp::now()),
             version: AtomicU64::new(1),
             info: Mutex::new(info),
             lame_duck: AtomicBool::new(false),
@@ -50,7 +52,14 @@ impl Front {
     /// Puts new settings in force; live connections follow with their next bytes.
     pub(crate) fn set_settings(&self, settings: Arc<Config>) {
         *self.settings.write() = settings;
+        *self.settings_time.lock() = Timestamp::now();
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// When the settings in force were put in force.
+    #[must_use]
+    pub fn settings_time(&self) -> Timestamp {
+        *self.settings_time.lock()
     }
 
     /// Changes with the settings.

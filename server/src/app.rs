@@ -117,12 +117,16 @@ async fn ended(signals: &mut Signals) {
 impl App {
     fn write_ports_file(&mut self) -> Result<(), String> {
         let nats = self.server.client_addresses();
+        let monitor = self.server.monitor_address();
         let ports = Ports {
             nats: nats
                 .into_iter()
                 .flat_map(|address| urls("nats", address))
                 .collect(),
-            monitoring: Vec::new(),
+            monitoring: monitor
+                .into_iter()
+                .flat_map(|address| urls("http", address))
+                .collect(),
         };
         let directory = self.config.ports_file_dir.as_deref();
         self.presence

@@ -31,4 +31,5 @@ pub mod monitor;
 pub mod run;
 pub use run::Server;
 
+pub mod presence;
 pub mod signals;

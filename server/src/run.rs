@@ -15,6 +15,7 @@ use crate::broker::{Account, Broker};
 use crate::caps;
 use crate::config::{Config, NAME, NATS_VERSION, VERSION};
 use crate::conn::{self, Front, InProcess};
+use crate::monitor;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum StartError {
         /// What the system says.
         error: io::Error,
     },
+    /// The address of the monitor cannot be had.
+    #[error(transparent)]
+    Monitor(#[from] monitor::StartError),
     /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),
@@ -45,6 +49,7 @@ pub struct Server {
     front: Arc<Front>,
     addresses: Vec<SocketAddr>,
     listener: Mutex<Option<JoinHandle<()>>>,
+    monitor: Option<monitor::Handle>,
 }
 
 impl Builder {
@@ -114,7 +119,9 @@ impl Server {
             .collect();
         let info = hello(&config, addresses.first().copied());
         announce(&config, &info);
-        let front = Front::new(broker, Arc::new(config), info);
+        let config = Arc::new(config);
+        let front = Front::new(broker, Arc::clone(&config), info);
+        let monitor = monitor::start(&config, Arc::clone(&front)).await?;
         let accepting = listener.map(|listener| {
             if let Some(address) = addresses.first() {
                 tracing::info!("Listening for client connections on {address}");
@@ -126,6 +133,7 @@ impl Server {
             front,
             addresses,
             listener: Mutex::new(accepting),
+            monitor,
         })
     }
 
@@ -133,6 +141,12 @@ impl Server {
     #[must_use]
     pub fn client_addresses(&self) -> Vec<SocketAddr> {
         self.addresses.clone()
+    }
+
+    /// The address of the monitoring endpoint, if there is one.
+    #[must_use]
+    pub fn monitor_address(&self) -> Option<SocketAddr> {
+        self.monitor.as_ref().map(monitor::Handle::address)
     }
 
     /// A URL at which clients of this machine may connect.

@@ -98,6 +98,7 @@ where
         async move { Ok::<_, std::convert::Infallible>(response) }
     });
     let served = http1::Builder::new()
+        .title_case_headers(true)
         .timer(RuntimeTimer)
         .header_read_timeout(IDLE_MAX)
         .max_buf_size(HEAD_BYTES_MAX)

@@ -1,7 +1,12 @@
 //! Streams and consumers: subscribers like any other, whose state is decided in a replicated log.
 //!
+//! A publish on its way: its stream's handle ([`handle`]) encodes it into the group's [`inbox`]; the group's driver
+//! proposes what waits as one entry; the [`group`] machine applies it; the publisher is answered.
+//!
 //! Reading order: [`limits`], [`config`] (what a stream is told to be), [`api`] (errors and the wire's shapes),
-//! [`stream`] (the rules of one stream), [`consumer`].
+//! [`stream`] (the rules of one stream), [`consumer`], [`group`] (many streams in one log), [`meta`] (which streams there
+//! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group),
+//! [`start`], [`service`] (all of it together).
 
 pub mod limits;
 
@@ -11,3 +16,17 @@ pub mod api;
 
 pub mod consumer;
 pub mod stream;
+
+pub mod group;
+pub mod meta;
+
+mod answer;
+mod driver;
+pub mod handle;
+pub mod inbox;
+
+pub mod service;
+pub mod start;
+
+pub use service::JetStream;
+pub use start::{Settings, StartError};

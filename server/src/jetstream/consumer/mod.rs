@@ -12,6 +12,7 @@
 //!
 //! Everything above is pure and the same on every replica: time comes with the command, order from sorted maps.
 
+pub mod api;
 pub mod check;
 pub mod codec;
 pub mod command;
@@ -19,6 +20,7 @@ pub mod config;
 pub mod cursor;
 pub mod effect;
 pub mod info;
+pub mod leader;
 pub mod machine;
 pub mod messages;
 pub mod over_store;

@@ -1,4 +1,14 @@
 //! One stream: what a publish must fulfil, what it pushes out, and what time takes. Pure, replicated.
+//!
+//! Reading order: [`machine`] (the state of a stream and its commands), [`headers`] (what a publisher asks for),
+//! [`publish`] (conditions, then storing), `room` (limits push the oldest out), `expiry` (age and life spans),
+//! [`dedupe`] (which message ids are remembered).
 
 pub mod dedupe;
+mod expiry;
 pub mod headers;
+pub mod machine;
+pub mod publish;
+mod room;
+
+pub use machine::{Refusal, Stream, Turn};

@@ -1,0 +1,147 @@
+//! Answers of one applied entry: acknowledgements to publishers, results to callers, news to the consumers' leader.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use halyard_engine::StreamId;
+
+use super::api::errors::{ApiError, table};
+use super::consumer::leader::Leader;
+use super::group::{Applied, Reply};
+use super::handle::{GroupHandle, StreamHandle};
+use super::inbox::{Gathered, Waiter};
+use crate::broker::Publish;
+
+/// Gives answers, keeping its buffers from entry to entry.
+pub(super) struct Answers {
+    group: Arc<GroupHandle>,
+    /// The stream of the last publish: most batches are of one stream.
+    last: Option<Arc<StreamHandle>>,
+    body: Vec<u8>,
+    stored: BTreeMap<StreamId, u64>,
+}
+
+impl Answers {
+    pub(super) fn new(group: Arc<GroupHandle>) -> Self {
+        Self {
+            group,
+            last: None,
+            body: Vec::with_capacity(256),
+            stored: BTreeMap::new(),
+        }
+    }
+
+    /// Pairs the replies of an entry with those who wait. Runs inside a flush scope.
+    pub(super) fn give(
+        &mut self,
+        gathered: &mut Gathered,
+        applied: Applied,
+        leader: &mut Leader,
+        tick_in_flight: &mut bool,
+    ) {
+        let mut at = 0;
+        let replies = std::mem::take(&mut gathered.replies);
+        let mut outcomes = applied.replies.into_iter();
+        for waiter in gathered.waiters.drain(..) {
+            let outcome = outcomes.next().unwrap_or(Reply::Unknown);
+            match waiter {
+                Waiter::Publisher(stream, len) => {
+                    let reply = replies.get(at..at + usize::from(len)).unwrap_or_default();
+                    at += usize::from(len);
+                    self.answer_publisher(stream, reply, &outcome);
+                }
+                Waiter::Call(caller) => {
+                    // The caller may have given up.
+                    caller.send(outcome).ok();
+                }
+                Waiter::Consumer(token) => leader.applied(token, outcome),
+                Waiter::Tick => *tick_in_flight = false,
+            }
+        }
+        gathered.replies = replies;
+        self.last = None;
+        for (stream, seq) in std::mem::take(&mut self.stored) {
+            leader.stored(stream, seq);
+        }
+        leader.effects(applied.effects);
+    }
+
+    fn answer_publisher(&mut self, stream: StreamId, reply: &[u8], outcome: &Reply) {
+        if let Reply::Stored(seq) = outcome {
+            self.stored.insert(stream, *seq);
+        }
+        if reply.is_empty() {
+            return;
+        }
+        if self.last.as_ref().is_none_or(|last| last.id() != stream) {
+            self.last = self.group.stream(stream);
+        }
+        let Some(handle) = &self.last else {
+            return;
+        };
+        self.body.clear();
+        match outcome {
+            Reply::Stored(seq) => put_ack(&mut self.body, handle.ack_prefix(), *seq, false),
+            Reply::Duplicate(seq) => put_ack(&mut self.body, handle.ack_prefix(), *seq, true),
+            Reply::Refused(refusal) => put_refusal(&mut self.body, refusal, handle.name()),
+            Reply::NoStream => put_refusal(
+                &mut self.body,
+                &table::STREAM_NOT_FOUND.error(),
+                handle.name(),
+            ),
+            _ => return,
+        }
+        handle.account().publish(&Publish::new(reply, &self.body));
+    }
+}
+
+/// `{"stream":"S","seq":7}`, or with `"duplicate": true`.
+fn put_ack(body: &mut Vec<u8>, prefix: &[u8], seq: u64, duplicate: bool) {
+    body.extend_from_slice(prefix);
+    put_number(body, seq);
+    body.extend_from_slice(if duplicate {
+        b",\"duplicate\": true}"
+    } else {
+        b"}"
+    });
+}
+
+/// `{"error":{...},"stream":"S","seq":0}`.
+pub(super) fn put_refusal(body: &mut Vec<u8>, refusal: &ApiError, stream: &str) {
+    let answer = serde_json::json!({ "error": refusal, "stream": stream, "seq": 0 });
+    body.extend_from_slice(answer.to_string().as_bytes());
+}
+
+/// Decimal digits.
+fn put_number(body: &mut Vec<u8>, number: u64) {
+    let mut digits = [0_u8; 20];
+    let mut rest = number;
+    let mut start = digits.len();
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        start -= 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    body.extend_from_slice(digits.get(start..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_are_the_wires() {
+        let mut body = Vec::new();
+        put_ack(&mut body, br#"{"stream":"S","seq":"#, 1209, false);
+        assert_eq!(body, br#"{"stream":"S","seq":1209}"#);
+        body.clear();
+        put_ack(&mut body, br#"{"stream":"S","seq":"#, 0, true);
+        assert_eq!(body, br#"{"stream":"S","seq":0,"duplicate": true}"#);
+        body.clear();
+        put_number(&mut body, u64::MAX);
+        assert_eq!(body, u64::MAX.to_string().as_bytes());
+    }
+}

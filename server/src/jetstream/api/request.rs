@@ -1,0 +1,146 @@
+//! From the subject of a request to who answers it.
+//!
+//! The API is a subscriber like any other. Direct reads are answered in place, by the thread that brought them; everything
+//! else by a task of its own, since it may wait for the log. Requests beyond [`REQUESTS_WAITING_MAX`] are dropped, as the
+//! peer does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use halyard_runtime::task;
+
+use super::errors::{ApiError, table};
+use super::{account, direct, message, stream};
+use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
+use crate::jetstream::consumer;
+use crate::jetstream::limits::{API_LEVEL, REQUESTS_WAITING_MAX};
+use crate::jetstream::service::JetStream;
+use crate::jetstream::stream::headers;
+
+/// What every subject of the API begins with.
+pub const PREFIX: &str = "$JS.API.";
+
+/// One request, owned: it may outlive the read that brought it.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who asks.
+    pub account: Arc<str>,
+    /// The subject behind the prefix: `STREAM.INFO.S`.
+    pub subject: String,
+    /// Where the answer goes.
+    pub reply: Bytes,
+    /// The header block, empty for none.
+    pub headers: Bytes,
+    /// The body.
+    pub payload: Bytes,
+}
+
+impl Request {
+    /// The tokens of the subject.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<&str> {
+        self.subject.split('.').collect()
+    }
+
+    /// Whether the client needs a newer API than this server's: the refusal if so.
+    #[must_use]
+    pub fn required_level(&self) -> Option<ApiError> {
+        required_level(&self.headers)
+    }
+}
+
+/// The refusal of a request that needs a newer API than this server's.
+pub(super) fn required_level(block: &[u8]) -> Option<ApiError> {
+    let (_, level) = headers::pairs(block).find(|(name, _)| *name == b"Nats-Required-Api-Level")?;
+    let level = str::from_utf8(level)
+        .ok()
+        .and_then(|level| level.parse::<u32>().ok());
+    level
+        .is_none_or(|level| level > API_LEVEL)
+        .then(|| table::REQUIRED_API_LEVEL.error())
+}
+
+/// The API as a subscriber of one account.
+pub struct Api {
+    account: Arc<Account>,
+    service: std::sync::Weak<JetStream>,
+    waiting: Arc<AtomicUsize>,
+    prefix_len: usize,
+}
+
+impl Api {
+    /// The API of `account`, whose requests begin with `prefix_len` bytes of prefix.
+    #[must_use]
+    pub fn new(account: Arc<Account>, service: &Arc<JetStream>, prefix_len: usize) -> Self {
+        Self {
+            account,
+            service: Arc::downgrade(service),
+            waiting: Arc::default(),
+            prefix_len,
+        }
+    }
+
+    fn take(&self, service: &Arc<JetStream>, subject: &str, message: &Publish<'_>, reply: &[u8]) {
+        if self.waiting.fetch_add(1, Ordering::AcqRel) >= REQUESTS_WAITING_MAX {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            tracing::warn!(
+                "JetStream API requests are dropped: more than {REQUESTS_WAITING_MAX} wait"
+            );
+            return;
+        }
+        let request = Request {
+            account: self.account.name().into(),
+            subject: subject.to_owned(),
+            reply: Bytes::copy_from_slice(reply),
+            headers: Bytes::copy_from_slice(message.headers),
+            payload: Bytes::copy_from_slice(message.payload),
+        };
+        let (service, account, waiting) =
+            (service.clone(), self.account.clone(), self.waiting.clone());
+        let answering = task::spawn(async move {
+            service.counters().begin();
+            let answer = answer(&service, &request).await;
+            service.counters().end(answer.as_deref());
+            if let Some(answer) = answer {
+                account.publish(&Publish::new(&request.reply, &answer));
+            }
+            waiting.fetch_sub(1, Ordering::AcqRel);
+        });
+        // Nobody waits for it: it answers by itself.
+        drop(answering);
+    }
+}
+
+impl Sink for Api {
+    fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        let Some(service) = self.service.upgrade() else {
+            return Delivered::Refused;
+        };
+        let subject = message.subject.get(self.prefix_len..).unwrap_or_default();
+        let Ok(subject) = str::from_utf8(subject) else {
+            return Delivered::Refused;
+        };
+        if let Some(rest) = subject.strip_prefix("DIRECT.GET.") {
+            return direct::answer(&service, &self.account, rest, message);
+        }
+        if let Some(reply) = message.reply {
+            self.take(&service, subject, message, reply);
+        }
+        Delivered::Accepted
+    }
+}
+
+/// The answer; `None` is silence: nobody knows such a request, or nobody knows the outcome.
+async fn answer(service: &Arc<JetStream>, request: &Request) -> Option<Vec<u8>> {
+    let tokens = request.tokens();
+    match tokens.as_slice() {
+        ["INFO"] => Some(account::info(service, request).await),
+        ["STREAM", "MSG", verb, name] => message::answer(service, request, verb, name).await,
+        ["STREAM", verb @ ("NAMES" | "LIST")] => stream::list(service, request, verb).await,
+        ["STREAM", verb, name] => stream::answer(service, request, verb, name).await,
+        ["STREAM", first, second, name] => stream::absent(service, request, first, second, name),
+        ["CONSUMER", ..] => consumer::api::answer(service, request).await,
+        _ => None,
+    }
+}

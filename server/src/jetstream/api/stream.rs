@@ -1,0 +1,282 @@
+//! Requests about whole streams: create, update, delete, purge, info, names, list.
+
+use std::sync::Arc;
+
+use halyard_engine::Filters;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::errors::{ApiError, table};
+use super::json;
+use super::request::Request;
+use super::types::{Created, Info, Purged, StreamInfo, Success, page, reply};
+use crate::broker::subject;
+use crate::jetstream::config::StreamConfig;
+use crate::jetstream::group::Reply;
+use crate::jetstream::group::command::{Kind, Purge};
+use crate::jetstream::limits::{DELETED_DETAILS_MAX, LIST_PAGE, NAMES_PAGE, SUBJECTS_PAGE};
+use crate::jetstream::service::{Change, JetStream};
+
+/// A refusal, or silence because nobody knows the outcome.
+pub(super) enum Stop {
+    Refused(ApiError),
+    Silence,
+}
+
+impl<E: Into<ApiError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// Turns an outcome into the reply of its type.
+pub(super) fn finish<T: serde::Serialize>(kind: &str, outcome: Result<T, Stop>) -> Option<Vec<u8>> {
+    match outcome {
+        Ok(body) => Some(reply(kind, &Ok::<_, ApiError>(body))),
+        Err(Stop::Refused(refusal)) => Some(reply::<()>(kind, &Err(refusal))),
+        Err(Stop::Silence) => None,
+    }
+}
+
+/// `STREAM.<verb>.<name>`.
+pub(super) async fn answer(
+    service: &Arc<JetStream>,
+    request: &Request,
+    verb: &str,
+    name: &str,
+) -> Option<Vec<u8>> {
+    if let Some(refusal) = request.required_level() {
+        return Some(reply::<()>(
+            &format!("stream_{}", verb.to_lowercase()),
+            &Err(refusal),
+        ));
+    }
+    match verb {
+        "CREATE" => finish("stream_create", create(service, request, name).await),
+        "UPDATE" => finish("stream_update", update(service, request, name).await),
+        "DELETE" => finish("stream_delete", delete(service, request, name).await),
+        "PURGE" => finish("stream_purge", purge(service, request, name).await),
+        "INFO" => finish("stream_info", info(service, request, name).await),
+        "SNAPSHOT" => refuse(
+            "stream_snapshot",
+            table::STREAM_SNAPSHOT.with("not supported by this server yet"),
+        ),
+        "RESTORE" => refuse(
+            "stream_restore",
+            table::STREAM_RESTORE.with("not supported by this server yet"),
+        ),
+        _ => None,
+    }
+}
+
+/// `STREAM.PEER.REMOVE.<name>` and others that only a cluster knows.
+pub(super) fn absent(
+    service: &Arc<JetStream>,
+    request: &Request,
+    first: &str,
+    second: &str,
+    name: &str,
+) -> Option<Vec<u8>> {
+    let kind = match (first, second) {
+        ("PEER", "REMOVE") => "stream_remove_peer",
+        ("LEADER", "STEPDOWN") => "stream_leader_stepdown",
+        _ => return None,
+    };
+    tracing::debug!(
+        "{first}.{second} of {name} by {}: not a cluster ({})",
+        request.account,
+        service.name()
+    );
+    refuse(kind, table::CLUSTER_REQUIRED.error())
+}
+
+fn refuse(kind: &str, refusal: ApiError) -> Option<Vec<u8>> {
+    finish::<()>(kind, Err(Stop::Refused(refusal)))
+}
+
+fn read_config(service: &JetStream, request: &Request, name: &str) -> Result<StreamConfig, Stop> {
+    let mut body = json::value(&request.payload)?;
+    if let Value::Object(fields) = &mut body {
+        // What it forbids (silent adjustment) does not happen here.
+        fields.remove("pedantic");
+    }
+    let config: StreamConfig = json::from_value(body, service.strict())?;
+    if config.name != name {
+        return Err(table::STREAM_MISMATCH.error().into());
+    }
+    Ok(config)
+}
+
+async fn create(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Created, Stop> {
+    let config = read_config(service, request, name)?;
+    let handle = changed(service.create_stream(&request.account, config).await)?;
+    let info = service.stream_info(&handle).ok_or(Stop::Silence)?;
+    Ok(Created {
+        info,
+        did_create: true,
+    })
+}
+
+async fn update(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Created, Stop> {
+    let config = read_config(service, request, name)?;
+    let handle = changed(service.update_stream(&request.account, config).await)?;
+    let info = service.stream_info(&handle).ok_or(Stop::Silence)?;
+    Ok(Created {
+        info,
+        did_create: false,
+    })
+}
+
+async fn delete(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Success, Stop> {
+    if !request.payload.trim_ascii().is_empty() {
+        return Err(table::NOT_EMPTY_REQUEST.error().into());
+    }
+    changed(service.delete_stream(&request.account, name).await)?;
+    Ok(Success { success: true })
+}
+
+fn changed<T>(change: Change<T>) -> Result<T, Stop> {
+    match change {
+        Change::Done(value) => Ok(value),
+        Change::Refused(refusal) => Err(refusal.into()),
+        Change::Unknown => Err(Stop::Silence),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PurgeRequest {
+    filter: String,
+    seq: u64,
+    keep: u64,
+}
+
+async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Purged, Stop> {
+    let asked: PurgeRequest = json::parse(&request.payload, service.strict())?;
+    if asked.seq > 0 && asked.keep > 0 {
+        return Err(table::BAD_REQUEST.error().into());
+    }
+    let handle = service
+        .stream(&request.account, name)
+        .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
+    let command = Purge {
+        filter: asked.filter,
+        below: asked.seq,
+        keep: asked.keep,
+    };
+    match handle
+        .group()
+        .propose(Kind::Purge, handle.id(), &command)
+        .await
+    {
+        Some(Reply::Removed(purged)) => Ok(Purged {
+            success: true,
+            purged,
+        }),
+        Some(Reply::Refused(refusal)) => Err((*refusal).into()),
+        Some(Reply::NoStream) => Err(table::STREAM_NOT_FOUND.error().into()),
+        _ => Err(Stop::Silence),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct InfoRequest {
+    deleted_details: bool,
+    subjects_filter: String,
+    offset: usize,
+}
+
+async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Info, Stop> {
+    let asked: InfoRequest = json::parse(&request.payload, service.strict())?;
+    let handle = service
+        .stream(&request.account, name)
+        .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
+    handle.group().inbox().caught_up().await;
+    let mut info = service
+        .stream_info(&handle)
+        .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
+    info.cluster = Some(service.cluster());
+    let mut answer = Info {
+        total: 0,
+        offset: 0,
+        limit: 0,
+        info,
+    };
+    if asked.deleted_details {
+        let deleted = handle.group().read(|machine| {
+            machine
+                .store()
+                .deleted(handle.id(), 0..=u64::MAX, DELETED_DETAILS_MAX)
+        });
+        answer.info.state.deleted = (!deleted.is_empty()).then_some(deleted);
+    }
+    if !asked.subjects_filter.is_empty() {
+        let filters =
+            Filters::parse(&[&asked.subjects_filter]).map_err(|_| table::BAD_REQUEST.error())?;
+        let all = handle.group().read(|machine| {
+            machine
+                .store()
+                .subjects(handle.id(), &filters, None, usize::MAX)
+        });
+        let all = all.map_err(|_| Stop::Silence)?;
+        answer.total = all.len();
+        answer.offset = asked.offset.min(all.len());
+        answer.limit = SUBJECTS_PAGE;
+        let page = all.iter().skip(asked.offset).take(SUBJECTS_PAGE);
+        let text = |subject: &[u8]| String::from_utf8_lossy(subject).into_owned();
+        let subjects = page
+            .map(|totals| (text(&totals.subject), totals.messages))
+            .collect();
+        answer.info.state.subjects = (answer.total > 0).then_some(subjects);
+    }
+    Ok(answer)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ListRequest {
+    offset: usize,
+    subject: String,
+}
+
+/// `STREAM.NAMES` and `STREAM.LIST`.
+pub(super) async fn list(
+    service: &Arc<JetStream>,
+    request: &Request,
+    verb: &str,
+) -> Option<Vec<u8>> {
+    let names = verb == "NAMES";
+    let kind = if names { "stream_names" } else { "stream_list" };
+    let asked: ListRequest = match json::parse(&request.payload, service.strict()) {
+        Ok(asked) => asked,
+        Err(refusal) => return refuse(kind, refusal),
+    };
+    let wanted = |config: &StreamConfig| {
+        let mut subjects = config.subjects.iter();
+        asked.subject.is_empty()
+            || subjects.any(|one| subject::overlaps(one.as_bytes(), asked.subject.as_bytes()))
+    };
+    let handles: Vec<_> = service
+        .streams(&request.account)
+        .into_iter()
+        .filter(|handle| wanted(&handle.config()))
+        .collect();
+    if names {
+        let names = handles
+            .iter()
+            .map(|handle| handle.name().to_owned())
+            .collect();
+        return finish(kind, Ok(page::<String>(names, asked.offset, NAMES_PAGE)));
+    }
+    service.caught_up().await;
+    let total = handles.len();
+    let here = handles.iter().skip(asked.offset).take(LIST_PAGE);
+    let infos: Vec<StreamInfo> = here
+        .filter_map(|handle| service.stream_info(handle))
+        .collect();
+    let mut answer = page(infos, 0, LIST_PAGE);
+    answer.total = total;
+    answer.offset = asked.offset.min(total);
+    finish(kind, Ok(answer))
+}

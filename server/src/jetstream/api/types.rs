@@ -1,0 +1,329 @@
+//! The shapes of replies. Names, order and omission of the fields are the wire's.
+
+use std::collections::BTreeMap;
+
+use halyard_engine::StreamState;
+use halyard_runtime::time::Timestamp;
+use serde::Serialize;
+
+use super::errors::ApiError;
+use super::timestamp;
+use crate::jetstream::config::StreamConfig;
+
+/// What every reply's `type` begins with.
+const TYPE_PREFIX: &str = "io.nats.jetstream.api.v1.";
+
+/// A reply: its type, then either the body or the refusal.
+#[must_use]
+pub fn reply<T: Serialize>(kind: &str, outcome: &Result<T, ApiError>) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Good<'a, T> {
+        r#type: String,
+        #[serde(flatten)]
+        body: &'a T,
+    }
+    #[derive(Serialize)]
+    struct Bad<'a> {
+        r#type: String,
+        error: &'a ApiError,
+    }
+    let r#type = format!("{TYPE_PREFIX}{kind}_response");
+    let json = match outcome {
+        Ok(body) => serde_json::to_vec(&Good { r#type, body }),
+        Err(error) => serde_json::to_vec(&Bad { r#type, error }),
+    };
+    json.unwrap_or_default()
+}
+
+/// `{"success":true}`.
+#[derive(Debug, Serialize)]
+pub struct Success {
+    /// Always true.
+    pub success: bool,
+}
+
+/// The answer of a purge.
+#[derive(Debug, Serialize)]
+pub struct Purged {
+    /// Always true.
+    pub success: bool,
+    /// Messages that were removed.
+    pub purged: u64,
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub struct Page<T> {
+    /// Entries of the whole list.
+    pub total: usize,
+    /// Where this page begins.
+    pub offset: usize,
+    /// Entries of a page at most.
+    pub limit: usize,
+    /// The entries; `null` beyond the end.
+    pub streams: Option<Vec<T>>,
+}
+
+/// Cuts a page out of a list.
+#[must_use]
+pub fn page<T>(all: Vec<T>, offset: usize, limit: usize) -> Page<T> {
+    let total = all.len();
+    let offset = offset.min(total);
+    let streams: Vec<T> = all.into_iter().skip(offset).take(limit).collect();
+    let beyond = streams.is_empty() && total > 0;
+    Page {
+        total,
+        offset,
+        limit,
+        streams: (!beyond).then_some(streams),
+    }
+}
+
+/// The counters of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct State {
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Sequence of the first; of the next if there is none.
+    pub first_seq: u64,
+    /// Time of the first.
+    pub first_ts: String,
+    /// Last sequence that was given out.
+    pub last_seq: u64,
+    /// Time of the last.
+    pub last_ts: String,
+    /// Subjects that have messages.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub num_subjects: u64,
+    /// Messages of each subject, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subjects: Option<BTreeMap<String, u64>>,
+    /// Sequences without a message between first and last.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub num_deleted: u64,
+    /// Which, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<Vec<u64>>,
+    /// Consumers.
+    pub consumer_count: usize,
+}
+
+impl State {
+    /// The wire's form of the store's counters.
+    #[must_use]
+    pub fn new(state: &StreamState, consumer_count: usize) -> Self {
+        let time =
+            |time: Timestamp| timestamp::format_option((time != Timestamp::EPOCH).then_some(time));
+        let never = state.messages == 0 && state.last_seq == 0;
+        Self {
+            messages: state.messages,
+            bytes: state.bytes,
+            first_seq: if never { 0 } else { state.first_seq },
+            first_ts: time(if state.messages == 0 {
+                Timestamp::EPOCH
+            } else {
+                state.first_time
+            }),
+            last_seq: state.last_seq,
+            last_ts: time(state.last_time),
+            num_subjects: state.subjects,
+            subjects: None,
+            num_deleted: state.deleted,
+            deleted: None,
+            consumer_count,
+        }
+    }
+}
+
+/// Who leads a stream's group.
+#[derive(Debug, Clone, Serialize)]
+pub struct Cluster {
+    /// The server's name.
+    pub leader: String,
+}
+
+/// Everything about one stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamInfo {
+    /// Its configuration.
+    pub config: StreamConfig,
+    /// When it was asked for.
+    pub created: String,
+    /// Its counters.
+    pub state: State,
+    /// Name of the JetStream domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Who leads its group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Cluster>,
+    /// When this was said.
+    pub ts: String,
+}
+
+/// The answer of create and update.
+#[derive(Debug, Serialize)]
+pub struct Created {
+    /// The stream.
+    #[serde(flatten)]
+    pub info: StreamInfo,
+    /// Whether it was there before does not matter to the peer either: always true for a create.
+    #[serde(skip_serializing_if = "is_false")]
+    pub did_create: bool,
+}
+
+/// The answer of `STREAM.INFO`.
+#[derive(Debug, Serialize)]
+pub struct Info {
+    /// Subjects that match, if asked for.
+    pub total: usize,
+    /// Where the page of subjects begins.
+    pub offset: usize,
+    /// Subjects in a page at most; 0 if not asked for.
+    pub limit: usize,
+    /// The stream.
+    #[serde(flatten)]
+    pub info: StreamInfo,
+}
+
+/// One stored message, as `STREAM.MSG.GET` shows it.
+#[derive(Debug, Serialize)]
+pub struct StoredMessage {
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence.
+    pub seq: u64,
+    /// Its headers, base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hdrs: String,
+    /// Its payload, base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub data: String,
+    /// When it was stored.
+    pub time: String,
+}
+
+/// The answer of `STREAM.MSG.GET`.
+#[derive(Debug, Serialize)]
+pub struct Got {
+    /// The message.
+    pub message: StoredMessage,
+}
+
+/// What an account uses and may use.
+#[derive(Debug, Serialize)]
+pub struct AccountInfo {
+    /// Bytes in memory streams.
+    pub memory: u64,
+    /// Bytes in file streams.
+    pub storage: u64,
+    /// Sum of the `max_bytes` of memory streams.
+    pub reserved_memory: u64,
+    /// Sum of the `max_bytes` of file streams.
+    pub reserved_storage: u64,
+    /// Streams.
+    pub streams: usize,
+    /// Consumers.
+    pub consumers: usize,
+    /// What it may use; -1 is unlimited.
+    pub limits: AccountLimits,
+    /// Name of the JetStream domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Counters of the API.
+    pub api: ApiCounters,
+}
+
+/// What an account may use; -1 is unlimited.
+#[derive(Debug, Serialize)]
+pub struct AccountLimits {
+    /// Bytes in memory streams.
+    pub max_memory: i64,
+    /// Bytes in file streams.
+    pub max_storage: i64,
+    /// Streams.
+    pub max_streams: i64,
+    /// Consumers of one stream.
+    pub max_consumers: i64,
+    /// Messages that wait for an ack of one consumer.
+    pub max_ack_pending: i64,
+    /// Bytes of one memory stream.
+    pub memory_max_stream_bytes: i64,
+    /// Bytes of one file stream.
+    pub storage_max_stream_bytes: i64,
+    /// Whether every stream must say its `max_bytes`.
+    pub max_bytes_required: bool,
+}
+
+/// Counters of the API.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ApiCounters {
+    /// Level of the API that is understood.
+    pub level: u32,
+    /// Requests so far.
+    pub total: u64,
+    /// Those that were refused.
+    pub errors: u64,
+    /// Those that are being answered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub inflight: u64,
+}
+
+/// Standard base64 with padding.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |bits: u32| char::from(DIGITS.get((bits & 63) as usize).copied().unwrap_or(b'A'));
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        out.push(digit(bits >> 18));
+        out.push(digit(bits >> 12));
+        out.push(if chunk.len() > 1 {
+            digit(bits >> 6)
+        } else {
+            '='
+        });
+        out.push(if chunk.len() > 2 { digit(bits) } else { '=' });
+    }
+    out
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_the_standard_one() {
+        let known = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("hello", "aGVsbG8="),
+        ];
+        for (plain, coded) in known {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
+    }
+
+    #[test]
+    fn pages() {
+        assert_eq!(page(vec![1, 2, 3], 1, 1).streams, Some(vec![2]));
+        let beyond = page(vec![1, 2, 3], 10, 2);
+        assert_eq!((beyond.offset, beyond.streams), (3, None));
+        assert_eq!(page(Vec::<u8>::new(), 0, 2).streams, Some(vec![]));
+    }
+}

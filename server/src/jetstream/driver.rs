@@ -1,0 +1,343 @@
+//! The task that moves one data group: takes what waits, proposes it, answers when it is applied, keeps time.
+//!
+//! A few entries are on their way at one time: while one is being synced the next gathers. Answers are given in the
+//! order of the entries, all of one entry inside one flush scope, so that a connection's acknowledgements become one
+//! write. Flushes and maintenance of the store run on a thread for blocking work, never under the machine's lock.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use halyard_engine::{Job, JobDone, StreamId};
+use halyard_raft as raft;
+use halyard_runtime::task;
+use halyard_runtime::time::{self, Instant, Timestamp};
+
+use super::answer::Answers;
+use super::consumer::leader::Leader;
+use super::group::command::Kind;
+use super::group::{Applied, Machine};
+use super::handle::GroupHandle;
+use super::inbox::{Gathered, Waiter};
+use super::limits::{
+    DIRTY_BYTES_FLUSH, ENTRIES_IN_FLIGHT_MAX, FLUSH_INTERVAL, MAINTENANCE_INTERVAL,
+};
+use crate::broker::FlushScope;
+
+/// The longest sleep; everything that matters wakes the driver earlier.
+const IDLE: Duration = Duration::from_secs(60);
+
+type Proposed = raft::Proposal<Applied>;
+
+/// One entry on its way. A batch of marks alone has no proposal.
+struct Flight {
+    gathered: Gathered,
+    proposal: Option<Proposed>,
+}
+
+/// Work of the store on another thread.
+struct Running {
+    job: BoxFuture<'static, Result<JobDone, task::JoinError>>,
+    flush: bool,
+}
+
+impl Running {
+    fn new(job: Job, flush: bool) -> Self {
+        Self {
+            job: Box::pin(task::spawn_blocking(move || job.run())),
+            flush,
+        }
+    }
+}
+
+/// What woke the driver.
+enum Event {
+    Answered(Result<Applied, raft::ProposeError>),
+    Filled,
+    Worked(Option<JobDone>),
+    Time,
+}
+
+/// Moves one group until it is stopped.
+pub(super) struct Driver {
+    group: Arc<GroupHandle>,
+    leader: Leader,
+    answers: Answers,
+    flights: VecDeque<Flight>,
+    recycled: Option<Gathered>,
+    running: Option<Running>,
+    tick_in_flight: bool,
+    deadline: Option<Timestamp>,
+    leader_deadline: Option<Timestamp>,
+    flushed_at: Instant,
+    flushed_index: u64,
+    looked_at: Instant,
+}
+
+impl Driver {
+    pub(super) fn new(group: Arc<GroupHandle>, leader: Leader) -> Self {
+        let flushed_index = group.read(|machine| machine.store().applied());
+        Self {
+            answers: Answers::new(group.clone()),
+            group,
+            leader,
+            flights: VecDeque::new(),
+            recycled: None,
+            running: None,
+            tick_in_flight: false,
+            deadline: None,
+            leader_deadline: None,
+            flushed_at: Instant::now(),
+            flushed_index,
+            looked_at: Instant::now(),
+        }
+    }
+
+    /// Runs until [`GroupHandle::stop`]; then everything taken has been answered and the store is flushed.
+    pub(super) async fn run(mut self) {
+        self.look_at_machine();
+        loop {
+            self.propose_waiting();
+            self.poll_leader();
+            self.propose_waiting();
+            if self.group.is_stopping() && self.flights.is_empty() {
+                break;
+            }
+            self.start_work();
+            match self.next_event().await {
+                Event::Answered(outcome) => self.answer(outcome),
+                Event::Filled => {}
+                Event::Worked(done) => self.finish_work(done),
+                Event::Time => self.tick(),
+            }
+        }
+        self.last_flush().await;
+        self.group.inbox().close();
+    }
+
+    /// Turns what waits into entries.
+    fn propose_waiting(&mut self) {
+        while self.flights.len() < ENTRIES_IN_FLIGHT_MAX {
+            let Some(mut gathered) = self.group.inbox().take(self.recycled.take()) else {
+                return;
+            };
+            let proposal = if gathered.is_empty() {
+                None
+            } else {
+                let entry = gathered.seal(Timestamp::now());
+                Some(self.group.raft().propose(entry))
+            };
+            self.flights.push_back(Flight { gathered, proposal });
+        }
+    }
+
+    fn poll_leader(&mut self) {
+        let scope = FlushScope::new();
+        self.leader_deadline = self.leader.poll(Timestamp::now(), &self.group);
+        drop(scope);
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let sleep = time::sleep(self.until_next());
+        let mut sleep = pin!(sleep);
+        let Self {
+            group,
+            flights,
+            running,
+            ..
+        } = self;
+        poll_fn(|cx| {
+            if let Some(event) = poll_front(flights, cx) {
+                return Poll::Ready(event);
+            }
+            if flights.len() < ENTRIES_IN_FLIGHT_MAX && group.inbox().poll_filled(cx.waker()) {
+                return Poll::Ready(Event::Filled);
+            }
+            group.inbox().register(cx.waker());
+            if group.take_woken() {
+                return Poll::Ready(Event::Filled);
+            }
+            if let Some(work) = running {
+                if let Poll::Ready(done) = work.job.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Worked(done.ok()));
+                }
+            }
+            sleep.as_mut().poll(cx).map(|()| Event::Time)
+        })
+        .await
+    }
+
+    /// How long nothing is due.
+    fn until_next(&self) -> Duration {
+        let now = Timestamp::now();
+        let due = |at: Timestamp| {
+            Duration::from_nanos(u64::try_from(at.as_nanos() - now.as_nanos()).unwrap_or(0))
+        };
+        let mut wait = if self.running.is_some() {
+            IDLE
+        } else {
+            MAINTENANCE_INTERVAL
+        };
+        if let Some(deadline) = self.deadline.filter(|_| !self.tick_in_flight) {
+            wait = wait.min(due(deadline));
+        }
+        if let Some(deadline) = self.leader_deadline {
+            wait = wait.min(due(deadline));
+        }
+        wait
+    }
+
+    /// Answers everyone who waited for the first entry.
+    fn answer(&mut self, outcome: Result<Applied, raft::ProposeError>) {
+        let Some(flight) = self.flights.pop_front() else {
+            return;
+        };
+        let mut gathered = flight.gathered;
+        let scope = FlushScope::new();
+        match outcome {
+            Ok(applied) => {
+                self.answers.give(
+                    &mut gathered,
+                    applied,
+                    &mut self.leader,
+                    &mut self.tick_in_flight,
+                );
+            }
+            Err(error) => {
+                // Nobody knows whether it was committed: silence. Calls notice by their dropped sender.
+                tracing::warn!(
+                    "an entry of group {} was not answered: {error}",
+                    self.group.name()
+                );
+                self.tick_in_flight = false;
+                self.leader.lost();
+                if matches!(error, raft::ProposeError::Poisoned(_)) {
+                    self.group.fail(&error.to_string());
+                }
+            }
+        }
+        drop(scope);
+        for mark in gathered.marks.drain(..) {
+            // The one who waited may have gone.
+            mark.send(()).ok();
+        }
+        self.recycled = Some(gathered);
+        if self.flights.is_empty() {
+            self.group.inbox().idle();
+        }
+        self.look_at_machine();
+    }
+
+    fn look_at_machine(&mut self) {
+        let (deadline, fault) = self.group.read(|machine| {
+            (
+                machine.next_deadline(),
+                machine.fault().map(ToString::to_string),
+            )
+        });
+        self.deadline = deadline;
+        if let Some(fault) = fault {
+            self.group.fail(&fault);
+        }
+    }
+
+    fn tick(&mut self) {
+        let due = self
+            .deadline
+            .is_some_and(|deadline| deadline <= Timestamp::now());
+        if due && !self.tick_in_flight && !self.group.is_stopping() {
+            self.tick_in_flight = true;
+            self.group
+                .inbox()
+                .submit(Kind::Tick, StreamId(0), &[], Waiter::Tick);
+        }
+    }
+
+    /// Starts a flush or maintenance if one is due and none runs.
+    fn start_work(&mut self) {
+        if self.running.is_some() || self.group.failed() {
+            return;
+        }
+        if let Some(job) = self.flush_due().then(|| self.begin_flush()).flatten() {
+            self.running = Some(Running::new(job, true));
+            return;
+        }
+        if self.looked_at.elapsed() >= MAINTENANCE_INTERVAL {
+            self.looked_at = Instant::now();
+            let job = self
+                .group
+                .write(|machine| machine.store_mut().begin_maintenance());
+            self.running = job.map(|job| Running::new(job, false));
+        }
+    }
+
+    fn flush_due(&self) -> bool {
+        let (dirty, applied) = self
+            .group
+            .read(|machine| (machine.store().dirty_bytes(), machine.applied()));
+        dirty >= DIRTY_BYTES_FLUSH
+            || (applied > self.flushed_index && self.flushed_at.elapsed() >= FLUSH_INTERVAL)
+    }
+
+    fn begin_flush(&mut self) -> Option<Job> {
+        self.flushed_at = Instant::now();
+        let job = self.group.write(Machine::begin_flush);
+        match job {
+            Ok(job) => job,
+            Err(error) => {
+                self.group.fail(&error.to_string());
+                None
+            }
+        }
+    }
+
+    fn finish_work(&mut self, done: Option<JobDone>) {
+        let flush = self.running.take().is_some_and(|running| running.flush);
+        let Some(done) = done else {
+            self.group.fail("background work of the store panicked");
+            return;
+        };
+        match self.group.write(|machine| machine.store_mut().finish(done)) {
+            Ok(_) => {
+                let applied = self.group.read(|machine| machine.store().applied());
+                if flush {
+                    self.flushed_at = Instant::now();
+                }
+                self.flushed_index = applied;
+                self.group.raft().flushed(applied);
+            }
+            Err(error) => self.group.fail(&error.to_string()),
+        }
+    }
+
+    /// So that a start after an orderly stop has little to replay.
+    async fn last_flush(&mut self) {
+        if let Some(running) = self.running.take() {
+            let done = running.job.await.ok();
+            self.running = None;
+            self.finish_work(done);
+        }
+        if self.group.failed() {
+            return;
+        }
+        if let Some(job) = self.begin_flush() {
+            let done = task::spawn_blocking(move || job.run()).await.ok();
+            self.finish_work(done);
+        }
+    }
+}
+
+fn poll_front(flights: &mut VecDeque<Flight>, cx: &mut Context<'_>) -> Option<Event> {
+    let first = flights.front_mut()?;
+    match &mut first.proposal {
+        None => Some(Event::Answered(Ok(Applied::default()))),
+        Some(proposal) => match Pin::new(proposal).poll(cx) {
+            Poll::Ready(outcome) => Some(Event::Answered(outcome)),
+            Poll::Pending => None,
+        },
+    }
+}

@@ -1,0 +1,431 @@
+//! The bytes of a group's log entry: one batch of commands.
+//!
+//! ```text
+//! batch    time i64 | count u32 | command*          time: the leader's clock, nanoseconds since the Unix epoch
+//! command  kind u8 | len u32 | body                 len: bytes of the body
+//! publish  stream u64 | flags u8 | subject_len u16 | headers_len u32 | subject | headers | payload
+//! others   stream u64 | a body of their own (postcard; a consumer's is the consumer's business)
+//! ```
+//!
+//! All integers little endian. A publish is encoded once, by the thread of the connection that sent it; the same bytes
+//! lie in the log and are the record in the store. A command that cannot be read is answered [`CommandError`], it never
+//! stops the machine: an entry is committed, every replica must get past it.
+
+use bytes::Bytes;
+use halyard_engine::StreamId;
+use halyard_runtime::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::jetstream::config::StreamConfig;
+
+/// Bytes before the first command.
+pub const BATCH_HEADER_BYTES: usize = 12;
+/// Bytes before a command's body.
+pub const COMMAND_HEADER_BYTES: usize = 5;
+/// Bytes of a publish before its record.
+pub const PUBLISH_HEADER_BYTES: usize = 15;
+
+/// What a command is. Numbers are for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Store one message.
+    Publish = 1,
+    /// Time has passed: run what is due.
+    Tick = 2,
+    /// Make a stream.
+    StreamCreate = 3,
+    /// Change a stream's configuration.
+    StreamUpdate = 4,
+    /// Drop a stream and its messages.
+    StreamDelete = 5,
+    /// Remove messages by filter, sequence, number.
+    Purge = 6,
+    /// Remove one message.
+    MessageDelete = 7,
+    /// Something of a consumer of the stream.
+    Consumer = 8,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Publish,
+            2 => Self::Tick,
+            3 => Self::StreamCreate,
+            4 => Self::StreamUpdate,
+            5 => Self::StreamDelete,
+            6 => Self::Purge,
+            7 => Self::MessageDelete,
+            8 => Self::Consumer,
+            _ => return None,
+        })
+    }
+}
+
+/// Bytes that are no command of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a command of this version: {0}")]
+pub struct CommandError(pub &'static str);
+
+/// A message to store, in place in the entry's buffer.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    /// The stream that captures it.
+    pub stream: StreamId,
+    /// subject ++ headers ++ payload.
+    pub record: Bytes,
+    /// Bytes of the subject.
+    pub subject_len: u16,
+    /// Bytes of the headers, their final empty line included; 0 is none.
+    pub headers_len: u32,
+}
+
+impl Publish {
+    /// The subject.
+    #[must_use]
+    pub fn subject(&self) -> &[u8] {
+        self.record
+            .get(..usize::from(self.subject_len))
+            .unwrap_or_default()
+    }
+
+    /// The header block, empty for none.
+    #[must_use]
+    pub fn headers(&self) -> &[u8] {
+        let start = usize::from(self.subject_len);
+        self.record
+            .get(start..start + self.headers_len as usize)
+            .unwrap_or_default()
+    }
+
+    /// Bytes of headers and payload.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.record.len() - usize::from(self.subject_len)
+    }
+}
+
+/// The body of [`Kind::StreamCreate`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamCreate {
+    /// The configuration as JSON: its fields grow with versions.
+    #[serde(with = "config_as_json")]
+    pub config: StreamConfig,
+    /// When it was asked for, nanoseconds since the Unix epoch.
+    pub created: i64,
+}
+
+/// The body of [`Kind::StreamUpdate`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamUpdate {
+    /// The whole new configuration.
+    #[serde(with = "config_as_json")]
+    pub config: StreamConfig,
+}
+
+/// The body of [`Kind::Purge`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purge {
+    /// Only subjects that match; empty is all.
+    pub filter: String,
+    /// Only sequences below it; 0 is all.
+    pub below: u64,
+    /// Leave so many of the last that match; 0 is none.
+    pub keep: u64,
+}
+
+/// The body of [`Kind::MessageDelete`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageDelete {
+    /// Which one.
+    pub seq: u64,
+    /// Whether its bytes must be overwritten too.
+    pub erase: bool,
+}
+
+/// One command, decoded as far as the group needs; bodies stay slices of the entry.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Store one message.
+    Publish(Publish),
+    /// Run what is due.
+    Tick,
+    /// Make a stream.
+    StreamCreate(StreamId, Box<StreamCreate>),
+    /// Change a stream.
+    StreamUpdate(StreamId, Box<StreamUpdate>),
+    /// Drop a stream.
+    StreamDelete(StreamId),
+    /// Remove messages.
+    Purge(StreamId, Purge),
+    /// Remove one message.
+    MessageDelete(StreamId, MessageDelete),
+    /// For the stream's consumers.
+    Consumer(StreamId, Bytes),
+}
+
+/// Starts a batch; its time and count are set by [`seal`].
+pub fn start(batch: &mut Vec<u8>) {
+    batch.clear();
+    batch.resize(BATCH_HEADER_BYTES, 0);
+}
+
+/// Completes a batch of `count` commands.
+pub fn seal(batch: &mut [u8], time: Timestamp, count: u32) {
+    if let Some(place) = batch.get_mut(..8) {
+        place.copy_from_slice(&time.as_nanos().to_le_bytes());
+    }
+    if let Some(place) = batch.get_mut(8..BATCH_HEADER_BYTES) {
+        place.copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+/// Appends a publish. The caller keeps subjects below 64 KiB and records below 4 GiB.
+pub fn put_publish(
+    batch: &mut Vec<u8>,
+    stream: StreamId,
+    subject: &[u8],
+    headers: &[u8],
+    payload: &[u8],
+) {
+    let subject_len = u16::try_from(subject.len()).expect("protocol lines are shorter than 64 KiB");
+    let headers_len = u32::try_from(headers.len()).expect("messages are smaller than 4 GiB");
+    let body = PUBLISH_HEADER_BYTES + subject.len() + headers.len() + payload.len();
+    put_header(batch, Kind::Publish, body);
+    batch.extend_from_slice(&stream.0.to_le_bytes());
+    batch.push(0);
+    batch.extend_from_slice(&subject_len.to_le_bytes());
+    batch.extend_from_slice(&headers_len.to_le_bytes());
+    batch.extend_from_slice(subject);
+    batch.extend_from_slice(headers);
+    batch.extend_from_slice(payload);
+}
+
+/// Appends any other command with an encoded body.
+pub fn put(batch: &mut Vec<u8>, kind: Kind, stream: StreamId, body: &[u8]) {
+    debug_assert_ne!(kind, Kind::Publish, "put_publish knows its shape");
+    put_header(batch, kind, 8 + body.len());
+    batch.extend_from_slice(&stream.0.to_le_bytes());
+    batch.extend_from_slice(body);
+}
+
+fn put_header(batch: &mut Vec<u8>, kind: Kind, body: usize) {
+    let body = u32::try_from(body).expect("a command is smaller than 4 GiB");
+    batch.push(kind as u8);
+    batch.extend_from_slice(&body.to_le_bytes());
+}
+
+/// A batch being read.
+pub struct Batch<'a> {
+    entry: &'a Bytes,
+    at: usize,
+    left: u32,
+    time: Timestamp,
+}
+
+impl<'a> Batch<'a> {
+    /// Looks at the header of an entry.
+    ///
+    /// # Errors
+    /// The entry is shorter than that.
+    pub fn open(entry: &'a Bytes) -> Result<Self, CommandError> {
+        let time = entry
+            .first_chunk::<8>()
+            .ok_or(CommandError("batch header"))?;
+        let count = entry
+            .get(8..BATCH_HEADER_BYTES)
+            .and_then(|count| count.first_chunk::<4>());
+        Ok(Self {
+            entry,
+            at: BATCH_HEADER_BYTES,
+            left: u32::from_le_bytes(*count.ok_or(CommandError("batch header"))?),
+            time: Timestamp::from_nanos(i64::from_le_bytes(*time)),
+        })
+    }
+
+    /// The leader's clock when it was sealed.
+    #[must_use]
+    pub const fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Commands that are still to come.
+    #[must_use]
+    pub const fn left(&self) -> u32 {
+        self.left
+    }
+}
+
+impl Iterator for Batch<'_> {
+    type Item = Result<Command, CommandError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let header = self.entry.get(self.at..self.at + COMMAND_HEADER_BYTES);
+        let (kind, len) = match header {
+            Some([kind, len @ ..]) => (
+                *kind,
+                len.first_chunk::<4>()
+                    .map_or(0, |len| u32::from_le_bytes(*len)),
+            ),
+            _ => {
+                self.left = 0;
+                return Some(Err(CommandError("cut off in a header")));
+            }
+        };
+        let start = self.at + COMMAND_HEADER_BYTES;
+        let end = start + len as usize;
+        if end > self.entry.len() {
+            self.left = 0;
+            return Some(Err(CommandError("cut off in a body")));
+        }
+        self.at = end;
+        Some(decode(kind, &self.entry.slice(start..end)))
+    }
+}
+
+fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
+    let kind = Kind::from_byte(kind).ok_or(CommandError("unknown kind"))?;
+    let stream = body.first_chunk::<8>().ok_or(CommandError("no stream"))?;
+    let stream = StreamId(u64::from_le_bytes(*stream));
+    let rest = body.get(8..).unwrap_or_default();
+    Ok(match kind {
+        Kind::Publish => Command::Publish(decode_publish(stream, body)?),
+        Kind::Tick => Command::Tick,
+        Kind::StreamCreate => Command::StreamCreate(stream, Box::new(decode_cold(rest)?)),
+        Kind::StreamUpdate => Command::StreamUpdate(stream, Box::new(decode_cold(rest)?)),
+        Kind::StreamDelete => Command::StreamDelete(stream),
+        Kind::Purge => Command::Purge(stream, decode_cold(rest)?),
+        Kind::MessageDelete => Command::MessageDelete(stream, decode_cold(rest)?),
+        Kind::Consumer => Command::Consumer(stream, body.slice(8..)),
+    })
+}
+
+fn decode_publish(stream: StreamId, body: &Bytes) -> Result<Publish, CommandError> {
+    let short = CommandError("cut off publish");
+    let subject_len = body
+        .get(9..11)
+        .and_then(|len| len.first_chunk::<2>())
+        .ok_or(short)?;
+    let headers_len = body
+        .get(11..15)
+        .and_then(|len| len.first_chunk::<4>())
+        .ok_or(short)?;
+    let publish = Publish {
+        stream,
+        subject_len: u16::from_le_bytes(*subject_len),
+        headers_len: u32::from_le_bytes(*headers_len),
+        record: body.slice(PUBLISH_HEADER_BYTES..),
+    };
+    let known = usize::from(publish.subject_len) + publish.headers_len as usize;
+    if known > publish.record.len() {
+        Err(short)
+    } else {
+        Ok(publish)
+    }
+}
+
+fn decode_cold<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CommandError> {
+    postcard::from_bytes(body).map_err(|_| CommandError("body"))
+}
+
+/// Encodes the body of a command that is not a publish.
+#[must_use]
+pub fn encode_cold<T: Serialize>(body: &T) -> Vec<u8> {
+    postcard::to_allocvec(body).expect("plain data always encodes")
+}
+
+/// Postcard is positional; a configuration grows fields, so it travels as JSON inside.
+mod config_as_json {
+    use serde::{Deserialize, Deserializer, Serializer, de, ser};
+
+    use crate::jetstream::config::StreamConfig;
+
+    pub(super) fn serialize<S: Serializer>(
+        config: &StreamConfig,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        let json = serde_json::to_vec(config).map_err(ser::Error::custom)?;
+        out.serialize_bytes(&json)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<StreamConfig, D::Error> {
+        let json = Vec::<u8>::deserialize(input)?;
+        serde_json::from_slice(&json).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sealed(fill: impl FnOnce(&mut Vec<u8>) -> u32) -> Bytes {
+        let mut batch = Vec::new();
+        start(&mut batch);
+        let count = fill(&mut batch);
+        seal(&mut batch, Timestamp::from_nanos(77), count);
+        Bytes::from(batch)
+    }
+
+    #[test]
+    fn what_was_put_is_read() {
+        let purge = Purge {
+            filter: "a.>".into(),
+            below: 9,
+            keep: 0,
+        };
+        let create = StreamCreate {
+            config: StreamConfig {
+                name: "S".into(),
+                max_msgs: 5,
+                ..StreamConfig::default()
+            },
+            created: 3,
+        };
+        let entry = sealed(|batch| {
+            put_publish(batch, StreamId(1), b"a.b", b"NATS/1.0\r\n\r\n", b"body");
+            put(batch, Kind::Purge, StreamId(2), &encode_cold(&purge));
+            put(
+                batch,
+                Kind::StreamCreate,
+                StreamId(3),
+                &encode_cold(&create),
+            );
+            put(batch, Kind::Consumer, StreamId(4), b"opaque");
+            4
+        });
+        let mut batch = Batch::open(&entry).unwrap();
+        assert_eq!(batch.time(), Timestamp::from_nanos(77));
+        let Some(Ok(Command::Publish(publish))) = batch.next() else {
+            panic!("a publish")
+        };
+        assert_eq!(
+            (publish.subject(), publish.headers()),
+            (&b"a.b"[..], &b"NATS/1.0\r\n\r\n"[..])
+        );
+        assert_eq!(publish.record.len(), 3 + 12 + 4);
+        assert!(matches!(batch.next(), Some(Ok(Command::Purge(StreamId(2), p))) if p == purge));
+        assert!(
+            matches!(batch.next(), Some(Ok(Command::StreamCreate(StreamId(3), c))) if *c == create)
+        );
+        assert!(
+            matches!(batch.next(), Some(Ok(Command::Consumer(StreamId(4), b))) if &b[..] == b"opaque")
+        );
+        assert!(batch.next().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let entry = Bytes::from(bytes);
+            if let Ok(batch) = Batch::open(&entry) {
+                // A count of four billion over a short entry must end at once.
+                prop_assert!(batch.take(1000).count() <= 200);
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What applying an entry does: every command in order, at the entry's time. Total and deterministic.
+//!
+//! The first failure of the store ends the machine: from there on every command is answered [`Reply::Unknown`], nothing
+//! is flushed, and the driver stops serving. What was acknowledged before is in the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use halyard_engine::{Erase, Job, Store, StreamId};
+use halyard_raft as raft;
+use halyard_runtime::time::Timestamp;
+
+use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
+use crate::jetstream::consumer;
+use crate::jetstream::stream::machine::Fault;
+use crate::jetstream::stream::publish::Stored;
+use crate::jetstream::stream::{Refusal, Stream, Turn};
+
+/// The answer to one command.
+#[derive(Debug)]
+pub enum Reply {
+    /// A message was stored under this sequence.
+    Stored(u64),
+    /// A message had been stored before, under this sequence.
+    Duplicate(u64),
+    /// Done, nothing to tell.
+    Done,
+    /// So many messages were removed.
+    Removed(u64),
+    /// The consumers' answer.
+    Consumer(consumer::Reply),
+    /// Nothing changed, and this is why.
+    Refused(Refusal),
+    /// There is no such stream in this group.
+    NoStream,
+    /// Not known: the machine stopped before or at it. Answered by silence.
+    Unknown,
+}
+
+/// The answers to one entry.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// One for each command, in order.
+    pub replies: Vec<Reply>,
+    /// What the leader's driver should do besides answering.
+    pub effects: Vec<(StreamId, consumer::Effect)>,
+}
+
+/// The state of one group.
+pub struct Machine {
+    pub(super) store: Store,
+    pub(super) streams: BTreeMap<StreamId, Stream>,
+    /// When something is due, at the latest; an entry may be too early, never too late.
+    deadlines: BTreeSet<(Timestamp, StreamId)>,
+    registered: BTreeMap<StreamId, Timestamp>,
+    pub(super) time: Timestamp,
+    applied: u64,
+    fault: Option<Fault>,
+}
+
+impl Machine {
+    /// A machine over an opened store, as its records say.
+    ///
+    /// # Errors
+    /// The store failed, or holds a record that cannot be read.
+    pub fn open(store: Store) -> Result<Self, super::records::OpenError> {
+        let mut machine = Self {
+            applied: store.applied(),
+            store,
+            streams: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            registered: BTreeMap::new(),
+            time: Timestamp::EPOCH,
+            fault: None,
+        };
+        machine.load()?;
+        for id in machine.streams.keys().copied().collect::<Vec<_>>() {
+            machine.register(id)?;
+        }
+        Ok(machine)
+    }
+
+    /// The store, for reads.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The store, for flushes and maintenance; everything else goes through entries.
+    pub const fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// One stream.
+    #[must_use]
+    pub fn stream(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id)
+    }
+
+    /// Every stream, in the order of the ids.
+    pub fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.values()
+    }
+
+    /// Committed time: that of the last entry.
+    #[must_use]
+    pub const fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Index of the last entry.
+    #[must_use]
+    pub const fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Why it stopped, if it did.
+    #[must_use]
+    pub const fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Stops it: nothing is decided any more.
+    pub fn stop(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+
+    /// Writes what changed beside the messages and starts a flush of it all; `None` if there is nothing to flush.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn begin_flush(&mut self) -> Result<Option<Job>, Fault> {
+        self.save_records()?;
+        Ok(self.store.begin_flush(self.applied))
+    }
+
+    /// When a tick has something to do. It may turn out to be nothing.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(time, _)| *time)
+    }
+
+    fn apply_batch(&mut self, entry: &Bytes) -> Result<Applied, Fault> {
+        let mut applied = Applied::default();
+        let batch = match Batch::open(entry) {
+            Ok(batch) => batch,
+            Err(error) => {
+                tracing::error!("entry {} of the log is not a batch: {error}", self.applied);
+                return Ok(applied);
+            }
+        };
+        self.time = self.time.max(batch.time());
+        applied.replies.reserve(batch.left().min(1 << 20) as usize);
+        for command in batch {
+            let reply = match command {
+                Ok(command) => self.run(command, &mut applied.effects),
+                Err(error) => {
+                    tracing::error!("entry {} of the log: {error}", self.applied);
+                    Ok(Reply::Unknown)
+                }
+            };
+            match reply {
+                Ok(reply) => applied.replies.push(reply),
+                Err(fault) => {
+                    applied.replies.push(Reply::Unknown);
+                    self.fault = Some(fault);
+                    break;
+                }
+            }
+        }
+        Ok(applied)
+    }
+
+    fn run(
+        &mut self,
+        command: Command,
+        effects: &mut Vec<(StreamId, consumer::Effect)>,
+    ) -> Result<Reply, Fault> {
+        match command {
+            Command::Publish(publish) => self.publish(publish, effects),
+            Command::Tick => self.tick(effects),
+            Command::StreamCreate(id, create) => self.create(id, *create),
+            Command::StreamUpdate(id, update) => {
+                let StreamUpdate { config } = *update;
+                self.with_stream(id, effects, |stream, turn| {
+                    stream.update(turn, config)?;
+                    Ok(Reply::Done)
+                })
+            }
+            Command::StreamDelete(id) => self.drop_stream(id),
+            Command::Purge(id, purge) => self.with_stream(id, effects, |stream, turn| {
+                Ok(stream
+                    .purge(turn, &purge)?
+                    .map_or_else(Reply::Refused, Reply::Removed))
+            }),
+            Command::MessageDelete(id, delete) => self.with_stream(id, effects, |stream, turn| {
+                Ok(stream
+                    .delete(turn, delete)?
+                    .map_or_else(Reply::Refused, |()| Reply::Done))
+            }),
+            Command::Consumer(id, body) => self.with_stream(id, effects, |stream, turn| {
+                Ok(Reply::Consumer(stream.consume(turn, &body)?))
+            }),
+        }
+    }
+
+    fn publish(
+        &mut self,
+        publish: Publish,
+        effects: &mut Vec<(StreamId, consumer::Effect)>,
+    ) -> Result<Reply, Fault> {
+        let id = publish.stream;
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Ok(Reply::NoStream);
+        };
+        let mut turn = Turn {
+            store: &mut self.store,
+            now: self.time,
+            effects,
+        };
+        let reply = match stream.publish(&mut turn, publish)? {
+            Ok(Stored::As(seq)) => Reply::Stored(seq),
+            Ok(Stored::Duplicate(seq)) => return Ok(Reply::Duplicate(seq)),
+            Err(refusal) => return Ok(Reply::Refused(refusal)),
+        };
+        if stream.config().max_age > 0 || stream.config().allow_msg_ttl {
+            self.register(id)?;
+        }
+        Ok(reply)
+    }
+
+    fn with_stream(
+        &mut self,
+        id: StreamId,
+        effects: &mut Vec<(StreamId, consumer::Effect)>,
+        run: impl FnOnce(&mut Stream, &mut Turn<'_>) -> Result<Reply, Fault>,
+    ) -> Result<Reply, Fault> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Ok(Reply::NoStream);
+        };
+        let mut turn = Turn {
+            store: &mut self.store,
+            now: self.time,
+            effects,
+        };
+        let reply = run(stream, &mut turn)?;
+        self.register(id)?;
+        Ok(reply)
+    }
+
+    fn create(&mut self, id: StreamId, create: StreamCreate) -> Result<Reply, Fault> {
+        // Proposed again after a restart that did not know whether the first had been committed.
+        if self.streams.contains_key(&id) {
+            return Ok(Reply::Done);
+        }
+        self.store
+            .create_stream(id, create.config.first_seq.max(1))?;
+        let created = Timestamp::from_nanos(create.created);
+        self.streams
+            .insert(id, Stream::new(id, create.config, created));
+        Ok(Reply::Done)
+    }
+
+    fn drop_stream(&mut self, id: StreamId) -> Result<Reply, Fault> {
+        if self.streams.remove(&id).is_none() {
+            return Ok(Reply::NoStream);
+        }
+        self.forget_deadline(id);
+        self.remove_records(id)?;
+        self.store.drop_stream(id, Erase::Yes)?;
+        Ok(Reply::Done)
+    }
+
+    fn tick(&mut self, effects: &mut Vec<(StreamId, consumer::Effect)>) -> Result<Reply, Fault> {
+        let due: Vec<StreamId> = self
+            .deadlines
+            .iter()
+            .take_while(|(time, _)| *time <= self.time)
+            .map(|(_, id)| *id)
+            .collect();
+        for id in due {
+            self.forget_deadline(id);
+            self.with_stream(id, effects, |stream, turn| {
+                stream.tick(turn)?;
+                Ok(Reply::Done)
+            })?;
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Makes sure that the stream's next deadline is known. One that is already known and earlier stays: it costs a
+    /// tick that finds nothing, less than moving it with each message.
+    fn register(&mut self, id: StreamId) -> Result<(), Fault> {
+        let Some(stream) = self.streams.get(&id) else {
+            return Ok(());
+        };
+        let Some(deadline) = stream.next_deadline(&self.store, self.time)? else {
+            return Ok(());
+        };
+        match self.registered.get(&id) {
+            Some(known) if *known <= deadline => {}
+            _ => {
+                self.forget_deadline(id);
+                self.registered.insert(id, deadline);
+                self.deadlines.insert((deadline, id));
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_deadline(&mut self, id: StreamId) {
+        if let Some(known) = self.registered.remove(&id) {
+            self.deadlines.remove(&(known, id));
+        }
+    }
+}
+
+impl raft::Machine for Machine {
+    type Reply = Applied;
+
+    fn apply(&mut self, at: raft::Applied, payload: &Bytes) -> Applied {
+        if self.fault.is_some() {
+            return Applied::default();
+        }
+        let before = self.applied;
+        self.applied = at.index;
+        match self.apply_batch(payload) {
+            Ok(applied) if self.fault.is_none() => applied,
+            Ok(applied) => {
+                self.applied = before;
+                applied
+            }
+            Err(fault) => {
+                self.applied = before;
+                self.fault = Some(fault);
+                Applied::default()
+            }
+        }
+    }
+}

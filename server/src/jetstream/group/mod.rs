@@ -1,0 +1,11 @@
+//! A group: many streams in one replicated log. Pure.
+//!
+//! Reading order: [`command`] (the bytes of an entry), [`machine`] (what applying one does), `records` (what a flush
+//! keeps of it beside the messages).
+
+pub mod command;
+pub mod machine;
+mod records;
+
+pub use machine::{Applied, Machine, Reply};
+pub use records::OpenError;

@@ -1,0 +1,299 @@
+//! What the rest of the server holds of a group and of a stream.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use halyard_engine::StreamId;
+use halyard_raft as raft;
+use parking_lot::{Mutex, RwLock};
+
+use super::answer::put_refusal;
+use super::api::errors::table;
+use super::config::{Storage, StreamConfig};
+use super::group::command::{Kind, encode_cold};
+use super::group::{Machine, Reply};
+use super::inbox::{Inbox, Waiter};
+use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
+
+/// One data group on this server.
+pub struct GroupHandle {
+    storage: Storage,
+    inbox: Arc<Inbox>,
+    machine: Arc<Mutex<Machine>>,
+    raft: raft::Group<Machine>,
+    streams: RwLock<BTreeMap<StreamId, Arc<StreamHandle>>>,
+    woken: AtomicBool,
+    stopping: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl GroupHandle {
+    pub(super) fn new(
+        storage: Storage,
+        machine: Arc<Mutex<Machine>>,
+        raft: raft::Group<Machine>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            storage,
+            inbox: Inbox::new(),
+            machine,
+            raft,
+            streams: RwLock::default(),
+            woken: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// For people: which group this is.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self.storage {
+            Storage::File => "file",
+            Storage::Memory => "memory",
+        }
+    }
+
+    /// Where its messages are kept.
+    #[must_use]
+    pub const fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    /// Looks at the state under its lock: be short, take no other lock.
+    pub fn read<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
+        look(&self.machine.lock())
+    }
+
+    /// For what a driver does to the store beside entries.
+    pub(super) fn write<T>(&self, run: impl FnOnce(&mut Machine) -> T) -> T {
+        run(&mut self.machine.lock())
+    }
+
+    /// Commands that wait to be proposed.
+    #[must_use]
+    pub const fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    pub(super) const fn raft(&self) -> &raft::Group<Machine> {
+        &self.raft
+    }
+
+    /// Proposes a consumer's command; [`Leader::applied`](super::consumer::leader::Leader::applied) gets the answer.
+    pub fn submit(&self, kind: Kind, stream: StreamId, body: &[u8], waiter: Waiter) {
+        self.inbox.submit(kind, stream, body, waiter);
+    }
+
+    /// Proposes a command and waits. `None`: the group stopped; nobody knows what became of it.
+    pub async fn propose<T: serde::Serialize>(
+        &self,
+        kind: Kind,
+        stream: StreamId,
+        body: &T,
+    ) -> Option<Reply> {
+        self.inbox.call(kind, stream, &encode_cold(body)).await
+    }
+
+    /// The same with a body that is encoded already.
+    pub async fn propose_encoded(
+        &self,
+        kind: Kind,
+        stream: StreamId,
+        body: &[u8],
+    ) -> Option<Reply> {
+        self.inbox.call(kind, stream, body).await
+    }
+
+    /// Makes the driver poll the consumers' leader side soon. From any thread.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.inbox.wake();
+        }
+    }
+
+    pub(super) fn take_woken(&self) -> bool {
+        self.woken.swap(false, Ordering::AcqRel)
+    }
+
+    /// A stream that is served here.
+    #[must_use]
+    pub fn stream(&self, id: StreamId) -> Option<Arc<StreamHandle>> {
+        self.streams.read().get(&id).cloned()
+    }
+
+    pub(super) fn add(&self, stream: &Arc<StreamHandle>) {
+        self.streams.write().insert(stream.id, stream.clone());
+    }
+
+    pub(super) fn remove(&self, id: StreamId) {
+        self.streams.write().remove(&id);
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.inbox.wake();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The group can no longer decide anything: says so once, and refuses what comes.
+    pub(super) fn fail(&self, why: &str) {
+        if self.failed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        tracing::error!(
+            "the {} group of JetStream stops serving: {why}",
+            self.name()
+        );
+        self.inbox.close();
+    }
+
+    /// Whether it has stopped because of a failure.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+}
+
+/// One stream as this server serves it. It subscribes to the stream's subjects: a publish goes straight to the inbox.
+pub struct StreamHandle {
+    id: StreamId,
+    name: Box<str>,
+    account: Arc<Account>,
+    group: Arc<GroupHandle>,
+    ack_prefix: Box<[u8]>,
+    config: RwLock<Arc<StreamConfig>>,
+    no_ack: AtomicBool,
+    subscriptions: Mutex<Vec<Arc<Subscription>>>,
+}
+
+impl StreamHandle {
+    pub(super) fn new(
+        id: StreamId,
+        account: Arc<Account>,
+        group: Arc<GroupHandle>,
+        config: StreamConfig,
+        domain: Option<&str>,
+    ) -> Arc<Self> {
+        let name = config.name.clone();
+        let quoted = serde_json::Value::from(name.as_str());
+        let prefix = match domain {
+            Some(domain) => {
+                let domain = serde_json::Value::from(domain);
+                format!("{{\"stream\":{quoted},\"domain\":{domain},\"seq\":")
+            }
+            None => format!("{{\"stream\":{quoted},\"seq\":"),
+        };
+        Arc::new(Self {
+            id,
+            name: name.into(),
+            account,
+            group,
+            ack_prefix: prefix.into_bytes().into(),
+            no_ack: AtomicBool::new(config.no_ack),
+            config: RwLock::new(Arc::new(config)),
+            subscriptions: Mutex::default(),
+        })
+    }
+
+    /// Its identity in its group.
+    #[must_use]
+    pub const fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its tenant.
+    #[must_use]
+    pub const fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// The group that holds it.
+    #[must_use]
+    pub const fn group(&self) -> &Arc<GroupHandle> {
+        &self.group
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub fn config(&self) -> Arc<StreamConfig> {
+        self.config.read().clone()
+    }
+
+    pub(super) const fn ack_prefix(&self) -> &[u8] {
+        &self.ack_prefix
+    }
+
+    /// Listens on the subjects of a configuration, in place of those before.
+    pub(super) fn listen(self: &Arc<Self>, config: StreamConfig) {
+        self.no_ack.store(config.no_ack, Ordering::Release);
+        let mut wanted: Vec<String> = config.subjects.clone();
+        *self.config.write() = Arc::new(config);
+        let mut subscriptions = self.subscriptions.lock();
+        subscriptions.retain(|subscription| {
+            let place = wanted
+                .iter()
+                .position(|subject| subject.as_bytes() == subscription.filter());
+            match place {
+                Some(place) => {
+                    wanted.swap_remove(place);
+                    true
+                }
+                None => {
+                    self.account.unsubscribe(subscription);
+                    false
+                }
+            }
+        });
+        for subject in wanted {
+            match self
+                .account
+                .subscribe(subject.as_bytes(), None, self.clone())
+            {
+                Ok(subscription) => subscriptions.push(subscription),
+                Err(error) => tracing::error!("stream {}: {subject}: {error}", self.name),
+            }
+        }
+    }
+
+    /// Listens no more.
+    pub(super) fn close(&self) {
+        for subscription in self.subscriptions.lock().drain(..) {
+            self.account.unsubscribe(&subscription);
+        }
+    }
+
+    fn refuse(&self, message: &Publish<'_>, answer: bool) {
+        let Some(reply) = message.reply.filter(|_| answer) else {
+            return;
+        };
+        let kind = if self.group.failed() {
+            table::CLUSTER_NOT_AVAIL
+        } else {
+            table::STREAM_TOO_MANY_REQUESTS
+        };
+        let mut body = Vec::new();
+        put_refusal(&mut body, &kind.error(), &self.name);
+        self.account.publish(&Publish::new(reply, &body));
+    }
+}
+
+impl Sink for StreamHandle {
+    fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        let answer = !self.no_ack.load(Ordering::Acquire);
+        if self.group.inbox.publish(self.id, message, answer).is_err() {
+            self.refuse(message, answer);
+        }
+        Delivered::Accepted
+    }
+}

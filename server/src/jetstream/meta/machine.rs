@@ -1,0 +1,345 @@
+//! The meta state and what each command does to it. Total and deterministic.
+//!
+//! Streams lie as records in a store without messages: `a | account | 0 | stream name` holds an [`Assignment`], `n` the
+//! next id. Ids are never used twice, so a group that still holds a dropped stream can never be taken for a new one.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use halyard_engine::{Store, StreamId};
+use halyard_raft as raft;
+use serde::{Deserialize, Serialize};
+
+use super::command::Command;
+use crate::broker::subject;
+use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::config::{Defaults, Storage, StreamConfig, check_update};
+use crate::jetstream::stream::machine::Fault;
+
+const NEXT_ID: &[u8] = b"n";
+const ASSIGNMENTS: &[u8] = b"a";
+
+/// Where a stream is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Serving, or about to: its group makes it if it does not have it yet.
+    Live,
+    /// Its group must still drop it.
+    Deleting,
+}
+
+/// What the meta group knows of one stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Its identity in its group.
+    pub id: u64,
+    /// Its configuration.
+    pub config: StreamConfig,
+    /// When it was asked for, nanoseconds since the Unix epoch.
+    pub created: i64,
+    /// Counts configurations; a group that has an older one is brought up to date.
+    pub revision: u64,
+    /// Where it is in its life.
+    pub phase: Phase,
+}
+
+impl Assignment {
+    /// Its identity in its group.
+    #[must_use]
+    pub const fn stream_id(&self) -> StreamId {
+        StreamId(self.id)
+    }
+
+    /// Which group holds it.
+    #[must_use]
+    pub const fn storage(&self) -> Storage {
+        self.config.storage
+    }
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// The stream is this now.
+    Assigned(Box<Assignment>),
+    /// Nothing changed, and this is why.
+    Refused(ApiError),
+    /// Done.
+    Done,
+    /// Not known: the machine stopped. Answered by silence.
+    Unknown,
+}
+
+type Streams = BTreeMap<String, Assignment>;
+
+/// The meta state.
+pub struct Machine {
+    store: Store,
+    accounts: BTreeMap<String, Streams>,
+    next_id: u64,
+    applied: u64,
+    fault: Option<Fault>,
+}
+
+/// Why the meta state cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("record {0} of the meta store cannot be read; restore it from a backup")]
+pub struct Damaged(String);
+
+impl Machine {
+    /// The state as the store's records say.
+    ///
+    /// # Errors
+    /// A record cannot be read; nothing is changed.
+    pub fn open(store: Store) -> Result<Self, Damaged> {
+        let mut accounts: BTreeMap<String, Streams> = BTreeMap::new();
+        for (key, record) in store.records(ASSIGNMENTS) {
+            let damaged = || Damaged(key.escape_ascii().to_string());
+            let (account, name) = split(key).ok_or_else(damaged)?;
+            let assignment = serde_json::from_slice(record).map_err(|_| damaged())?;
+            accounts
+                .entry(account)
+                .or_default()
+                .insert(name, assignment);
+        }
+        let next_id = match store.record(NEXT_ID) {
+            Some(record) => record
+                .first_chunk::<8>()
+                .map(|id| u64::from_le_bytes(*id))
+                .ok_or_else(|| Damaged(NEXT_ID.escape_ascii().to_string()))?,
+            None => 1,
+        };
+        Ok(Self {
+            applied: store.applied(),
+            store,
+            accounts,
+            next_id,
+            fault: None,
+        })
+    }
+
+    /// One stream that is not being deleted.
+    #[must_use]
+    pub fn stream(&self, account: &str, name: &str) -> Option<&Assignment> {
+        let assignment = self.accounts.get(account)?.get(name)?;
+        (assignment.phase == Phase::Live).then_some(assignment)
+    }
+
+    /// Every stream of an account that is not being deleted, by name.
+    pub fn streams(&self, account: &str) -> impl Iterator<Item = &Assignment> {
+        let all = self
+            .accounts
+            .get(account)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        all.filter(|assignment| assignment.phase == Phase::Live)
+    }
+
+    /// Every stream with its account, those being deleted among them.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Assignment)> {
+        let accounts = self.accounts.iter();
+        accounts
+            .flat_map(|(account, streams)| streams.values().map(move |one| (account.as_str(), one)))
+    }
+
+    /// The store, for flushes.
+    pub const fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Index of the last entry.
+    #[must_use]
+    pub const fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Why it stopped, if it did.
+    #[must_use]
+    pub const fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    fn run(&mut self, command: Command) -> Result<Reply, Fault> {
+        match command {
+            Command::Create {
+                account,
+                config,
+                created,
+            } => match read_config(&config) {
+                Some(config) => self.create(account, config, created),
+                None => Ok(unreadable()),
+            },
+            Command::Update { account, config } => match read_config(&config) {
+                Some(config) => self.update(&account, config),
+                None => Ok(unreadable()),
+            },
+            Command::Delete { account, name } => self.delete(&account, &name),
+            Command::Forget { account, id } => self.forget(&account, id),
+        }
+    }
+
+    fn create(
+        &mut self,
+        account: String,
+        config: StreamConfig,
+        created: i64,
+    ) -> Result<Reply, Fault> {
+        let streams = self.accounts.entry(account.clone()).or_default();
+        if let Some(known) = streams.get(&config.name) {
+            let same = known.phase == Phase::Live && known.config == config;
+            let reply = if same {
+                Reply::Assigned(Box::new(known.clone()))
+            } else {
+                Reply::Refused(table::STREAM_NAME_EXIST.error())
+            };
+            return Ok(reply);
+        }
+        if overlaps(streams, &config) {
+            return Ok(Reply::Refused(table::STREAM_SUBJECT_OVERLAP.error()));
+        }
+        let assignment = Assignment {
+            id: self.next_id,
+            config,
+            created,
+            revision: 1,
+            phase: Phase::Live,
+        };
+        self.next_id += 1;
+        self.store
+            .put(NEXT_ID, self.next_id.to_le_bytes().to_vec().into())?;
+        self.keep(&account, assignment.clone())?;
+        Ok(Reply::Assigned(Box::new(assignment)))
+    }
+
+    fn update(&mut self, account: &str, mut config: StreamConfig) -> Result<Reply, Fault> {
+        let Some(known) = self.stream(account, &config.name).cloned() else {
+            return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error()));
+        };
+        // The cap of the duplicate window is the server's, checked before; replicas know only what is in the entry.
+        if let Err(refusal) = check_update(&known.config, &config, &Defaults::default()) {
+            return Ok(Reply::Refused(refusal));
+        }
+        config.first_seq = known.config.first_seq;
+        if self
+            .accounts
+            .get(account)
+            .is_some_and(|streams| overlaps(streams, &config))
+        {
+            return Ok(Reply::Refused(table::STREAM_SUBJECT_OVERLAP.error()));
+        }
+        let assignment = Assignment {
+            config,
+            revision: known.revision + 1,
+            ..known
+        };
+        self.keep(account, assignment.clone())?;
+        Ok(Reply::Assigned(Box::new(assignment)))
+    }
+
+    fn delete(&mut self, account: &str, name: &str) -> Result<Reply, Fault> {
+        let Some(known) = self.stream(account, name).cloned() else {
+            return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error()));
+        };
+        let assignment = Assignment {
+            phase: Phase::Deleting,
+            ..known
+        };
+        self.keep(account, assignment.clone())?;
+        Ok(Reply::Assigned(Box::new(assignment)))
+    }
+
+    fn forget(&mut self, account: &str, id: u64) -> Result<Reply, Fault> {
+        let Some(streams) = self.accounts.get_mut(account) else {
+            return Ok(Reply::Done);
+        };
+        let found = streams
+            .values()
+            .find(|one| one.id == id && one.phase == Phase::Deleting);
+        if let Some(name) = found.map(|assignment| assignment.config.name.clone()) {
+            streams.remove(&name);
+            self.store.remove(&key(account, &name))?;
+        }
+        Ok(Reply::Done)
+    }
+
+    fn keep(&mut self, account: &str, assignment: Assignment) -> Result<(), Fault> {
+        let record = serde_json::to_vec(&assignment).expect("plain data always encodes");
+        let name = assignment.config.name.clone();
+        self.store.put(&key(account, &name), record.into())?;
+        self.accounts
+            .entry(account.to_owned())
+            .or_default()
+            .insert(name, assignment);
+        Ok(())
+    }
+}
+
+impl raft::Machine for Machine {
+    type Reply = Reply;
+
+    fn apply(&mut self, at: raft::Applied, payload: &Bytes) -> Reply {
+        if self.fault.is_some() {
+            return Reply::Unknown;
+        }
+        let reply = match Command::decode(payload) {
+            Some(command) => self.run(command),
+            None => {
+                tracing::error!(
+                    "entry {} of the meta log is not a command of this version",
+                    at.index
+                );
+                Ok(Reply::Unknown)
+            }
+        };
+        match reply {
+            Ok(reply) => {
+                self.applied = at.index;
+                reply
+            }
+            Err(fault) => {
+                self.fault = Some(fault);
+                Reply::Unknown
+            }
+        }
+    }
+}
+
+/// Whether another stream captures what `config` wants to capture. One that is being deleted still does.
+fn overlaps(streams: &Streams, config: &StreamConfig) -> bool {
+    streams
+        .values()
+        .filter(|other| other.config.name != config.name)
+        .any(|other| {
+            let theirs = &other.config.subjects;
+            config.subjects.iter().any(|ours| {
+                theirs
+                    .iter()
+                    .any(|one| subject::overlaps(ours.as_bytes(), one.as_bytes()))
+            })
+        })
+}
+
+fn read_config(json: &[u8]) -> Option<StreamConfig> {
+    serde_json::from_slice(json).ok()
+}
+
+fn unreadable() -> Reply {
+    Reply::Refused(table::STREAM_INVALID_CONFIG.with("configuration of another version"))
+}
+
+/// Names of accounts and streams hold no zero byte.
+fn key(account: &str, name: &str) -> Vec<u8> {
+    [ASSIGNMENTS, account.as_bytes(), &[0], name.as_bytes()].concat()
+}
+
+fn split(key: &[u8]) -> Option<(String, String)> {
+    let text = str::from_utf8(key.get(ASSIGNMENTS.len()..)?).ok()?;
+    let (account, name) = text.split_once('\0')?;
+    Some((account.to_owned(), name.to_owned()))
+}

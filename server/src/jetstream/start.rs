@@ -1,0 +1,186 @@
+//! How JetStream gets up: nodes, stores, groups, drivers; and the meta group's flushes.
+//!
+//! Below the data directory: `log/` is the node's log, `groups/<n>/` the store of each group. Memory streams have a node
+//! and a store of their own on a disk in RAM: the same code, gone with the process.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use halyard_engine::{Options, Overhead, Store};
+use halyard_raft::{self as raft, GroupId, NodeId};
+use halyard_runtime::disk::{Disk, MemDisk};
+use halyard_runtime::task::{self, JoinHandle};
+use halyard_runtime::time;
+use parking_lot::Mutex;
+
+use super::config::Storage;
+use super::consumer::leader::Leader;
+use super::driver::Driver;
+use super::group;
+use super::handle::GroupHandle;
+use super::limits::FLUSH_INTERVAL;
+use super::meta;
+use super::service::JetStream;
+
+const META: GroupId = GroupId(0);
+const FILE: GroupId = GroupId(1);
+const MEMORY: GroupId = GroupId(2);
+/// A server alone is a cluster of one.
+const NODE: NodeId = NodeId(1);
+
+/// What JetStream is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The disk of file streams.
+    pub disk: Arc<dyn Disk>,
+    /// Where everything lies.
+    pub data_dir: PathBuf,
+    /// Name shown as the leader of every stream.
+    pub server_name: String,
+    /// Name of the domain.
+    pub domain: Option<String>,
+    /// Whether unknown fields of requests are refused.
+    pub strict: bool,
+    /// Bytes that memory streams may reserve; `None` is no limit.
+    pub max_memory: Option<u64>,
+    /// Bytes that file streams may reserve; `None` is no limit.
+    pub max_storage: Option<u64>,
+    /// Longest duplicate window, nanoseconds; `None` is no cap.
+    pub duplicate_window_max: Option<i64>,
+}
+
+/// Why JetStream does not start. Each names the path and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The node's log.
+    #[error(transparent)]
+    Log(#[from] raft::Error),
+    /// A group's store.
+    #[error(transparent)]
+    Store(#[from] halyard_engine::Error),
+    /// A group's records.
+    #[error(transparent)]
+    Group(#[from] group::OpenError),
+    /// The meta store's records.
+    #[error(transparent)]
+    Meta(#[from] meta::machine::Damaged),
+    /// A group stopped while the start was still finishing what a crash had left.
+    #[error("a group stopped while streams were recovered; the log says why")]
+    Stopped,
+}
+
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) nodes: Vec<raft::Node>,
+    pub(super) meta: raft::Group<meta::Machine>,
+    pub(super) file: Arc<GroupHandle>,
+    pub(super) memory: Arc<GroupHandle>,
+}
+
+pub(super) async fn open(settings: &Settings) -> Result<Opened, StartError> {
+    let disk = settings.disk.clone();
+    let node = raft::Node::open(raft::NodeOptions::new(
+        disk.clone(),
+        &settings.data_dir,
+        NODE,
+    ))?;
+    let meta = {
+        let machine = meta::Machine::open(open_store(&disk, settings, META, Overhead::FILE)?)?;
+        let applied = machine.applied();
+        node.start_group(META, Arc::new(Mutex::new(machine)), applied)
+            .await?
+    };
+    let file = open_group(&node, &disk, settings, FILE, Storage::File).await?;
+    let ram: Arc<dyn Disk> = Arc::new(MemDisk::new());
+    let volatile = raft::Node::open(raft::NodeOptions::new(
+        ram.clone(),
+        &settings.data_dir,
+        NODE,
+    ))?;
+    let memory = open_group(&volatile, &ram, settings, MEMORY, Storage::Memory).await?;
+    Ok(Opened {
+        nodes: vec![node, volatile],
+        meta,
+        file,
+        memory,
+    })
+}
+
+async fn open_group(
+    node: &raft::Node,
+    disk: &Arc<dyn Disk>,
+    settings: &Settings,
+    id: GroupId,
+    storage: Storage,
+) -> Result<Arc<GroupHandle>, StartError> {
+    let overhead = match storage {
+        Storage::File => Overhead::FILE,
+        Storage::Memory => Overhead::MEMORY,
+    };
+    let machine = group::Machine::open(open_store(disk, settings, id, overhead)?)?;
+    let applied = machine.applied();
+    let machine = Arc::new(Mutex::new(machine));
+    let raft = node.start_group(id, machine.clone(), applied).await?;
+    Ok(GroupHandle::new(storage, machine, raft))
+}
+
+fn open_store(
+    disk: &Arc<dyn Disk>,
+    settings: &Settings,
+    id: GroupId,
+    overhead: Overhead,
+) -> Result<Store, StartError> {
+    let dir = settings.data_dir.join("groups").join(id.0.to_string());
+    let options = Options {
+        overhead,
+        ..Options::default()
+    };
+    let (store, _report) = Store::open(disk.clone(), &dir, options)?;
+    Ok(store)
+}
+
+/// Starts the driver of a group.
+pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> Vec<JoinHandle<()>> {
+    let leader = Leader::new(service, group);
+    vec![task::spawn(Driver::new(group.clone(), leader).run())]
+}
+
+/// Flushes the meta group now and then: what only the log holds keeps the whole node's log from shrinking.
+pub(super) async fn flush_meta(service: Weak<JetStream>) {
+    loop {
+        time::sleep(FLUSH_INTERVAL).await;
+        let Some(service) = service.upgrade() else {
+            return;
+        };
+        flush_meta_now(&service).await;
+    }
+}
+
+pub(super) async fn flush_meta_now(service: &JetStream) {
+    let meta = service.meta();
+    let job = {
+        let mut machine = meta.machine().lock();
+        if machine.fault().is_some() || machine.store().applied() == machine.applied() {
+            return;
+        }
+        let applied = machine.applied();
+        machine.store_mut().begin_flush(applied)
+    };
+    let Some(job) = job else {
+        return;
+    };
+    let Ok(done) = task::spawn_blocking(move || job.run()).await else {
+        return;
+    };
+    let finished = {
+        let mut machine = meta.machine().lock();
+        machine
+            .store_mut()
+            .finish(done)
+            .map(|_| machine.store().applied())
+    };
+    match finished {
+        Ok(applied) => meta.flushed(applied),
+        Err(error) => tracing::error!("flushing the meta group: {error}"),
+    }
+}

@@ -1,0 +1,276 @@
+//! The state of one stream, and the commands that change it as a whole.
+//!
+//! Its messages and their counters are in the group's store; what the store does not know is here: the configuration,
+//! remembered message ids, the consumers. An engine error is a [`Fault`]: the machine above stops for good, since one
+//! replica alone must not decide differently.
+
+use halyard_engine::{Erase, Filters, Store, StreamId, StreamState};
+use halyard_runtime::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::dedupe::{Dedupe, Record};
+use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::config::{Retention, StreamConfig};
+use crate::jetstream::consumer::{self, Consumers, StoreMessages};
+use crate::jetstream::group::command::{MessageDelete, Purge};
+
+/// Why a command changed nothing, for the one who sent it.
+pub type Refusal = Box<ApiError>;
+
+/// The store failed; nothing that it decided may be believed.
+pub type Fault = halyard_engine::Error;
+
+/// A refusal, or the end of the machine.
+pub type Outcome<T> = Result<Result<T, Refusal>, Fault>;
+
+/// What a command may touch beside its stream.
+pub struct Turn<'a> {
+    /// The group's store.
+    pub store: &'a mut Store,
+    /// Committed time: the leader's, never going back.
+    pub now: Timestamp,
+    /// What the leader's driver should do besides answering.
+    pub effects: &'a mut Vec<(StreamId, consumer::Effect)>,
+}
+
+/// One stream.
+pub struct Stream {
+    pub(super) id: StreamId,
+    pub(super) config: StreamConfig,
+    pub(super) created: Timestamp,
+    pub(super) dedupe: Dedupe,
+    pub(super) last_msg_id: Box<[u8]>,
+    pub(super) consumers: Consumers,
+    dirty: bool,
+}
+
+/// What of a stream outlives the process in one record; the rest has records of its own.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    config: Vec<u8>,
+    created: i64,
+    last_msg_id: Vec<u8>,
+}
+
+impl Stream {
+    /// A new stream; the store must know its id.
+    #[must_use]
+    pub fn new(id: StreamId, config: StreamConfig, created: Timestamp) -> Self {
+        Self {
+            dedupe: Dedupe::new(config.duplicate_window),
+            consumers: Consumers::default(),
+            last_msg_id: Box::default(),
+            dirty: true,
+            id,
+            config,
+            created,
+        }
+    }
+
+    /// Its identity in the group.
+    #[must_use]
+    pub const fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// Its configuration.
+    #[must_use]
+    pub const fn config(&self) -> &StreamConfig {
+        &self.config
+    }
+
+    /// When it was asked for.
+    #[must_use]
+    pub const fn created(&self) -> Timestamp {
+        self.created
+    }
+
+    /// Its consumers.
+    #[must_use]
+    pub const fn consumers(&self) -> &Consumers {
+        &self.consumers
+    }
+
+    /// Message ids that are remembered.
+    #[must_use]
+    pub fn remembered_ids(&self) -> usize {
+        self.dedupe.len()
+    }
+
+    /// Takes a new configuration, whose legality the meta group has decided, and makes the messages fit.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn update(&mut self, turn: &mut Turn<'_>, config: StreamConfig) -> Result<(), Fault> {
+        self.dedupe.set_window(config.duplicate_window);
+        self.config = config;
+        self.dirty = true;
+        self.fit(turn)
+    }
+
+    /// Removes messages by filter, sequence and number; how many.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn purge(&mut self, turn: &mut Turn<'_>, purge: &Purge) -> Outcome<u64> {
+        if self.config.sealed {
+            return Ok(Err(table::STREAM_SEALED.error().into()));
+        }
+        if self.config.deny_purge {
+            let refusal = table::STREAM_PURGE_FAILED.with("stream purge not permitted");
+            return Ok(Err(refusal.into()));
+        }
+        let Some(filters) = filters(&purge.filter) else {
+            return Ok(Err(table::BAD_REQUEST.error().into()));
+        };
+        let whole = filters.is_everything();
+        let asked = halyard_engine::Purge {
+            filters,
+            below: (purge.below > 0).then_some(purge.below),
+            keep: (purge.keep > 0).then_some(purge.keep),
+        };
+        let removed = turn.store.purge(self.id, &asked, Erase::Yes)?;
+        if removed > 0 || whole {
+            self.removed_many(turn)?;
+        }
+        Ok(Ok(removed))
+    }
+
+    /// Removes one message.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn delete(&mut self, turn: &mut Turn<'_>, asked: MessageDelete) -> Outcome<()> {
+        if self.config.sealed {
+            return Ok(Err(table::STREAM_SEALED.error().into()));
+        }
+        if self.config.deny_delete {
+            let refusal = table::STREAM_MSG_DELETE_FAILED.with("message delete not permitted");
+            return Ok(Err(refusal.into()));
+        }
+        let erase = if asked.erase { Erase::Yes } else { Erase::No };
+        if turn.store.delete(self.id, asked.seq, erase)? {
+            self.removed_one(turn, asked.seq)?;
+            return Ok(Ok(()));
+        }
+        let refusal = if asked.seq > self.state(turn.store)?.last_seq {
+            table::STREAM_MSG_DELETE_FAILED.with("stream store EOF")
+        } else {
+            table::SEQUENCE_NOT_FOUND.with(asked.seq)
+        };
+        Ok(Err(refusal.into()))
+    }
+
+    /// Hands a command to the consumers and removes what they have finished with.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn consume(&mut self, turn: &mut Turn<'_>, body: &[u8]) -> Result<consumer::Reply, Fault> {
+        self.with_consumers(turn, |consumers, ctx| consumers.apply(body, ctx))
+    }
+
+    /// Its counters in the store.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn state(&self, store: &Store) -> Result<StreamState, Fault> {
+        store.state(self.id)
+    }
+
+    /// Tells the consumers that one message has gone.
+    pub(super) fn removed_one(&mut self, turn: &mut Turn<'_>, seq: u64) -> Result<(), Fault> {
+        self.with_consumers(turn, |consumers, ctx| consumers.deleted(seq, ctx))
+    }
+
+    /// Tells the consumers that messages have gone from the front.
+    pub(super) fn removed_front(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        let first = self.state(turn.store)?.first_seq;
+        self.with_consumers(turn, |consumers, ctx| consumers.trimmed(first, ctx))
+    }
+
+    /// Tells the consumers that any messages may have gone.
+    pub(super) fn removed_many(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        self.with_consumers(turn, |consumers, ctx| consumers.purged(ctx))
+    }
+
+    /// Lets the consumers do something, then removes the messages that they have finished with, where the retention
+    /// says so.
+    pub(super) fn with_consumers<T>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        run: impl FnOnce(&mut Consumers, &mut consumer::Ctx<'_>) -> T,
+    ) -> Result<T, Fault> {
+        let (mut removed, mut effects) = (Vec::new(), Vec::new());
+        let messages = StoreMessages::new(turn.store, self.id);
+        let mut ctx = consumer::Ctx {
+            messages: &messages,
+            stream: &self.config,
+            now: turn.now,
+            removed: &mut removed,
+            effects: &mut effects,
+        };
+        let outcome = run(&mut self.consumers, &mut ctx);
+        if let Some(fault) = messages.error() {
+            return Err(fault);
+        }
+        turn.effects
+            .extend(effects.into_iter().map(|effect| (self.id, effect)));
+        if self.config.retention != Retention::Limits {
+            for seq in removed {
+                turn.store.delete(self.id, seq, Erase::No)?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    pub(super) const fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    /// The stream's own record if it changed since the last call.
+    pub(in crate::jetstream) fn take_record(&mut self) -> Option<Vec<u8>> {
+        if !std::mem::take(&mut self.dirty) {
+            return None;
+        }
+        let saved = Saved {
+            config: serde_json::to_vec(&self.config).unwrap_or_default(),
+            created: self.created.as_nanos(),
+            last_msg_id: self.last_msg_id.to_vec(),
+        };
+        Some(postcard::to_allocvec(&saved).unwrap_or_default())
+    }
+
+    /// What a flush must write of the remembered message ids.
+    pub(in crate::jetstream) fn take_ids(&mut self) -> Vec<Record> {
+        self.dedupe.take_records()
+    }
+
+    /// What a flush must write of the consumers.
+    pub(in crate::jetstream) const fn consumers_mut(&mut self) -> &mut Consumers {
+        &mut self.consumers
+    }
+
+    /// The dedupe table, while records are read back.
+    pub(in crate::jetstream) const fn ids_mut(&mut self) -> &mut Dedupe {
+        &mut self.dedupe
+    }
+
+    /// A stream as its record says. `None`: the record is damaged.
+    #[must_use]
+    pub(in crate::jetstream) fn load(id: StreamId, record: &[u8]) -> Option<Self> {
+        let saved: Saved = postcard::from_bytes(record).ok()?;
+        let config = serde_json::from_slice(&saved.config).ok()?;
+        let mut stream = Self::new(id, config, Timestamp::from_nanos(saved.created));
+        stream.last_msg_id = saved.last_msg_id.into();
+        stream.dirty = false;
+        Some(stream)
+    }
+}
+
+/// A set of one filter; the empty text is everything. `None`: not a filter.
+fn filters(text: &str) -> Option<Filters> {
+    if text.is_empty() {
+        return Some(Filters::everything());
+    }
+    Filters::parse(&[text]).ok()
+}

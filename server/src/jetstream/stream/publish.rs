@@ -1,0 +1,272 @@
+//! One publish: every condition first, then the message is stored, then it pushes others out.
+//!
+//! The order of the conditions is the peer's, so that a message that breaks several gets the same refusal.
+
+use halyard_engine::{Append, Erase, Filters, Overhead};
+use halyard_runtime::time::Timestamp;
+
+use super::headers::{self, Asked, Ttl};
+use super::machine::{Fault, Outcome, Stream, Turn};
+use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::config::{Discard, Retention, StreamConfig};
+use crate::jetstream::group::command::Publish;
+use crate::jetstream::limits::HEADER_BYTES_MAX;
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It has this sequence.
+    As(u64),
+    /// It was stored before, under this sequence.
+    Duplicate(u64),
+}
+
+/// What a rollup replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rollup {
+    Subject,
+    All,
+}
+
+impl Stream {
+    /// Stores one message, or says why not.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn publish(&mut self, turn: &mut Turn<'_>, publish: Publish) -> Outcome<Stored> {
+        let asked = headers::parse(publish.headers());
+        if let Err(refusal) = check_shape(&self.config, &publish, &asked) {
+            return Ok(Err(refusal.into()));
+        }
+        if let Some(seq) = asked.msg_id.and_then(|id| self.dedupe.find(id, turn.now)) {
+            return Ok(Ok(Stored::Duplicate(seq)));
+        }
+        if let Some(refusal) = self.check_expected(turn, &publish, &asked)? {
+            return Ok(Err(refusal.into()));
+        }
+        let rollup = match check_rollup(&self.config, asked.rollup) {
+            Ok(rollup) => rollup,
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
+        if let Some(refusal) = self.check_room(turn, &publish)? {
+            return Ok(Err(refusal.into()));
+        }
+        let expires = asked
+            .ttl
+            .and_then(headers::parse_ttl)
+            .map(|ttl| expiry(ttl, turn.now));
+        let (seq, stored) = self.store(turn, &publish, expires)?;
+        if let Some(id) = asked.msg_id {
+            self.dedupe.remember(id, seq, turn.now);
+        }
+        if asked.msg_id.is_some() || !self.last_msg_id.is_empty() {
+            self.last_msg_id = asked.msg_id.unwrap_or_default().into();
+            self.touch();
+        }
+        if let Some(rollup) = rollup {
+            self.roll_up(turn, rollup, publish.subject(), seq)?;
+        }
+        if stored {
+            self.make_room(turn, publish.subject())?;
+        }
+        Ok(Ok(Stored::As(seq)))
+    }
+
+    /// Whether it was stored, or only took a sequence because nobody wants it.
+    fn store(
+        &self,
+        turn: &mut Turn<'_>,
+        publish: &Publish,
+        expires: Option<Timestamp>,
+    ) -> Result<(u64, bool), Fault> {
+        if self.config.retention == Retention::Interest
+            && !self.consumers.has_interest(publish.subject())
+        {
+            return Ok((turn.store.skip(self.id, 1)?, false));
+        }
+        let message = Append {
+            record: publish.record.clone(),
+            subject_len: publish.subject_len,
+            headers_len: publish.headers_len,
+            time: turn.now,
+            expires,
+        };
+        Ok((turn.store.append(self.id, message)?, true))
+    }
+
+    /// The `Nats-Expected-*` conditions that need the state.
+    fn check_expected(
+        &self,
+        turn: &Turn<'_>,
+        publish: &Publish,
+        asked: &Asked<'_>,
+    ) -> Result<Option<ApiError>, Fault> {
+        if let Some(expected) = asked.expected_last_seq {
+            let last = turn.store.state(self.id)?.last_seq;
+            if !expected.is(last) {
+                return Ok(Some(table::STREAM_WRONG_LAST_SEQUENCE.with(last)));
+            }
+        }
+        if let Some(expected) = asked.expected_last_msg_id
+            && *expected != *self.last_msg_id
+        {
+            let last = String::from_utf8_lossy(&self.last_msg_id);
+            return Ok(Some(table::STREAM_WRONG_LAST_MSG_ID.with(last)));
+        }
+        let Some(expected) = asked.expected_last_subject_seq else {
+            let missing = asked.expected_subject.is_some();
+            return Ok(missing.then(|| table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error()));
+        };
+        let last = match asked.expected_subject {
+            None => turn.store.last_for_subject(self.id, publish.subject()),
+            Some(filter) => match Filters::parse(&[filter]) {
+                Ok(filters) => turn.store.last_matching(self.id, &filters, u64::MAX)?,
+                Err(_) => {
+                    return Ok(Some(
+                        table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error(),
+                    ));
+                }
+            },
+        };
+        let last = last.unwrap_or(0);
+        Ok((!expected.is(last)).then(|| table::STREAM_WRONG_LAST_SEQUENCE.with(last)))
+    }
+
+    /// With `discard: new`: whether the message fits without pushing another out.
+    fn check_room(&self, turn: &Turn<'_>, publish: &Publish) -> Result<Option<ApiError>, Fault> {
+        if self.config.discard != Discard::New {
+            return Ok(None);
+        }
+        let refuse = |what: &str| {
+            Ok(Some(
+                table::STREAM_STORE_FAILED.with(format!("maximum {what} exceeded")),
+            ))
+        };
+        let mut replaces = 0;
+        if let Some(max) = StreamConfig::limit(self.config.max_msgs_per_subject) {
+            let totals = turn.store.subject_totals(self.id, publish.subject())?;
+            if let Some(totals) = totals.filter(|totals| totals.messages >= max) {
+                if self.config.discard_new_per_subject {
+                    return refuse("messages per subject");
+                }
+                // The oldest of its subject makes room for it.
+                let oldest = turn.store.get(self.id, totals.first_seq)?;
+                replaces = oldest.map_or(0, |message| message.size());
+            }
+        }
+        let state = turn.store.state(self.id)?;
+        if StreamConfig::limit(self.config.max_msgs)
+            .is_some_and(|max| replaces == 0 && state.messages >= max)
+        {
+            return refuse("messages");
+        }
+        let size = self.message_size(publish);
+        if StreamConfig::limit(self.config.max_bytes)
+            .is_some_and(|max| state.bytes - replaces + size > max)
+        {
+            return refuse("bytes");
+        }
+        Ok(None)
+    }
+
+    /// What the message would count for in the stream's bytes.
+    fn message_size(&self, publish: &Publish) -> u64 {
+        let overhead = if self.config.in_memory() {
+            Overhead::MEMORY
+        } else {
+            Overhead::FILE
+        };
+        let headers = if publish.headers_len > 0 {
+            overhead.headers_bytes
+        } else {
+            0
+        };
+        publish.record.len() as u64 + u64::from(overhead.message_bytes) + u64::from(headers)
+    }
+
+    fn roll_up(
+        &mut self,
+        turn: &mut Turn<'_>,
+        rollup: Rollup,
+        subject: &[u8],
+        seq: u64,
+    ) -> Result<(), Fault> {
+        let filters = match rollup {
+            Rollup::All => Filters::everything(),
+            Rollup::Subject => match Filters::parse(&[subject]) {
+                Ok(filters) => filters,
+                // A subject with wildcard tokens cannot be published; nothing older can have it.
+                Err(_) => return Ok(()),
+            },
+        };
+        let purge = halyard_engine::Purge {
+            filters,
+            below: Some(seq),
+            keep: None,
+        };
+        if turn.store.purge(self.id, &purge, Erase::Yes)? > 0 {
+            self.removed_many(turn)?;
+        }
+        Ok(())
+    }
+}
+
+/// Conditions that need the configuration only.
+fn check_shape(
+    config: &StreamConfig,
+    publish: &Publish,
+    asked: &Asked<'_>,
+) -> Result<(), ApiError> {
+    if config.sealed {
+        return Err(table::STREAM_SEALED.error());
+    }
+    if asked
+        .expected_stream
+        .is_some_and(|name| name != config.name.as_bytes())
+    {
+        return Err(table::STREAM_NOT_MATCH.error());
+    }
+    if let Some(refused) = asked.refused {
+        return Err(refused.error());
+    }
+    if let Some(ttl) = asked.ttl {
+        if !config.allow_msg_ttl {
+            return Err(table::MESSAGE_TTL_DISABLED.error());
+        }
+        if headers::parse_ttl(ttl).is_none() {
+            return Err(table::MESSAGE_TTL_INVALID.error());
+        }
+    }
+    if StreamConfig::limit(config.max_msg_size).is_some_and(|max| publish.size() as u64 > max) {
+        return Err(table::STREAM_MESSAGE_EXCEEDS_MAXIMUM.error());
+    }
+    if publish.headers().len() > HEADER_BYTES_MAX {
+        return Err(table::STREAM_HEADER_EXCEEDS_MAXIMUM.error());
+    }
+    Ok(())
+}
+
+fn check_rollup(config: &StreamConfig, asked: Option<&[u8]>) -> Result<Option<Rollup>, ApiError> {
+    let Some(asked) = asked else {
+        return Ok(None);
+    };
+    if !config.allow_rollup_hdrs || config.deny_purge {
+        return Err(table::STREAM_ROLLUP_FAILED.with("rollup not permitted"));
+    }
+    match asked.to_ascii_lowercase().as_slice() {
+        b"sub" => Ok(Some(Rollup::Subject)),
+        b"all" => Ok(Some(Rollup::All)),
+        _ => {
+            let value = String::from_utf8_lossy(asked);
+            Err(table::STREAM_ROLLUP_FAILED.with(format!("rollup value invalid: \"{value}\"")))
+        }
+    }
+}
+
+/// When a message with a life span of its own goes. The end of time marks one that never does.
+fn expiry(ttl: Ttl, now: Timestamp) -> Timestamp {
+    match ttl {
+        Ttl::Never => Timestamp::MAX,
+        Ttl::Nanos(nanos) => Timestamp::from_nanos(now.as_nanos().saturating_add(nanos)),
+    }
+}

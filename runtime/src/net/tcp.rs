@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 /// Connections that the kernel may hold ready before `accept` takes them.
 const ACCEPT_BACKLOG: u32 = 4096;
@@ -108,7 +109,7 @@ impl TcpStream {
         match &self.0 {
             Stream::Real(stream) => loop {
                 ready!(stream.poll_read_ready(cx))?;
-                match stream.try_read(buffer) {
+                match read_some(stream, buffer) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     result => return Poll::Ready(result),
                 }
@@ -124,7 +125,7 @@ impl TcpStream {
     /// `WouldBlock` when there is nothing yet.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.0 {
-            Stream::Real(stream) => stream.try_read(buffer),
+            Stream::Real(stream) => read_some(stream, buffer),
             #[cfg(feature = "sim")]
             Stream::Simulated(stream) => stream.try_read(buffer),
         }
@@ -154,7 +155,9 @@ impl TcpStream {
     /// `WouldBlock` when nothing fits (then [`TcpStream::poll_write_ready`] wakes); otherwise the connection is broken.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.0 {
-            Stream::Real(stream) => stream.try_write(bytes),
+            Stream::Real(stream) => some(stream, Interest::WRITABLE, bytes.len(), || {
+                Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?)
+            }),
             #[cfg(feature = "sim")]
             Stream::Simulated(stream) => stream.try_write(bytes),
         }
@@ -166,7 +169,12 @@ impl TcpStream {
     /// As [`TcpStream::try_write`].
     pub fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         match &self.0 {
-            Stream::Real(stream) => stream.try_write_vectored(pieces),
+            Stream::Real(stream) => {
+                let whole = pieces.iter().map(|piece| piece.len()).sum();
+                some(stream, Interest::WRITABLE, whole, || {
+                    Ok(rustix::io::writev(stream, pieces)?)
+                })
+            }
             #[cfg(feature = "sim")]
             Stream::Simulated(stream) => stream.try_write_vectored(pieces),
         }
@@ -236,6 +244,34 @@ impl TcpStream {
             }
         }
     }
+}
+
+fn read_some(stream: &tokio::net::TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let whole = buffer.len();
+    some(stream, Interest::READABLE, whole, || {
+        let (count, _) = rustix::net::recv(stream, &mut *buffer, RecvFlags::empty())?;
+        Ok(count)
+    })
+}
+
+/// A call that moves up to `whole` bytes. If it moves fewer, the socket has no more (or takes no more) for now: it counts as
+/// not ready until the system says so, which saves the call that would find out.
+fn some(
+    stream: &tokio::net::TcpStream,
+    interest: Interest,
+    whole: usize,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut fewer = None;
+    let result = stream.try_io(interest, || {
+        let count = call()?;
+        if (1..whole).contains(&count) {
+            fewer = Some(count);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(count)
+    });
+    fewer.map_or(result, Ok)
 }
 
 impl AsyncRead for TcpStream {

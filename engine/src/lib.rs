@@ -1,28 +1,58 @@
 //! The message log store of one group: no sockets, no consensus, no clock; I/O only through the Disk door.
+//!
+//!   append, delete, put ...  ->  Store: streams (subject index, dead runs, counters) and records in memory
+//!                                  |  begin_flush -> Job::run -> finish
+//!   segment 1 | segment 2 | ...  <-+    one segment for all streams that changed; the manifest names the segments
+//!                  begin_maintenance -> merges neighbours, drops the dead, erases, overwrites what was freed
+//!
+//! The log of the group makes an entry durable; the store makes it durable a second time with the next flush, and says up
+//! to which applied index ([`Store::applied`]), so that the log may go. Recovery is the manifest's state and the log's
+//! entries after it, whatever the size of the data.
+//!
+//! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `removal` (one
+//! stream); `runs`, `subjects`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
+//! `manifest`, `recovery`, `job`, `upkeep`, `lifecycle` (how it gets there and back). docs/formats.md has every byte.
 #![deny(missing_docs, clippy::indexing_slicing)]
 
-mod digest;
 mod error;
-mod filter;
-mod hash;
-mod lifecycle;
 mod limits;
 mod message;
 mod options;
+
+mod filter;
+
+mod store;
+
 mod query;
 mod removal;
-mod runs;
-mod segment;
-mod store;
 mod stream;
+
+mod digest;
+mod hash;
+mod runs;
 mod subjects;
 mod tail;
 
+mod block;
+mod codec;
+mod crypto;
+mod segment;
+
+mod check;
+mod flush;
+mod job;
+mod lifecycle;
+mod manifest;
+mod merge;
+mod recovery;
+mod upkeep;
+
 pub use error::Error;
 pub use filter::{Filter, FilterError, Filters};
-pub use lifecycle::{ErasureProgress, Finished, Job, JobDone, Report};
+pub use halyard_runtime::time::Timestamp;
+pub use job::{Job, JobDone};
+pub use lifecycle::{Finished, Report};
 pub use message::{Append, Erase, Message, Purge, StreamId, StreamState, SubjectTotals};
 pub use options::{Cipher, Encryption, Key, Options, Overhead};
 pub use store::Store;
-
-pub use halyard_runtime::time::Timestamp;
+pub use upkeep::ErasureProgress;

@@ -1,25 +1,36 @@
-//! Opening a store, and the jobs that write it down.
+//! A store over time: opening, what has changed since the last flush, jobs out and in, poison, a full disk.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use halyard_runtime::disk::Disk;
 
-use crate::digest::Digest;
 use crate::error::Error;
+use crate::flush::Frozen;
+use crate::job::{Job, JobDone, Outcome, Place, Work};
+use crate::manifest::Manifest;
 use crate::message::{Erase, StreamId};
 use crate::options::Options;
+use crate::recovery::{Recovered, recover};
 use crate::removal::Removal;
-use crate::segment::Cache;
+use crate::segment::entry::StreamEntry;
+use crate::segment::{Cache, Part, Segment, Written};
 use crate::store::Store;
 use crate::stream::Stream;
 
 /// What opening a store found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
+    /// The applied index that the manifest covers.
+    pub applied: u64,
     /// Segments that the manifest names.
     pub segments: usize,
+    /// Their files' bytes.
+    pub segment_bytes: u64,
+    /// Streams.
+    pub streams: usize,
     /// Messages in all streams.
     pub messages: u64,
     /// Files that no manifest names: left by a crash, to be overwritten and removed by maintenance.
@@ -33,45 +44,119 @@ pub struct Finished {
     pub applied: u64,
     /// Bytes that the job wrote.
     pub bytes_written: u64,
+    /// Damage that a scrub found.
+    pub damage: Option<String>,
 }
 
-/// How far erasure has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ErasureProgress {
-    /// A delete or purge with [`Erase::Yes`] waits for the next flush.
-    pub waits_for_flush: bool,
-    /// Segments that must be rewritten.
-    pub segments: usize,
-    /// Freed files that must be overwritten.
-    pub files: usize,
+/// A segment of the store.
+#[derive(Debug)]
+pub(crate) struct SegmentState {
+    pub(crate) segment: Arc<Segment>,
+    /// Its messages that are still alive, as last counted.
+    pub(crate) live: u64,
+    /// It holds erased messages: rewrite it once this flush is durable.
+    pub(crate) rewrite_after: Option<u64>,
+    /// It could not be read when it was to be merged, or a scrub failed: left as it is.
+    pub(crate) is_damaged: bool,
 }
 
-impl ErasureProgress {
-    /// Nothing erased is left on this store's disk.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        *self == Self::default()
+/// What has changed since the last flush, and what the disk looks like.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    /// The durable manifest.
+    pub(crate) manifest: Manifest,
+    /// The ordinal of the next flush to begin.
+    pub(crate) ordinal: u64,
+    pub(crate) next_segment: u64,
+    /// Oldest first.
+    pub(crate) segments: Vec<SegmentState>,
+    pub(crate) dirty: Vec<StreamId>,
+    /// Streams that were dropped since the last flush began.
+    pub(crate) dropped: BTreeSet<StreamId>,
+    pub(crate) records: BTreeMap<Bytes, Option<Bytes>>,
+    pub(crate) dirty_weight: u64,
+    /// A flush that began and is not durable yet.
+    pub(crate) frozen: Option<Arc<Frozen>>,
+    /// The segment that the frozen state becomes holds erased messages.
+    pub(crate) erase_frozen: Option<u64>,
+    /// An erasing removal happened since the last flush began.
+    pub(crate) erase_waits: bool,
+    pub(crate) is_job_out: bool,
+    /// Streams with removals since segments were last counted.
+    pub(crate) stale: BTreeSet<StreamId>,
+    /// Files to overwrite and remove.
+    pub(crate) garbage: Vec<PathBuf>,
+    pub(crate) poisoned: Option<String>,
+    pub(crate) is_full: bool,
+    /// Whether the reserve's space is taken; `None`: not tried since the last flush.
+    pub(crate) reserve: Option<bool>,
+    /// Where the next scrub goes on.
+    pub(crate) scrub: Option<(u64, u64)>,
+    pub(crate) damage: Vec<Error>,
+}
+
+impl Upkeep {
+    /// The ordinal of the last durable flush.
+    pub(crate) fn durable_ordinal(&self) -> u64 {
+        self.manifest.next_ordinal - 1
     }
-}
 
-/// Work with the disk, to be run away from the store.
-#[derive(Debug)]
-pub struct Job {}
+    /// The stream must be part of the next flush.
+    pub(crate) fn note_dirty(&mut self, stream: &mut Stream) {
+        if !std::mem::replace(&mut stream.is_dirty, true) {
+            self.dirty.push(stream.id);
+        }
+    }
 
-/// The result of a job, for [`Store::finish`].
-#[derive(Debug)]
-pub struct JobDone {}
-
-impl Job {
-    /// Does all the I/O. Blocks.
-    #[must_use]
-    pub fn run(self) -> JobDone {
-        JobDone {}
+    fn new(
+        recovered: Recovered,
+        dir: &Path,
+    ) -> (Self, BTreeMap<StreamId, Stream>, BTreeMap<Bytes, Bytes>) {
+        let Recovered {
+            manifest,
+            segments,
+            streams,
+            records,
+            leftovers,
+        } = recovered;
+        let marks = manifest.segments.iter().map(|listed| listed.rewrite_after);
+        let segments = segments
+            .into_iter()
+            .zip(marks)
+            .map(|(segment, rewrite_after)| SegmentState {
+                live: segment.messages,
+                segment,
+                rewrite_after,
+                is_damaged: false,
+            });
+        let upkeep = Self {
+            ordinal: manifest.next_ordinal,
+            next_segment: manifest.next_segment,
+            segments: segments.collect(),
+            manifest,
+            dirty: Vec::new(),
+            dropped: BTreeSet::new(),
+            records: BTreeMap::new(),
+            dirty_weight: 0,
+            frozen: None,
+            erase_frozen: None,
+            erase_waits: false,
+            is_job_out: false,
+            stale: streams.keys().copied().collect(),
+            garbage: leftovers.iter().map(|name| dir.join(name)).collect(),
+            poisoned: None,
+            is_full: false,
+            reserve: None,
+            scrub: None,
+            damage: Vec::new(),
+        };
+        (upkeep, streams, records)
     }
 }
 
 impl Store {
-    /// Opens the store in `dir`, creating it when there is none.
+    /// Opens the store in `dir`, creating it when there is none. Reads the manifest, and of each segment its stream
+    /// entries, records and subject tables: the cost does not grow with the number of messages.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Corrupt`], [`Error::NewerVersion`], [`Error::WrongKey`]: nothing was changed.
@@ -80,84 +165,382 @@ impl Store {
         dir: &Path,
         options: Options,
     ) -> Result<(Self, Report), Error> {
-        disk.create_dir_all(dir)
-            .map_err(|error| Error::io(dir, error))?;
-        let store = Self {
-            disk,
-            dir: dir.to_owned(),
-            options,
-            streams: Default::default(),
-            records: Default::default(),
-            io: Cache,
-            digest: Digest::EMPTY,
+        if !disk.exists(dir).map_err(|error| Error::io(dir, error))? {
+            disk.create_dir_all(dir)
+                .map_err(|error| Error::io(dir, error))?;
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                disk.sync_dir(parent)
+                    .map_err(|error| Error::io(parent, error))?;
+            }
+        }
+        let io = Cache::new(options.cache_bytes);
+        let recovered = recover(&*disk, dir, &options, &io)?;
+        let (upkeep, streams, records) = Upkeep::new(recovered, dir);
+        let report = Report {
+            applied: upkeep.manifest.applied,
+            segments: upkeep.segments.len(),
+            segment_bytes: upkeep
+                .segments
+                .iter()
+                .map(|state| state.segment.file_bytes())
+                .sum(),
+            streams: streams.len(),
+            messages: streams.values().map(|stream| stream.messages).sum(),
+            leftovers: upkeep.garbage.len(),
         };
-        Ok((store, Report::default()))
+        let digest = upkeep.manifest.digest;
+        Ok((
+            Self {
+                disk,
+                dir: dir.to_owned(),
+                options,
+                streams,
+                records,
+                io,
+                digest,
+                upkeep,
+            },
+            report,
+        ))
     }
 
     /// The applied index that the durable manifest covers: replay starts after it.
     #[must_use]
     pub fn applied(&self) -> u64 {
-        0
+        self.upkeep.manifest.applied
     }
 
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
-        Ok(())
+        match &self.upkeep.poisoned {
+            Some(reason) => Err(Error::Poisoned {
+                reason: reason.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 
-    /// Whether publishes should be accepted: asked by the leader before it proposes, never while applying.
+    /// Whether publishes should be accepted. Asked by the leader before it proposes, never while applying: replicas must
+    /// not decide differently because their disks do.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Poisoned`].
+    /// [`Error::Full`] while the disk has less free space than [`Options::reserve_bytes`], or a flush found no room;
+    /// [`Error::Poisoned`].
     pub fn accepting(&self) -> Result<(), Error> {
-        self.check_writable()
+        self.check_writable()?;
+        if self.upkeep.is_full {
+            return Err(Error::Full {
+                path: self.dir.clone(),
+            });
+        }
+        Ok(())
     }
 
-    pub(crate) fn mark_created(&mut self, _id: StreamId) {}
-    pub(crate) fn mark_dropped(&mut self, _stream: Stream, _erase: Erase) {}
-    pub(crate) fn note_dirty(&mut self, _id: StreamId) {}
-    pub(crate) fn note_record(&mut self, _key: &Bytes, _value: Option<&Bytes>) {}
+    /// Damage that reading, merging or scrubbing has met, oldest first. What is intact keeps being served.
+    #[must_use]
+    pub fn damage(&self) -> &[Error] {
+        &self.upkeep.damage
+    }
+
+    pub(crate) fn mark_created(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.is_dirty = true;
+            self.upkeep.dirty.push(id);
+        }
+    }
+
+    pub(crate) fn mark_dropped(&mut self, stream: Stream, erase: Erase) {
+        if stream.born < self.upkeep.ordinal {
+            self.upkeep.dropped.insert(stream.id);
+        }
+        self.upkeep.dirty_weight = self
+            .upkeep
+            .dirty_weight
+            .saturating_sub(stream.tail.weight());
+        self.upkeep.stale.remove(&stream.id);
+        for part in stream.parts.iter().chain(&stream.bare) {
+            if erase == Erase::Yes {
+                self.upkeep.mark_rewrite(part.segment.id());
+            }
+            self.upkeep.uncount(part.segment.id(), part.live);
+        }
+        if erase == Erase::Yes {
+            self.upkeep.erase_waits = true;
+            if stream.frozen.is_some() {
+                self.upkeep.erase_frozen = Some(self.upkeep.ordinal);
+            }
+        }
+    }
+
+    pub(crate) fn note_record(&mut self, key: &Bytes, value: Option<&Bytes>) {
+        self.upkeep.dirty_weight += (key.len() + value.map_or(0, Bytes::len) + 64) as u64;
+        self.upkeep.records.insert(key.clone(), value.cloned());
+    }
+
+    /// Messages have gone: `weight` is the tail's weight before.
     pub(crate) fn note_removal(
         &mut self,
-        _id: StreamId,
-        _removal: &Removal,
-        _erase: Erase,
-    ) -> Result<(), Error> {
-        Ok(())
+        id: StreamId,
+        removal: &Removal,
+        erase: Erase,
+        weight: u64,
+    ) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let now = stream.tail.weight();
+        self.upkeep.dirty_weight = (self.upkeep.dirty_weight + now).saturating_sub(weight);
+        if removal.messages == 0 {
+            return;
+        }
+        if !std::mem::replace(&mut stream.is_dirty, true) {
+            self.upkeep.dirty.push(id);
+        }
+        self.upkeep.stale.insert(id);
+        if erase == Erase::Yes {
+            self.upkeep.erase_waits = true;
+            self.upkeep.mark_erased(stream, &self.io, removal);
+        }
     }
 
     /// Memory that a flush would free, roughly, in bytes.
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
-        self.streams
-            .values()
-            .map(|stream| stream.tail.weight() as usize)
-            .sum()
+        usize::try_from(self.upkeep.dirty_weight).unwrap_or(usize::MAX)
     }
 
-    /// Starts writing everything applied so far; `applied` is the log index of the last applied entry. `None` when there
-    /// is nothing to write, or a job is out.
+    fn job(&mut self, work: Work) -> Job {
+        assert!(!self.upkeep.is_job_out, "one job at a time");
+        self.upkeep.is_job_out = true;
+        let place = Place {
+            disk: self.disk.clone(),
+            dir: self.dir.clone(),
+            options: self.options.clone(),
+        };
+        Job { place, work }
+    }
+
+    pub(crate) fn can_begin(&self) -> bool {
+        !self.upkeep.is_job_out && self.upkeep.poisoned.is_none()
+    }
+
+    /// Starts writing everything applied so far; `applied` is the log index of the last applied entry.
+    ///
+    /// `None` when nothing was applied since the last flush, a job is out, or the store is poisoned. After a flush that
+    /// found the disk full this starts the same one again. O(changed streams and subjects).
     pub fn begin_flush(&mut self, applied: u64) -> Option<Job> {
-        let _ = applied;
-        None
+        if !self.can_begin() {
+            return None;
+        }
+        if self.upkeep.frozen.is_none() {
+            assert!(
+                applied >= self.applied(),
+                "the applied index never goes back"
+            );
+            let nothing = self.upkeep.dirty.is_empty()
+                && self.upkeep.dropped.is_empty()
+                && self.upkeep.records.is_empty();
+            if nothing && applied == self.applied() {
+                return None;
+            }
+            self.freeze(applied);
+        }
+        let frozen = self.upkeep.frozen.clone()?;
+        let segment = self.upkeep.take_segment_id();
+        let manifest = self.upkeep.next_manifest();
+        Some(self.job(Work::Flush {
+            frozen,
+            segment,
+            manifest,
+        }))
     }
 
-    /// Starts the most useful piece of background work: erasure, compaction, scrubbing. `None` when there is none.
+    fn freeze(&mut self, applied: u64) {
+        let mut streams = BTreeMap::new();
+        for id in std::mem::take(&mut self.upkeep.dropped) {
+            streams.insert(id, None);
+        }
+        for id in std::mem::take(&mut self.upkeep.dirty) {
+            if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_dirty) {
+                streams.insert(id, Some(stream.freeze()));
+            }
+        }
+        let frozen = Frozen {
+            ordinal: self.upkeep.ordinal,
+            applied,
+            digest: self.digest,
+            streams,
+            records: std::mem::take(&mut self.upkeep.records),
+        };
+        self.upkeep.ordinal += 1;
+        self.upkeep.dirty_weight = 0;
+        self.upkeep.erase_waits = false;
+        self.upkeep.frozen = Some(Arc::new(frozen));
+    }
+
+    /// Starts the most useful piece of background work: overwriting freed files, erasure, taking space back, merging.
+    /// `None` when there is none, a job is out, or the store is poisoned.
     pub fn begin_maintenance(&mut self) -> Option<Job> {
-        None
+        if !self.can_begin() {
+            return None;
+        }
+        if !self.upkeep.garbage.is_empty() {
+            let files = std::mem::take(&mut self.upkeep.garbage);
+            return Some(self.job(Work::Reap { files }));
+        }
+        if self.upkeep.reserve.is_none() && self.options.reserve_bytes > 0 {
+            return Some(self.job(Work::Reserve));
+        }
+        let plan = self.plan_merge()?;
+        let segment = self.upkeep.take_segment_id();
+        let manifest = self.upkeep.next_manifest();
+        Some(self.job(Work::Merge {
+            plan,
+            segment,
+            manifest,
+        }))
+    }
+
+    /// Starts verifying the next [`Options::scrub_bytes`] of the segments, round and round; the caller sets the pace.
+    /// `None` when there is no segment, a job is out, or the store is poisoned.
+    pub fn begin_scrub(&mut self) -> Option<Job> {
+        if !self.can_begin() {
+            return None;
+        }
+        let (id, offset) = self.upkeep.scrub.unwrap_or((0, Segment::scrub_start()));
+        let states = &self.upkeep.segments;
+        let next = states
+            .iter()
+            .map(|state| &state.segment)
+            .filter(|segment| segment.id() >= id);
+        let segment = next.min_by_key(|segment| segment.id())?.clone();
+        let offset = if segment.id() == id {
+            offset
+        } else {
+            Segment::scrub_start()
+        };
+        Some(self.job(Work::Scrub { segment, offset }))
     }
 
     /// Takes in what a job did.
     ///
     /// # Errors
-    /// What the job met; a failed write or sync poisons the store.
+    /// What the job met. [`Error::Full`]: nothing is lost, the next [`Store::begin_flush`] tries again. [`Error::Corrupt`]:
+    /// a merge met damage; the segment stays as it is. Any other poisons the store: it only serves reads.
     pub fn finish(&mut self, done: JobDone) -> Result<Finished, Error> {
-        let _ = done;
-        Ok(Finished::default())
+        assert!(self.upkeep.is_job_out, "a job that is finished was begun");
+        self.upkeep.is_job_out = false;
+        self.upkeep.is_full = done.is_low_on_space;
+        self.upkeep.garbage.extend(done.leftovers);
+        let mut finished = Finished {
+            applied: 0,
+            bytes_written: done.bytes_written,
+            damage: None,
+        };
+        match done.outcome {
+            Ok(Outcome::Flushed {
+                written,
+                manifest,
+                frozen,
+            }) => self.flushed(written, manifest, &frozen),
+            Ok(Outcome::Merged {
+                written,
+                manifest,
+                replaced,
+            }) => self.merged(written, manifest, &replaced),
+            Ok(Outcome::Reaped { files: _ }) => {}
+            Ok(Outcome::Reserved(taken)) => self.upkeep.reserve = Some(taken),
+            Ok(Outcome::Scrubbed {
+                segment,
+                next,
+                damage,
+            }) => {
+                self.upkeep.scrub =
+                    Some(next.map_or((segment + 1, Segment::scrub_start()), |next| {
+                        (segment, next)
+                    }));
+                if self
+                    .upkeep
+                    .segments
+                    .iter()
+                    .all(|state| state.segment.id() <= segment)
+                    && next.is_none()
+                {
+                    self.upkeep.scrub = None;
+                }
+                finished.damage = damage.as_ref().map(ToString::to_string);
+                if let Some(damage) = damage {
+                    self.upkeep.set_damaged(damage);
+                }
+            }
+            Err(error) => return Err(self.failed(error, done.is_read_only_failure)),
+        }
+        finished.applied = self.applied();
+        Ok(finished)
     }
 
-    /// How far erasure has come.
-    #[must_use]
-    pub fn erasure_pending(&self) -> ErasureProgress {
-        ErasureProgress::default()
+    fn failed(&mut self, error: Error, is_read_only: bool) -> Error {
+        match &error {
+            Error::Full { .. } => {
+                self.upkeep.is_full = true;
+                self.upkeep.reserve = None;
+            }
+            _ if is_read_only => self.upkeep.set_damaged(error.clone()),
+            _ => self.upkeep.poisoned = Some(error.to_string()),
+        }
+        error
+    }
+
+    fn flushed(&mut self, written: Option<Written>, manifest: Manifest, frozen: &Frozen) {
+        self.upkeep.manifest = manifest;
+        self.upkeep.frozen = None;
+        if self.upkeep.reserve == Some(false) {
+            self.upkeep.reserve = None;
+        }
+        for (id, stream) in &frozen.streams {
+            let Some(frozen) = stream else { continue };
+            let found = self
+                .streams
+                .get_mut(id)
+                .filter(|stream| stream.born == frozen.meta().born);
+            if let Some(stream) = found {
+                stream.frozen = None;
+                stream.durable_first = frozen.meta().first_seq;
+            }
+        }
+        let Some((segment, entries)) = written else {
+            return;
+        };
+        self.upkeep.segments.push(SegmentState {
+            live: segment.messages,
+            segment: segment.clone(),
+            rewrite_after: self.upkeep.erase_frozen.take(),
+            is_damaged: false,
+        });
+        for entry in entries {
+            self.adopt(&segment, entry);
+        }
+    }
+
+    /// Gives a stream its part of a new segment.
+    pub(crate) fn adopt(&mut self, segment: &Arc<Segment>, entry: StreamEntry) {
+        let Some(present) = entry.present else { return };
+        let found = self
+            .streams
+            .get_mut(&entry.id)
+            .filter(|stream| stream.born == present.meta.born);
+        let Some(stream) = found else {
+            self.upkeep.uncount(segment.id(), present.part.messages);
+            return;
+        };
+        self.upkeep.stale.insert(entry.id);
+        if present.part.messages > 0 {
+            let part = Part::new(segment.clone(), present);
+            let at = stream
+                .parts
+                .partition_point(|have| have.first_seq() < part.first_seq());
+            stream.parts.insert(at, part);
+        } else if present.subjects > 0 {
+            stream.bare.push(Part::new(segment.clone(), present));
+        }
     }
 }

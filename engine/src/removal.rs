@@ -145,9 +145,7 @@ impl Stream {
         if self.messages == 0 {
             self.empty();
         } else if victim.seq == self.first_seq {
-            self.first_seq = self.dead.next_gap(victim.seq + 1);
-            self.dead.remove_below(self.first_seq);
-            self.fresh_dead.remove_below(self.first_seq);
+            self.set_first(self.dead.next_gap(victim.seq + 1));
         } else {
             self.dead.insert(victim.seq..=victim.seq);
             self.fresh_dead.insert(victim.seq..=victim.seq);
@@ -156,11 +154,9 @@ impl Stream {
 
     /// No message is left: the stream starts after its last sequence.
     fn empty(&mut self) {
-        self.first_seq = self.last_seq + 1;
+        self.set_first(self.last_seq + 1);
         self.messages = 0;
         self.bytes = 0;
-        self.dead = Default::default();
-        self.fresh_dead = Default::default();
         self.subjects.clear();
         self.expiry.clear();
         self.tail.clear();
@@ -259,9 +255,7 @@ impl Stream {
             self.expiry.retain(|&(_, seq)| seq >= below);
         }
         self.tail.kill_below(below);
-        self.first_seq = new_first;
-        self.dead.remove_below(new_first);
-        self.fresh_dead.remove_below(new_first);
+        self.set_first(new_first);
         Ok(Removal {
             messages,
             first,

@@ -225,20 +225,29 @@ impl Runs {
         self.chunks.insert(at + 1, Chunk { runs, members });
     }
 
-    /// Forgets every member below `floor`.
-    pub(crate) fn remove_below(&mut self, floor: u64) {
+    /// Takes every member below `floor` out and returns them.
+    pub(crate) fn remove_below(&mut self, floor: u64) -> Vec<RangeInclusive<u64>> {
         let keep = self.chunk_reaching(floor);
-        self.chunks.drain(..keep);
+        let mut removed: Vec<_> = self
+            .chunks
+            .drain(..keep)
+            .flat_map(|chunk| chunk.runs)
+            .map(|run| run.start..=run.end)
+            .collect();
         let Some(chunk) = self.chunks.first_mut() else {
-            return;
+            return removed;
         };
         let gone = chunk.runs.partition_point(|run| run.end < floor);
-        let mut removed: u64 = chunk.runs.drain(..gone).map(Run::len).sum();
+        for run in chunk.runs.drain(..gone) {
+            chunk.members -= run.len();
+            removed.push(run.start..=run.end);
+        }
         if let Some(first) = chunk.runs.first_mut().filter(|run| run.start < floor) {
-            removed += floor - first.start;
+            chunk.members -= floor - first.start;
+            removed.push(first.start..=floor - 1);
             first.start = floor;
         }
-        chunk.members -= removed;
+        removed
     }
 
     /// Adds every run of `other`.

@@ -14,6 +14,7 @@ use halyard_runtime::time::Timestamp;
 use crate::digest::{Change, Digest};
 use crate::error::Error;
 use crate::filter::Filters;
+use crate::lifecycle::Upkeep;
 use crate::limits::{RECORD_BYTES_MAX, SUBJECT_BYTES_MAX};
 use crate::message::{Append, Erase, Message, Purge, StreamId, StreamState, SubjectTotals};
 use crate::options::Options;
@@ -30,6 +31,7 @@ pub struct Store {
     pub(crate) records: BTreeMap<Bytes, Bytes>,
     pub(crate) io: Cache,
     pub(crate) digest: Digest,
+    pub(crate) upkeep: Upkeep,
 }
 
 impl Store {
@@ -47,7 +49,7 @@ impl Store {
             return Err(Error::StreamExists(id));
         }
         let first_seq = first_seq.max(1);
-        let stream = Stream::new(id, first_seq, self.options.overhead);
+        let stream = Stream::new(id, first_seq, self.upkeep.ordinal, self.options.overhead);
         self.streams.insert(id, stream);
         self.digest.fold(Change::CreateStream, &[id.0, first_seq]);
         self.mark_created(id);
@@ -91,8 +93,7 @@ impl Store {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
         let seq = stream.last_seq + 1;
-        append_to(stream, &mut self.digest, seq, append)?;
-        self.note_dirty(id);
+        append_to(stream, &mut self.digest, &mut self.upkeep, seq, append)?;
         Ok(seq)
     }
 
@@ -110,8 +111,7 @@ impl Store {
                 last: stream.last_seq,
             });
         }
-        append_to(stream, &mut self.digest, seq, append)?;
-        self.note_dirty(id);
+        append_to(stream, &mut self.digest, &mut self.upkeep, seq, append)?;
         Ok(())
     }
 
@@ -131,8 +131,8 @@ impl Store {
             limit: u64::MAX - 1,
         })?;
         stream.skip_to(last);
+        self.upkeep.note_dirty(stream);
         self.digest.fold(Change::Skip, &[id.0, last]);
-        self.note_dirty(id);
         Ok(last)
     }
 
@@ -263,10 +263,11 @@ impl Store {
     pub fn delete(&mut self, id: StreamId, seq: u64, erase: Erase) -> Result<bool, Error> {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
+        let weight = stream.tail.weight();
         let removal = stream.remove(&self.io, seq)?;
         self.digest
             .fold(Change::Delete, &[id.0, seq, removal.messages]);
-        self.note_removal(id, &removal, erase)?;
+        self.note_removal(id, &removal, erase, weight);
         Ok(removal.messages > 0)
     }
 
@@ -290,11 +291,12 @@ impl Store {
     pub fn purge(&mut self, id: StreamId, purge: &Purge, erase: Erase) -> Result<u64, Error> {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
+        let weight = stream.tail.weight();
         let removal = stream.purge(&self.io, purge)?;
         let after = (stream.first_seq, stream.bytes);
         self.digest
             .fold(Change::Purge, &[id.0, removal.messages, after.0, after.1]);
-        self.note_removal(id, &removal, erase)?;
+        self.note_removal(id, &removal, erase, weight);
         Ok(removal.messages)
     }
 
@@ -388,6 +390,7 @@ impl Store {
 fn append_to(
     stream: &mut Stream,
     digest: &mut Digest,
+    upkeep: &mut Upkeep,
     seq: u64,
     append: Append,
 ) -> Result<(), Error> {
@@ -408,7 +411,10 @@ fn append_to(
     );
     let (time, content) = (append.time, u64::from(crc32c::crc32c(&append.record)));
     let operands = [stream.id.0, seq, time.as_nanos() as u64, content];
+    let weight = stream.tail.weight();
     stream.append(seq, append)?;
+    upkeep.dirty_weight += stream.tail.weight() - weight;
+    upkeep.note_dirty(stream);
     digest.fold(Change::Append, &operands);
     Ok(())
 }

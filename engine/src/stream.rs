@@ -37,11 +37,23 @@ pub(crate) struct Stream {
     pub(crate) last_time: Timestamp,
     /// Sequences above `first_seq` without a message.
     pub(crate) dead: Runs,
-    /// The part of `dead` that came since the last flush began.
+    /// Sequences that died since the last flush began, but not those that `first_seq` simply passed.
     pub(crate) fresh_dead: Runs,
+    /// Runs that `dead` lost since the last flush began because `first_seq` passed them: together with `dead` and
+    /// `fresh_dead` they tell what was dead in the durable state, which is all that a merge may drop.
+    pub(crate) passed_dead: Runs,
+    /// `first_seq` in the durable state.
+    pub(crate) durable_first: u64,
+    /// Ordinal of the flush that first writes this stream: segments that end before it hold a namesake.
+    pub(crate) born: u64,
+    /// Changed since the last flush began.
+    pub(crate) is_dirty: bool,
     pub(crate) subjects: Subjects,
     pub(crate) expiry: BTreeSet<(Timestamp, u64)>,
+    /// Parts with messages.
     pub(crate) parts: Vec<Part>,
+    /// Parts that only hold rows of subjects.
+    pub(crate) bare: Vec<Part>,
     pub(crate) frozen: Option<Arc<Tail>>,
     pub(crate) tail: Tail,
 }
@@ -88,7 +100,7 @@ impl Place<'_> {
 }
 
 impl Stream {
-    pub(crate) fn new(id: StreamId, first_seq: u64, overhead: Overhead) -> Self {
+    pub(crate) fn new(id: StreamId, first_seq: u64, born: u64, overhead: Overhead) -> Self {
         assert!(first_seq > 0, "sequences start at one");
         Self {
             id,
@@ -101,9 +113,14 @@ impl Stream {
             last_time: Timestamp::EPOCH,
             dead: Runs::default(),
             fresh_dead: Runs::default(),
+            passed_dead: Runs::default(),
+            durable_first: first_seq,
+            born,
+            is_dirty: false,
             subjects: Subjects::default(),
             expiry: BTreeSet::new(),
             parts: Vec::new(),
+            bare: Vec::new(),
             frozen: None,
             tail: Tail::default(),
         }
@@ -167,12 +184,24 @@ impl Stream {
             return;
         }
         if self.messages == 0 {
-            self.first_seq = seq + 1;
+            self.set_first(seq + 1);
         } else {
             self.dead.insert(self.last_seq + 1..=seq);
             self.fresh_dead.insert(self.last_seq + 1..=seq);
         }
         self.last_seq = seq;
+    }
+
+    /// Moves the stream's start; what died below it needs no run any more.
+    pub(crate) fn set_first(&mut self, first_seq: u64) {
+        assert!(
+            first_seq >= self.first_seq,
+            "a stream starts later and later"
+        );
+        self.first_seq = first_seq;
+        for run in self.dead.remove_below(first_seq) {
+            self.passed_dead.insert(run);
+        }
     }
 
     /// The part that may hold `seq`.
@@ -225,15 +254,11 @@ impl Stream {
         let (time, expires, size) = (place.time(), place.expires(), place.size(self.overhead));
         let (record, subject_len, headers_len) = match place {
             Place::Tail(entry) => (entry.record.clone(), entry.subject_len, entry.headers_len),
-            Place::Part { part, page, row } => {
-                let start = row.body_start as usize;
-                let body = part.body(io, page)?;
-                (
-                    body.slice(start..start + row.body_len as usize),
-                    row.subject_len,
-                    row.headers_len,
-                )
-            }
+            Place::Part { part, page, row } => (
+                part.record(io, page, &row)?,
+                row.subject_len,
+                row.headers_len,
+            ),
         };
         Ok(Some(Message {
             seq,

@@ -228,6 +228,11 @@ impl Tail {
             .filter(|posting| posting.subject == subject)
     }
 
+    /// Whether that posting is the subject's.
+    pub(crate) fn has_slot(&self, subject: SubjectNumber, slot: u32) -> bool {
+        self.posting(subject, slot).is_some()
+    }
+
     fn seq_of(&self, number: u32) -> Option<u64> {
         let index = number.checked_sub(self.popped)?;
         self.entries.get(index as usize).map(|entry| entry.seq)

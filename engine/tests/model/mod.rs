@@ -9,6 +9,7 @@ use halyard_engine::{
     Append, Erase, Error, Filter, Filters, Options, Purge, Store, StreamId, StreamState,
 };
 use halyard_runtime::time::Timestamp;
+use proptest::prelude::*;
 
 /// One stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -511,4 +512,23 @@ fn compare_subjects(store: &Store, id: StreamId, target: &NaiveStream, filters: 
         assert_eq!(store.last_for_subject(id, subject), Some(last));
         assert_eq!(store.subject_messages(id, subject), messages);
     }
+}
+
+/// Random changes to three streams.
+pub fn ops() -> impl Strategy<Value = Op> {
+    let stream = 1u64..4;
+    prop_oneof![
+        2 => (stream.clone(), prop_oneof![Just(1u64), 1u64..50]).prop_map(|(stream, first)| Op::Create { stream, first }),
+        1 => (stream.clone(), any::<bool>()).prop_map(|(stream, erase)| Op::Drop { stream, erase }),
+        30 => (stream.clone(), any::<u8>(), prop_oneof![Just(0u8), 1u8..20], 0u16..60, prop::option::weighted(0.1, any::<u8>()))
+            .prop_map(|(stream, subject, headers, payload, ttl)| Op::Append { stream, subject, headers, payload, ttl }),
+        2 => (stream.clone(), 0u8..9, any::<u8>()).prop_map(|(stream, gap, subject)| Op::AppendAt { stream, gap, subject }),
+        1 => (stream.clone(), 0u8..9).prop_map(|(stream, count)| Op::Skip { stream, count }),
+        10 => (stream.clone(), any::<u16>(), any::<bool>()).prop_map(|(stream, at, erase)| Op::Delete { stream, at, erase }),
+        3 => (stream.clone(), any::<u8>(), prop::option::of(any::<u16>()), prop::option::of(0u8..6), any::<bool>())
+            .prop_map(|(stream, filter, below, keep, erase)| Op::Purge { stream, filter, below, keep, erase }),
+        4 => stream.prop_map(|stream| Op::RemoveFirst { stream }),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(key, len)| Op::Put { key, len }),
+        1 => any::<u8>().prop_map(|key| Op::Remove { key }),
+    ]
 }

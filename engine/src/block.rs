@@ -1,0 +1,442 @@
+//! Blocks: how every file of the store protects what is in it.
+//!
+//!   file    header (128 B) | block*
+//!   header  magic 8 B | version u16 | cipher u8 | 0 x 5 | file tag u64 | key id u64 | wrapped key 60 B | 0 x 32 | crc u32
+//!   block   stored length u32 | raw length u32 | kind u8 | flags u8 | 0 u16 | crc u32 | stored bytes
+//!
+//! The CRC32C of a block covers the file's tag, the block's offset, the frame and the stored bytes, so a block that was
+//! written or read at the wrong place, or in the wrong file, does not pass. Stored bytes are the raw ones, compressed
+//! (flag 1), then sealed (flag 2); the frame and the file's tag are authenticated with them.
+//!
+//! Blocks lie one after the other without gaps, so a file can be walked without any index. All numbers little endian.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use halyard_runtime::disk::{Disk, File, OpenMode};
+
+use crate::crypto::{self, FileKey, TAG_BYTES, WRAPPED_BYTES};
+use crate::error::Error;
+use crate::limits::BLOCK_BYTES_MAX;
+use crate::options::{Encryption, Options};
+
+pub(crate) const HEADER_BYTES: usize = 128;
+pub(crate) const FRAME_BYTES: usize = 16;
+/// The version that this program writes, and the highest that it reads.
+pub(crate) const FORMAT_VERSION: u16 = 1;
+
+const FLAG_COMPRESSED: u8 = 1;
+const FLAG_SEALED: u8 = 2;
+/// Writes are collected to about so many bytes.
+const WRITE_BYTES: usize = 512 * 1024;
+
+/// What a block holds. The numbers are the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Rows = 1,
+    Body = 2,
+    Subjects = 3,
+    Postings = 4,
+    PostingIndex = 5,
+    Streams = 6,
+    Records = 7,
+    Root = 8,
+    Manifest = 9,
+}
+
+/// Where a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct BlockRef {
+    pub(crate) offset: u64,
+    /// Frame and stored bytes.
+    pub(crate) len: u32,
+}
+
+/// What a file header says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Magic(pub(crate) [u8; 8]);
+
+fn le_u16(bytes: &[u8], at: usize) -> u16 {
+    let chunk = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<2>());
+    chunk.map_or(0, |bytes| u16::from_le_bytes(*bytes))
+}
+
+pub(crate) fn le_u32(bytes: &[u8], at: usize) -> u32 {
+    let chunk = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<4>());
+    chunk.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+pub(crate) fn le_u64(bytes: &[u8], at: usize) -> u64 {
+    let chunk = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<8>());
+    chunk.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn frame_crc(tag: u64, offset: u64, frame: &[u8], stored: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&tag.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &offset.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, frame);
+    crc32c::crc32c_append(crc, stored)
+}
+
+/// What the AEAD authenticates besides the bytes: the frame without its checksum, and the file's tag.
+fn context(tag: u64, frame: &[u8]) -> Vec<u8> {
+    [&tag.to_le_bytes(), frame].concat()
+}
+
+/// Writes one file of blocks, front to back, never twice at one place.
+#[derive(Debug)]
+pub(crate) struct BlockWriter {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    tag: u64,
+    key: Option<FileKey>,
+    compress: bool,
+    /// Where `pending` begins in the file.
+    written: u64,
+    pending: Vec<u8>,
+}
+
+impl BlockWriter {
+    /// Starts a file with its header in the buffer. `file` must be empty.
+    pub(crate) fn new(
+        file: Arc<dyn File>,
+        path: &Path,
+        magic: Magic,
+        tag: u64,
+        options: &Options,
+    ) -> Self {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(&magic.0);
+        header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        let encryption = options.encryption.as_ref();
+        header.push(crypto::cipher_number(
+            encryption.map(|encryption| encryption.cipher),
+        ));
+        header.extend_from_slice(&[0; 5]);
+        header.extend_from_slice(&tag.to_le_bytes());
+        header.extend_from_slice(
+            &encryption
+                .map_or(0, |encryption| crypto::key_id(&encryption.key))
+                .to_le_bytes(),
+        );
+        let created = encryption.map(|encryption| FileKey::create(encryption, &header));
+        let (key, wrapped) = created.map_or((None, [0; WRAPPED_BYTES]), |(key, wrapped)| {
+            (Some(key), wrapped)
+        });
+        header.extend_from_slice(&wrapped);
+        header.resize(HEADER_BYTES - 4, 0);
+        header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
+        assert_eq!(header.len(), HEADER_BYTES);
+        Self {
+            file,
+            path: path.to_owned(),
+            tag,
+            key,
+            compress: options.compress,
+            written: 0,
+            pending: header,
+        }
+    }
+
+    /// Where the next block will start: all bytes so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    /// Adds a block made of `raw`.
+    pub(crate) fn append(&mut self, kind: Kind, raw: &[u8]) -> Result<BlockRef, Error> {
+        assert!(raw.len() <= BLOCK_BYTES_MAX, "callers split what is larger");
+        let offset = self.len();
+        let mut flags = 0;
+        let mut changed: Option<Vec<u8>> = None;
+        if self.compress && raw.len() > 64 {
+            let packed = lz4_flex::block::compress(raw);
+            if packed.len() < raw.len() - raw.len() / 16 {
+                changed = Some(packed);
+                flags |= FLAG_COMPRESSED;
+            }
+        }
+        if self.key.is_some() {
+            flags |= FLAG_SEALED;
+        }
+        let plain_len = changed.as_ref().map_or(raw.len(), Vec::len);
+        let stored_len = plain_len + if self.key.is_some() { TAG_BYTES } else { 0 };
+        let mut frame = [0u8; FRAME_BYTES - 4];
+        let fields = (stored_len as u32)
+            .to_le_bytes()
+            .into_iter()
+            .chain((raw.len() as u32).to_le_bytes());
+        for (to, from) in frame.iter_mut().zip(fields.chain([kind as u8, flags])) {
+            *to = from;
+        }
+        if let Some(key) = &self.key {
+            let mut bytes = changed.unwrap_or_else(|| raw.to_vec());
+            key.seal(offset, &context(self.tag, &frame), &mut bytes);
+            changed = Some(bytes);
+        }
+        let stored = changed.as_deref().unwrap_or(raw);
+        assert_eq!(stored.len(), stored_len);
+        self.pending.extend_from_slice(&frame);
+        self.pending
+            .extend_from_slice(&frame_crc(self.tag, offset, &frame, stored).to_le_bytes());
+        if stored.len() >= WRITE_BYTES / 4 {
+            self.write_with(stored)?;
+        } else {
+            self.pending.extend_from_slice(stored);
+            if self.pending.len() >= WRITE_BYTES {
+                self.write_with(&[])?;
+            }
+        }
+        Ok(BlockRef {
+            offset,
+            len: (stored.len() + FRAME_BYTES) as u32,
+        })
+    }
+
+    /// Bytes outside of any block, at the end of the file.
+    pub(crate) fn append_raw(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+
+    fn write_with(&mut self, more: &[u8]) -> Result<(), Error> {
+        let pieces = [IoSlice::new(&self.pending), IoSlice::new(more)];
+        self.file
+            .write_vectored_at(&pieces, self.written)
+            .map_err(|error| Error::io(&self.path, error))?;
+        self.written += (self.pending.len() + more.len()) as u64;
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Writes what is collected and syncs the file. Returns its length.
+    pub(crate) fn finish(mut self) -> Result<u64, Error> {
+        self.write_with(&[])?;
+        self.file
+            .sync()
+            .map_err(|error| Error::io(&self.path, error))?;
+        Ok(self.written)
+    }
+}
+
+/// Reads blocks of one file. Every block is verified when it is read.
+#[derive(Debug)]
+pub(crate) struct BlockReader {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    tag: u64,
+    len: u64,
+    key: Option<FileKey>,
+    key_id: u64,
+}
+
+impl BlockReader {
+    /// Opens a file and checks its header.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        magic: Magic,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self, Error> {
+        let file = disk
+            .open(path, OpenMode::Read)
+            .map_err(|error| Error::io(path, error))?;
+        let len = file.len().map_err(|error| Error::io(path, error))?;
+        let mut header = vec![0; HEADER_BYTES];
+        if len < HEADER_BYTES as u64 {
+            return Err(Error::corrupt(path, len, "the file ends inside its header"));
+        }
+        file.read_exact_at(&mut header, 0)
+            .map_err(|error| Error::io(path, error))?;
+        if header.get(..8) != Some(&magic.0) {
+            return Err(Error::corrupt(
+                path,
+                0,
+                "the file does not start as one of this store's does",
+            ));
+        }
+        // The version decides what the rest means, the checksum's place included.
+        let version = le_u16(&header, 8);
+        if version > FORMAT_VERSION {
+            return Err(Error::NewerVersion {
+                file: path.to_owned(),
+                found: version,
+                supported: FORMAT_VERSION,
+            });
+        }
+        let (covered, _) = header.split_at(HEADER_BYTES - 4);
+        if crc32c::crc32c(covered) != le_u32(&header, HEADER_BYTES - 4) {
+            return Err(Error::corrupt(
+                path,
+                0,
+                "the header's checksum does not match",
+            ));
+        }
+        let key_id = le_u64(&header, 24);
+        let key = open_key(path, &header, key_id, encryption)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            tag: le_u64(&header, 16),
+            len,
+            key,
+            key_id,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// The file's length in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Which master key wraps the file's key; 0 for a plain file.
+    pub(crate) fn key_id(&self) -> u64 {
+        self.key_id
+    }
+
+    pub(crate) fn corrupt(&self, offset: u64, what: impl Into<String>) -> Error {
+        Error::corrupt(&self.path, offset, what)
+    }
+
+    /// Bytes as they are in the file.
+    pub(crate) fn read_raw(&self, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
+        if offset
+            .checked_add(len as u64)
+            .is_none_or(|end| end > self.len)
+        {
+            return Err(self.corrupt(
+                offset,
+                format!("{len} bytes end after the file's {}", self.len),
+            ));
+        }
+        let mut bytes = vec![0; len];
+        self.file
+            .read_exact_at(&mut bytes, offset)
+            .map_err(|error| self.read_error(offset, error))?;
+        Ok(bytes)
+    }
+
+    /// A sector that cannot be read is damage of that place, not of the store.
+    fn read_error(&self, offset: u64, error: std::io::Error) -> Error {
+        self.corrupt(offset, format!("unreadable: {error}"))
+    }
+
+    /// Reads and verifies one block.
+    pub(crate) fn read(&self, block: BlockRef, kind: Kind) -> Result<Bytes, Error> {
+        let bytes = self.read_raw(block.offset, block.len as usize)?;
+        self.decode(block.offset, bytes, Some(kind))
+    }
+
+    /// Verifies the block that starts at `offset` whatever it is; returns where the next one starts.
+    pub(crate) fn verify_at(&self, offset: u64) -> Result<u64, Error> {
+        let frame = self.read_raw(offset, FRAME_BYTES)?;
+        let len = FRAME_BYTES as u64 + u64::from(le_u32(&frame, 0));
+        let bytes = self.read_raw(offset, len as usize)?;
+        self.decode(offset, bytes, None)?;
+        Ok(offset + len)
+    }
+
+    fn decode(&self, offset: u64, mut bytes: Vec<u8>, kind: Option<Kind>) -> Result<Bytes, Error> {
+        let (frame, stored) = bytes
+            .split_first_chunk::<FRAME_BYTES>()
+            .ok_or_else(|| self.corrupt(offset, "a block shorter than its frame"))?;
+        let (frame, stored_len) = (*frame, stored.len());
+        let (fields, _) = frame.split_at(FRAME_BYTES - 4);
+        if frame_crc(self.tag, offset, fields, stored) != le_u32(&frame, FRAME_BYTES - 4) {
+            return Err(self.corrupt(offset, "the block's checksum does not match"));
+        }
+        let (want_stored, raw_len) = (le_u32(&frame, 0) as usize, le_u32(&frame, 4) as usize);
+        let (found_kind, flags) = (
+            frame.get(8).copied().unwrap_or(0),
+            frame.get(9).copied().unwrap_or(0),
+        );
+        if want_stored != stored_len || raw_len > BLOCK_BYTES_MAX {
+            return Err(self.corrupt(offset, "the block's length is not the one that was written"));
+        }
+        if kind.is_some_and(|kind| kind as u8 != found_kind) {
+            return Err(self.corrupt(
+                offset,
+                format!("a block of kind {found_kind} where another belongs"),
+            ));
+        }
+        if flags & FLAG_SEALED != 0 {
+            let key = self
+                .key
+                .as_ref()
+                .ok_or_else(|| self.corrupt(offset, "a sealed block in a plain file"))?;
+            bytes.drain(..FRAME_BYTES);
+            let opened = key.open_block(offset, &context(self.tag, fields), &mut bytes);
+            opened.map_err(|_| {
+                self.corrupt(offset, "the block was not sealed with this file's key")
+            })?;
+        } else if self.key.is_some() {
+            return Err(self.corrupt(offset, "a plain block in an encrypted file"));
+        }
+        let start = if flags & FLAG_SEALED != 0 {
+            0
+        } else {
+            FRAME_BYTES
+        };
+        if flags & FLAG_COMPRESSED != 0 {
+            let packed = bytes.get(start..).unwrap_or_default();
+            bytes = lz4_flex::block::decompress(packed, raw_len).map_err(|error| {
+                self.corrupt(offset, format!("the block does not decompress: {error}"))
+            })?;
+            return self.sized(offset, Bytes::from(bytes), raw_len);
+        }
+        self.sized(offset, Bytes::from(bytes).slice(start..), raw_len)
+    }
+
+    fn sized(&self, offset: u64, bytes: Bytes, raw_len: usize) -> Result<Bytes, Error> {
+        if bytes.len() != raw_len {
+            return Err(self.corrupt(
+                offset,
+                "the block does not have the length that was written",
+            ));
+        }
+        Ok(bytes)
+    }
+}
+
+fn open_key(
+    path: &Path,
+    header: &[u8],
+    key_id: u64,
+    encryption: Option<&Encryption>,
+) -> Result<Option<FileKey>, Error> {
+    let number = header.get(10).copied().unwrap_or(0);
+    let cipher = crypto::cipher_of(number)
+        .ok_or_else(|| Error::corrupt(path, 10, format!("cipher number {number} is not known")))?;
+    let Some(cipher) = cipher else {
+        return Ok(None);
+    };
+    let wrong = |what| Error::WrongKey {
+        file: path.to_owned(),
+        what,
+    };
+    let encryption = encryption.ok_or_else(|| wrong("no key is configured"))?;
+    let mut keys = [Some(&encryption.key), encryption.previous.as_ref()]
+        .into_iter()
+        .flatten();
+    let master = keys.find(|key| crypto::key_id(key) == key_id);
+    let master =
+        master.ok_or_else(|| wrong("neither the configured key nor the previous one opens it"))?;
+    let (context, rest) = header.split_at(32);
+    let wrapped = rest
+        .first_chunk::<WRAPPED_BYTES>()
+        .ok_or_else(|| wrong("the header holds no key"))?;
+    let opened = FileKey::open(cipher, master, wrapped, context);
+    opened
+        .map(Some)
+        .map_err(|_| wrong("its wrapped key does not open"))
+}

@@ -1,0 +1,209 @@
+//! The flush: everything that changed since the last one, of all streams at once, becomes one segment.
+//!
+//! `begin_flush` freezes the state at one applied index (tails are shared, counters and totals of changed subjects
+//! copied); the job writes the segment, syncs it, and swaps the manifest; `finish` lets the segment take over from the
+//! frozen tails. A message that was removed before the freeze is never written. A crash at any step leaves the old
+//! manifest or the new one, and a file that no manifest names is overwritten and removed later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::error::Error;
+use crate::message::StreamId;
+use crate::options::{Options, Overhead};
+use crate::runs::Runs;
+use crate::segment::entry::StreamMeta;
+use crate::segment::postings::PostingsBuilder;
+use crate::segment::writer::{Incoming, IncomingSubject, SegmentWriter};
+use crate::stream::Stream;
+use crate::subjects::Totals;
+use crate::tail::Tail;
+
+/// One changed subject at the freeze.
+#[derive(Debug, Clone, Copy)]
+struct FrozenSubject {
+    name_at: usize,
+    name_len: u16,
+    /// Its posting list in the frozen tail, checked against the tail.
+    slot: Option<u32>,
+    totals: Totals,
+}
+
+/// One changed stream at the freeze.
+#[derive(Debug)]
+pub(crate) struct FrozenStream {
+    id: StreamId,
+    meta: StreamMeta,
+    overhead: Overhead,
+    tail: Arc<Tail>,
+    dead: Runs,
+    names: Vec<u8>,
+    subjects: Vec<FrozenSubject>,
+}
+
+/// What one flush writes.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) ordinal: u64,
+    pub(crate) applied: u64,
+    pub(crate) digest: Digest,
+    pub(crate) streams: BTreeMap<StreamId, Option<FrozenStream>>,
+    pub(crate) records: BTreeMap<Bytes, Option<Bytes>>,
+}
+
+impl Frozen {
+    /// Only the applied index moved: a manifest is enough.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.records.is_empty()
+    }
+
+    /// Writes everything into `writer`, streams ascending.
+    pub(crate) fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
+        for (&id, stream) in &self.streams {
+            match stream {
+                Some(stream) => stream.write(writer)?,
+                None => writer.dropped(id)?,
+            }
+        }
+        writer.records(self.records.iter())
+    }
+}
+
+impl Stream {
+    /// The counters, as a segment keeps them.
+    pub(crate) fn meta(&self) -> StreamMeta {
+        StreamMeta {
+            born: self.born,
+            first_seq: self.first_seq,
+            last_seq: self.last_seq,
+            messages: self.messages,
+            bytes: self.bytes,
+            last_time: self.last_time,
+        }
+    }
+
+    /// Freezes what changed since the last flush and starts a new generation. O(changed subjects).
+    pub(crate) fn freeze(&mut self) -> FrozenStream {
+        assert!(self.frozen.is_none(), "one flush at a time");
+        let touched = self.subjects.take_touched();
+        let mut names = Vec::new();
+        let mut subjects = Vec::with_capacity(touched.len());
+        for subject in touched {
+            let name = self.subjects.name(subject);
+            let slot = self.subjects.tail_slot(subject, self.generation);
+            let slot = self.tail.has_slot(subject, slot).then_some(slot);
+            let name_len = name.len() as u16;
+            subjects.push(FrozenSubject {
+                name_at: names.len(),
+                name_len,
+                slot,
+                totals: self.subjects.totals(subject),
+            });
+            names.extend_from_slice(name);
+        }
+        let tail = Arc::new(std::mem::take(&mut self.tail));
+        self.generation += 1;
+        self.frozen = Some(tail.clone());
+        self.is_dirty = false;
+        self.passed_dead = Runs::default();
+        let mut dead = std::mem::take(&mut self.fresh_dead);
+        dead.remove_below(self.first_seq);
+        FrozenStream {
+            id: self.id,
+            meta: self.meta(),
+            overhead: self.overhead,
+            tail,
+            dead,
+            names,
+            subjects,
+        }
+    }
+}
+
+impl FrozenStream {
+    pub(crate) fn meta(&self) -> &StreamMeta {
+        &self.meta
+    }
+
+    fn name(&self, subject: &FrozenSubject) -> &[u8] {
+        let end = subject.name_at + usize::from(subject.name_len);
+        self.names.get(subject.name_at..end).unwrap_or_default()
+    }
+
+    fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
+        let mut sorted: Vec<&FrozenSubject> = self.subjects.iter().collect();
+        sorted.sort_unstable_by(|a, b| self.name(a).cmp(self.name(b)));
+        let base = self.first_live().unwrap_or(0);
+        let mut numbers = vec![u32::MAX; self.tail.entries().len()];
+        let mut rows = Vec::with_capacity(sorted.len());
+        for (number, subject) in sorted.into_iter().enumerate() {
+            let mut postings = subject.slot.map(|_| PostingsBuilder::new(base));
+            for index in subject
+                .slot
+                .into_iter()
+                .flat_map(|slot| self.tail.live_indexes(slot))
+            {
+                let entry = self.tail.entries().get(index);
+                if let (Some(entry), Some(postings)) = (entry, &mut postings) {
+                    postings.push(entry.seq);
+                }
+                if let Some(at) = numbers.get_mut(index) {
+                    *at = number as u32;
+                }
+            }
+            let name = Bytes::copy_from_slice(self.name(subject));
+            rows.push(IncomingSubject {
+                name,
+                postings,
+                totals: subject.totals,
+            });
+        }
+        for (entry, &subject) in self.tail.entries().iter().zip(&numbers) {
+            if Tail::is_dead(entry) {
+                continue;
+            }
+            assert!(
+                subject != u32::MAX,
+                "every live message has a subject that changed"
+            );
+            writer.push(Incoming {
+                seq: entry.seq,
+                time: entry.time(),
+                expires: entry.expires(),
+                subject,
+                subject_len: entry.subject_len,
+                headers_len: entry.headers_len,
+                record: &entry.record,
+                size: self.overhead.size(entry.record.len(), entry.headers_len),
+            })?;
+        }
+        writer.finish_stream(self.id, self.meta, base, rows, self.dead.clone())
+    }
+
+    fn first_live(&self) -> Option<u64> {
+        self.tail
+            .entries()
+            .iter()
+            .find(|entry| !Tail::is_dead(entry))
+            .map(|entry| entry.seq)
+    }
+}
+
+/// Writes the segment of a flush; `None` when there is nothing to write.
+pub(crate) fn write_segment(
+    frozen: &Frozen,
+    disk: &dyn halyard_runtime::disk::Disk,
+    dir: &std::path::Path,
+    id: u64,
+    options: &Options,
+) -> Result<Option<crate::segment::Written>, Error> {
+    if frozen.is_empty() {
+        return Ok(None);
+    }
+    let mut writer = SegmentWriter::create(disk, dir, id, frozen.ordinal, frozen.ordinal, options)?;
+    frozen.write(&mut writer)?;
+    writer.finish(disk, options).map(Some)
+}

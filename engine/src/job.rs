@@ -1,0 +1,344 @@
+//! Jobs: all the writing and the long reading of a store, away from it.
+//!
+//! A job owns what it needs (shared tails, open segments, the manifest to write) and never the store. One job of a store
+//! is out at a time. The order inside each is what makes a crash harmless: new files complete and synced, then the
+//! manifest swapped, and only a later job touches what the old manifest named.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use halyard_runtime::disk::{Disk, OpenMode};
+
+use crate::block::HEADER_BYTES;
+use crate::error::Error;
+use crate::flush::{Frozen, write_segment};
+use crate::manifest::{Manifest, ManifestSegment};
+use crate::merge::MergePlan;
+use crate::options::Options;
+use crate::segment::writer::{SegmentWriter, segment_name};
+use crate::segment::{Segment, Written};
+
+const RESERVE_NAME: &str = "reserve";
+const ZEROS_BYTES: usize = 256 * 1024;
+
+/// What every job needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+}
+
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Write the frozen state as segment `segment`; `manifest` is the one before.
+    Flush {
+        frozen: Arc<Frozen>,
+        segment: u64,
+        manifest: Manifest,
+    },
+    /// Replace the plan's inputs by segment `segment`.
+    Merge {
+        plan: MergePlan,
+        segment: u64,
+        manifest: Manifest,
+    },
+    /// Overwrite and remove files that no manifest names.
+    Reap { files: Vec<PathBuf> },
+    /// Take the reserve's space.
+    Reserve,
+    /// Verify blocks of one segment from an offset on.
+    Scrub { segment: Arc<Segment>, offset: u64 },
+}
+
+/// Work with the disk, to be run away from the store: see [`Job::run`].
+#[derive(Debug)]
+pub struct Job {
+    pub(crate) place: Place,
+    pub(crate) work: Work,
+}
+
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Flushed {
+        written: Option<Written>,
+        manifest: Manifest,
+        frozen: Arc<Frozen>,
+    },
+    Merged {
+        written: Written,
+        manifest: Manifest,
+        replaced: Vec<u64>,
+    },
+    Reaped {
+        files: Vec<PathBuf>,
+    },
+    Reserved(bool),
+    Scrubbed {
+        segment: u64,
+        next: Option<u64>,
+        damage: Option<Error>,
+    },
+}
+
+/// The result of a job, for [`crate::Store::finish`].
+#[derive(Debug)]
+pub struct JobDone {
+    pub(crate) outcome: Result<Outcome, Error>,
+    /// Whether the failure was met while reading what exists, so that nothing about later writes is in doubt.
+    pub(crate) is_read_only_failure: bool,
+    pub(crate) bytes_written: u64,
+    pub(crate) is_low_on_space: bool,
+    /// Files that the job began and that must be overwritten.
+    pub(crate) leftovers: Vec<PathBuf>,
+}
+
+impl Job {
+    /// Does all the I/O. Blocks for as long as that takes; holds nothing of the store.
+    #[must_use]
+    pub fn run(self) -> JobDone {
+        let Self { place, work } = self;
+        let mut done = JobDone {
+            outcome: Ok(Outcome::Reserved(false)),
+            is_read_only_failure: false,
+            bytes_written: 0,
+            is_low_on_space: false,
+            leftovers: Vec::new(),
+        };
+        let outcome = match work {
+            Work::Flush {
+                frozen,
+                segment,
+                manifest,
+            } => place.flush(&mut done, frozen, segment, manifest),
+            Work::Merge {
+                plan,
+                segment,
+                manifest,
+            } => place.merge(&mut done, &plan, segment, manifest),
+            Work::Reap { files } => place.reap(files),
+            Work::Reserve => Ok(Outcome::Reserved(place.take_reserve())),
+            Work::Scrub { segment, offset } => Ok(place.scrub(&segment, offset)),
+        };
+        done.is_low_on_space = place.is_low_on_space();
+        done.is_read_only_failure = matches!(outcome, Err(Error::Corrupt { .. }));
+        done.outcome = outcome;
+        done
+    }
+}
+
+fn listed(segment: &Segment) -> ManifestSegment {
+    ManifestSegment {
+        id: segment.id(),
+        lo: segment.lo,
+        hi: segment.hi,
+        file_bytes: segment.file_bytes(),
+        rewrite_after: None,
+    }
+}
+
+impl Place {
+    fn flush(
+        &self,
+        done: &mut JobDone,
+        frozen: Arc<Frozen>,
+        segment: u64,
+        manifest: Manifest,
+    ) -> Result<Outcome, Error> {
+        match self.try_flush(done, &frozen, segment, &manifest) {
+            Err(Error::Full { .. }) if self.release_reserve() => {
+                // The half-written file gives its space back before the second and last try, under a new name.
+                self.scrap(segment);
+                done.bytes_written = 0;
+                self.try_flush(done, &frozen, segment, &manifest)
+            }
+            other => other,
+        }
+        .map(|(written, manifest)| Outcome::Flushed {
+            written,
+            manifest,
+            frozen,
+        })
+        .inspect_err(|error| self.clean_up(done, error, segment))
+    }
+
+    fn try_flush(
+        &self,
+        done: &mut JobDone,
+        frozen: &Frozen,
+        segment: u64,
+        manifest: &Manifest,
+    ) -> Result<(Option<Written>, Manifest), Error> {
+        let written = write_segment(frozen, &*self.disk, &self.dir, segment, &self.options)?;
+        let mut manifest = manifest.clone();
+        if let Some((segment, _)) = &written {
+            manifest.segments.push(listed(segment));
+            manifest.next_segment = manifest.next_segment.max(segment.id() + 1);
+            done.bytes_written += segment.file_bytes();
+        }
+        manifest.version += 1;
+        manifest.applied = frozen.applied;
+        manifest.digest = frozen.digest;
+        manifest.next_ordinal = frozen.ordinal + 1;
+        done.bytes_written += manifest.store(&*self.disk, &self.dir, &self.options)?;
+        Ok((written, manifest))
+    }
+
+    fn merge(
+        &self,
+        done: &mut JobDone,
+        plan: &MergePlan,
+        segment: u64,
+        manifest: Manifest,
+    ) -> Result<Outcome, Error> {
+        let result = self.try_merge(done, plan, segment, manifest);
+        result.inspect_err(|error| self.clean_up(done, error, segment))
+    }
+
+    fn try_merge(
+        &self,
+        done: &mut JobDone,
+        plan: &MergePlan,
+        segment: u64,
+        mut manifest: Manifest,
+    ) -> Result<Outcome, Error> {
+        let lo = plan.inputs.first().map_or(0, |input| input.lo);
+        let hi = plan.inputs.last().map_or(0, |input| input.hi);
+        let mut writer =
+            SegmentWriter::create(&*self.disk, &self.dir, segment, lo, hi, &self.options)?;
+        plan.write(&mut writer)?;
+        let written = writer.finish(&*self.disk, &self.options)?;
+        let replaced: Vec<u64> = plan.inputs.iter().map(|input| input.id()).collect();
+        let at = manifest
+            .segments
+            .iter()
+            .position(|listed| replaced.contains(&listed.id))
+            .unwrap_or(0);
+        manifest
+            .segments
+            .retain(|listed| !replaced.contains(&listed.id));
+        manifest.segments.insert(at, listed(&written.0));
+        manifest.next_segment = manifest.next_segment.max(segment + 1);
+        manifest.version += 1;
+        done.bytes_written += written.0.file_bytes();
+        done.bytes_written += manifest.store(&*self.disk, &self.dir, &self.options)?;
+        Ok(Outcome::Merged {
+            written,
+            manifest,
+            replaced,
+        })
+    }
+
+    /// After a failure: a full disk or damaged input leaves a file that is certainly in no manifest; after a failed write
+    /// or sync nothing is certain, and the next opening sorts it out.
+    fn clean_up(&self, done: &mut JobDone, error: &Error, segment: u64) {
+        match error {
+            Error::Full { .. } => self.scrap(segment),
+            Error::Corrupt { .. } => done.leftovers.push(self.dir.join(segment_name(segment))),
+            _ => {}
+        }
+    }
+
+    /// Overwrites and removes a file of this job, as far as the disk lets it.
+    fn scrap(&self, segment: u64) {
+        let path = self.dir.join(segment_name(segment));
+        if self.overwrite(&path).is_ok() && self.disk.remove_file(&path).is_ok() {
+            let _ = self.disk.sync_dir(&self.dir);
+        }
+    }
+
+    fn reap(&self, files: Vec<PathBuf>) -> Result<Outcome, Error> {
+        for path in &files {
+            let fail = |error| Error::io(path, error);
+            if !self.disk.exists(path).map_err(fail)? {
+                continue;
+            }
+            if self.options.overwrite_freed {
+                self.overwrite(path)?;
+            }
+            self.disk.remove_file(path).map_err(fail)?;
+        }
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(|error| Error::io(&self.dir, error))?;
+        Ok(Outcome::Reaped { files })
+    }
+
+    /// Makes the bytes of a file unreadable for good. Of an encrypted file the header is enough: it holds the only copy
+    /// of the file's key.
+    fn overwrite(&self, path: &Path) -> Result<(), Error> {
+        let fail = |error| Error::io(path, error);
+        let file = self.disk.open(path, OpenMode::ReadWrite).map_err(fail)?;
+        let mut len = file.len().map_err(fail)?;
+        if is_sealed(&*file) {
+            len = len.min(4096);
+        }
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut at = 0;
+        while at < len {
+            let count = (len - at).min(ZEROS_BYTES as u64);
+            file.write_at(zeros.get(..count as usize).unwrap_or_default(), at)
+                .map_err(fail)?;
+            at += count;
+        }
+        file.sync().map_err(fail)
+    }
+
+    fn scrub(&self, segment: &Segment, offset: u64) -> Outcome {
+        let (id, mut at) = (segment.id(), offset);
+        while at - offset < self.options.scrub_bytes {
+            match segment.scrub(at) {
+                Ok(Some(next)) => at = next,
+                Ok(None) => {
+                    return Outcome::Scrubbed {
+                        segment: id,
+                        next: None,
+                        damage: None,
+                    };
+                }
+                Err(error) => {
+                    return Outcome::Scrubbed {
+                        segment: id,
+                        next: None,
+                        damage: Some(error),
+                    };
+                }
+            }
+        }
+        Outcome::Scrubbed {
+            segment: id,
+            next: Some(at),
+            damage: None,
+        }
+    }
+
+    fn take_reserve(&self) -> bool {
+        let path = self.dir.join(RESERVE_NAME);
+        let free = self.disk.free_bytes(&self.dir).unwrap_or(0);
+        if free < self.options.reserve_bytes.saturating_mul(3) {
+            return false;
+        }
+        let file = self.disk.open(&path, OpenMode::Create);
+        let taken = file.and_then(|file| {
+            file.allocate(self.options.reserve_bytes)
+                .and_then(|()| file.sync())
+        });
+        taken.is_ok() && self.disk.sync_dir(&self.dir).is_ok()
+    }
+
+    /// Gives the reserve's space back; `false` when there is none.
+    fn release_reserve(&self) -> bool {
+        let path = self.dir.join(RESERVE_NAME);
+        self.disk.exists(&path).unwrap_or(false) && self.disk.remove_file(&path).is_ok()
+    }
+
+    fn is_low_on_space(&self) -> bool {
+        let free = self.disk.free_bytes(&self.dir);
+        free.is_ok_and(|free| free < self.options.reserve_bytes)
+    }
+}
+
+fn is_sealed(file: &dyn halyard_runtime::disk::File) -> bool {
+    let mut header = [0; HEADER_BYTES];
+    file.read_exact_at(&mut header, 0).is_ok() && header.get(10).is_some_and(|cipher| *cipher != 0)
+}

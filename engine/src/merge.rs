@@ -1,0 +1,330 @@
+//! Merging: neighbouring segments become one, without what has died.
+//!
+//! Neighbours in time, so the ranges of a stream in different segments stay disjoint and in order. A merge may only drop
+//! what is dead in the *durable* state: after a crash the store starts from there, and replays deletes of messages that
+//! must then still be there. The same code rewrites a single segment: to erase, to take space back, to change the key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::message::StreamId;
+use crate::options::Overhead;
+use crate::runs::Runs;
+use crate::segment::entry::{Present, StreamEntry, StreamMeta};
+use crate::segment::postings::PostingsBuilder;
+use crate::segment::table::SubjectRow;
+use crate::segment::writer::{Incoming, IncomingSubject, SegmentWriter};
+use crate::segment::{Cache, Part, Segment};
+use crate::stream::Stream;
+
+/// Blocks that a merge keeps decoded.
+const MERGE_CACHE_BYTES: usize = 4 << 20;
+
+/// What is dead of one stream in the durable state.
+#[derive(Debug, Clone)]
+pub(crate) enum View {
+    /// The stream's drop (or its namesake's return) is not durable yet: everything stays.
+    Keep,
+    /// The stream is there since flush `born`.
+    Live {
+        born: u64,
+        first_seq: u64,
+        /// Dead now, the runs that `first_seq` passed included.
+        dead: Runs,
+        /// Of these, what died since the last flush.
+        fresh: Runs,
+    },
+}
+
+impl View {
+    /// The durable view of a stream; `durable_ordinal` is the last flush that finished.
+    pub(crate) fn of(stream: &Stream, durable_ordinal: u64) -> Self {
+        if stream.born > durable_ordinal {
+            return Self::Keep;
+        }
+        let mut dead = stream.dead.clone();
+        dead.union(&stream.passed_dead);
+        Self::Live {
+            born: stream.born,
+            first_seq: stream.durable_first,
+            dead,
+            fresh: stream.fresh_dead.clone(),
+        }
+    }
+
+    fn is_dead(&self, seq: u64) -> bool {
+        match self {
+            Self::Keep => false,
+            Self::Live {
+                first_seq,
+                dead,
+                fresh,
+                ..
+            } => seq < *first_seq || (dead.contains(seq) && !fresh.contains(seq)),
+        }
+    }
+}
+
+/// What to merge, and what is dead.
+#[derive(Debug)]
+pub(crate) struct MergePlan {
+    /// Neighbours, oldest first.
+    pub(crate) inputs: Vec<Arc<Segment>>,
+    /// Streams that are there or whose drop is not durable; all others are gone.
+    pub(crate) views: BTreeMap<StreamId, View>,
+    /// No older segment is left out, so nothing needs to be remembered as gone.
+    pub(crate) is_oldest: bool,
+    pub(crate) overhead: Overhead,
+}
+
+/// One stream's entries in the inputs, oldest first.
+type Entries = BTreeMap<StreamId, Vec<(usize, Option<Present>)>>;
+
+impl MergePlan {
+    /// Writes the merged segment.
+    pub(crate) fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
+        let mut entries = Entries::new();
+        for (number, input) in self.inputs.iter().enumerate() {
+            input.entries(|StreamEntry { id, present }| {
+                entries.entry(id).or_default().push((number, present));
+                Ok(())
+            })?;
+        }
+        let io = Cache::new(MERGE_CACHE_BYTES);
+        for (id, entries) in entries {
+            self.write_stream(writer, &io, id, entries)?;
+        }
+        let mut records = BTreeMap::new();
+        for input in &self.inputs {
+            input.records(|key, value| {
+                records.insert(key, value);
+            })?;
+        }
+        if self.is_oldest {
+            records.retain(|_, value: &mut Option<Bytes>| value.is_some());
+        }
+        writer.records(records.iter())
+    }
+
+    fn write_stream(
+        &self,
+        writer: &mut SegmentWriter,
+        io: &Cache,
+        id: StreamId,
+        mut entries: Vec<(usize, Option<Present>)>,
+    ) -> Result<(), Error> {
+        let Some((_, newest)) = entries.last() else {
+            return Ok(());
+        };
+        let Some(newest) = newest else {
+            // Dropped. Older segments may still hold it.
+            return if self.is_oldest {
+                Ok(())
+            } else {
+                writer.dropped(id)
+            };
+        };
+        let meta = newest.meta;
+        let Some(view) = self.views.get(&id) else {
+            // Its drop is durable in a later segment, whose entry says so.
+            return Ok(());
+        };
+        if matches!(view, View::Live { born, .. } if *born > meta.born) {
+            // A namesake that was dropped; the later one's entries are in later segments.
+            return Ok(());
+        }
+        entries.retain(|(number, _)| {
+            self.inputs
+                .get(*number)
+                .is_some_and(|input| input.hi >= meta.born)
+        });
+        let mut dead = Runs::default();
+        let mut parts = Vec::new();
+        for (number, present) in entries {
+            let Some(input) = self.inputs.get(number) else {
+                continue;
+            };
+            match present {
+                // A drop between two entries: what is before it is gone.
+                None => parts.clear(),
+                Some(present) => {
+                    dead.union(&present.dead);
+                    parts.push(Part::new(input.clone(), present));
+                }
+            }
+        }
+        dead.remove_below(meta.first_seq);
+        StreamMerge {
+            io,
+            view,
+            parts,
+            overhead: self.overhead,
+        }
+        .write(writer, id, meta, dead)
+    }
+}
+
+/// The merge of one stream.
+struct StreamMerge<'a> {
+    io: &'a Cache,
+    view: &'a View,
+    parts: Vec<Part>,
+    overhead: Overhead,
+}
+
+impl StreamMerge<'_> {
+    fn write(
+        &self,
+        writer: &mut SegmentWriter,
+        id: StreamId,
+        meta: StreamMeta,
+        dead: Runs,
+    ) -> Result<(), Error> {
+        let with_messages = self.parts.iter().filter(|part| part.messages() > 0);
+        let base = with_messages.map(Part::first_seq).min().unwrap_or(0);
+        let (subjects, numbers) = self.subjects(base)?;
+        for (part, numbers) in self.parts.iter().zip(&numbers) {
+            self.copy_messages(writer, part, numbers)?;
+        }
+        writer.finish_stream(id, meta, base, subjects, dead)
+    }
+
+    /// Merges the subject tables: the new rows, and for each part the new number of each old one.
+    fn subjects(&self, base: u64) -> Result<(Vec<IncomingSubject>, Vec<Vec<u32>>), Error> {
+        let mut cursors: Vec<TableCursor<'_>> = self.parts.iter().map(TableCursor::new).collect();
+        let mut numbers: Vec<Vec<u32>> = self
+            .parts
+            .iter()
+            .map(|part| vec![u32::MAX; part.subject_count() as usize])
+            .collect();
+        for cursor in &mut cursors {
+            cursor.load(self.io)?;
+        }
+        let mut rows = Vec::new();
+        while let Some(name) = cursors.iter().filter_map(TableCursor::name).min().cloned() {
+            let mut postings = PostingsBuilder::new(base);
+            let mut totals = None;
+            for (cursor, numbers) in cursors.iter_mut().zip(&mut numbers) {
+                let Some(row) = cursor.row().filter(|row| row.name == name) else {
+                    continue;
+                };
+                totals = Some(row.totals);
+                if let Some(local) = row.local.clone() {
+                    cursor
+                        .part
+                        .postings_of(self.io, local)?
+                        .runs(self.io, |run| {
+                            (run.start..=run.end)
+                                .filter(|&seq| !self.view.is_dead(seq))
+                                .for_each(|seq| postings.push(seq));
+                        })?;
+                }
+                if let Some(number) = numbers.get_mut(cursor.number) {
+                    *number = rows.len() as u32;
+                }
+                cursor.advance(self.io)?;
+            }
+            let Some(totals) = totals else { continue };
+            // The newest row names the subject's last message: when that is gone, so is the subject.
+            if postings.count > 0 || !self.view.is_dead(totals.last) {
+                let postings = (postings.count > 0).then_some(postings);
+                rows.push(IncomingSubject {
+                    name,
+                    postings,
+                    totals,
+                });
+            }
+        }
+        Ok((rows, numbers))
+    }
+
+    fn copy_messages(
+        &self,
+        writer: &mut SegmentWriter,
+        part: &Part,
+        numbers: &[u32],
+    ) -> Result<(), Error> {
+        for page in 0..part.page_count() {
+            let rows = part.rows(self.io, page)?;
+            if rows.iter().all(|row| self.view.is_dead(row.seq)) {
+                continue;
+            }
+            let body = part.body(self.io, page)?;
+            for row in rows.iter().filter(|row| !self.view.is_dead(row.seq)) {
+                let start = row.body_start as usize;
+                let record = body.get(start..start + row.body_len as usize);
+                let subject = numbers
+                    .get(row.subject as usize)
+                    .copied()
+                    .filter(|&number| number != u32::MAX);
+                let (Some(record), Some(subject)) = (record, subject) else {
+                    return Err(part.contradiction(page, row.seq));
+                };
+                writer.push(Incoming {
+                    seq: row.seq,
+                    time: row.time,
+                    expires: row.expires,
+                    subject,
+                    subject_len: row.subject_len,
+                    headers_len: row.headers_len,
+                    record,
+                    size: self.overhead.size(record.len(), row.headers_len),
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Walks the subject table of one part.
+pub(crate) struct TableCursor<'a> {
+    pub(crate) part: &'a Part,
+    rows: Arc<[SubjectRow]>,
+    block: usize,
+    at: usize,
+    /// The current row's number in the part.
+    number: usize,
+}
+
+impl<'a> TableCursor<'a> {
+    pub(crate) fn new(part: &'a Part) -> Self {
+        Self {
+            part,
+            rows: [].into(),
+            block: 0,
+            at: 0,
+            number: 0,
+        }
+    }
+
+    /// Reads the first block.
+    pub(crate) fn load(&mut self, io: &Cache) -> Result<(), Error> {
+        if self.block < self.part.table_count() {
+            self.rows = self.part.table(io, self.block)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn row(&self) -> Option<&SubjectRow> {
+        self.rows.get(self.at)
+    }
+
+    pub(crate) fn name(&self) -> Option<&Bytes> {
+        self.row().map(|row| &row.name)
+    }
+
+    pub(crate) fn advance(&mut self, io: &Cache) -> Result<(), Error> {
+        self.at += 1;
+        self.number += 1;
+        if self.at < self.rows.len() {
+            return Ok(());
+        }
+        self.block += 1;
+        self.at = 0;
+        self.rows = [].into();
+        self.load(io)
+    }
+}

@@ -1,0 +1,223 @@
+//! Opening: manifest, then of each segment its entries, records and subject tables. Nothing is scanned that grows with the
+//! number of messages, and nothing is changed on a disk that holds a store already.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use halyard_runtime::disk::Disk;
+
+use crate::error::Error;
+use crate::manifest::{MANIFEST_NAME, Manifest};
+use crate::merge::TableCursor;
+use crate::message::StreamId;
+use crate::options::Options;
+use crate::segment::entry::StreamEntry;
+use crate::segment::writer::{segment_id, segment_name};
+use crate::segment::{Cache, Part, Segment};
+use crate::stream::Stream;
+
+/// What is on the disk.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) manifest: Manifest,
+    /// In the order of the manifest.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) streams: BTreeMap<StreamId, Stream>,
+    pub(crate) records: BTreeMap<Bytes, Bytes>,
+    /// Segment files that no manifest names.
+    pub(crate) leftovers: Vec<String>,
+}
+
+/// Reads a store; creates an empty one where there is none.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    io: &Cache,
+) -> Result<Recovered, Error> {
+    let found = Manifest::load(disk, dir, options)?;
+    let entries = disk.list(dir).map_err(|error| Error::io(dir, error))?;
+    let files: Vec<String> = entries
+        .into_iter()
+        .map(|entry| entry.name)
+        .filter(|name| segment_id(name).is_some())
+        .collect();
+    let mut manifest = match found {
+        Some(manifest) => manifest,
+        None if files.is_empty() => {
+            let manifest = Manifest::empty();
+            manifest.store(disk, dir, options)?;
+            manifest
+        }
+        None => {
+            let what = "the manifest is missing, but segments are there";
+            return Err(Error::corrupt(&dir.join(MANIFEST_NAME), 0, what));
+        }
+    };
+    let mut segments = Vec::with_capacity(manifest.segments.len());
+    for listed in &manifest.segments {
+        let path = dir.join(segment_name(listed.id));
+        let segment = Segment::open(disk, &path, options.encryption.as_ref())?;
+        let is_listed = (segment.id(), segment.lo, segment.hi, segment.file_bytes());
+        if is_listed != (listed.id, listed.lo, listed.hi, listed.file_bytes) {
+            return Err(Error::corrupt(
+                &path,
+                0,
+                "the segment is not the one that the manifest names",
+            ));
+        }
+        segments.push(Arc::new(segment));
+    }
+    let is_named = |name: &String| {
+        segment_id(name).is_some_and(|id| manifest.segments.iter().any(|listed| listed.id == id))
+    };
+    let leftovers: Vec<String> = files
+        .iter()
+        .filter(|name| !is_named(name))
+        .cloned()
+        .collect();
+    // A name that a crash left behind is not given again.
+    let highest = files
+        .iter()
+        .filter_map(|name| segment_id(name))
+        .max()
+        .unwrap_or(0);
+    manifest.next_segment = manifest.next_segment.max(highest + 1);
+    let streams = load_streams(&segments, options, io)?;
+    let records = load_records(&segments)?;
+    Ok(Recovered {
+        manifest,
+        segments,
+        streams,
+        records,
+        leftovers,
+    })
+}
+
+/// A stream on its way in: segments are read newest first.
+enum Loading {
+    Dropped,
+    Present(Box<Stream>),
+}
+
+fn load_streams(
+    segments: &[Arc<Segment>],
+    options: &Options,
+    io: &Cache,
+) -> Result<BTreeMap<StreamId, Stream>, Error> {
+    let mut loading: BTreeMap<StreamId, Loading> = BTreeMap::new();
+    for segment in segments.iter().rev() {
+        segment.entries(|StreamEntry { id, present }| {
+            let newest = loading.entry(id).or_insert_with(|| match &present {
+                None => Loading::Dropped,
+                Some(present) => {
+                    let meta = present.meta;
+                    let mut stream = Stream::new(id, meta.first_seq, meta.born, options.overhead);
+                    stream.last_seq = meta.last_seq;
+                    stream.messages = meta.messages;
+                    stream.bytes = meta.bytes;
+                    stream.last_time = meta.last_time;
+                    Loading::Present(Box::new(stream))
+                }
+            });
+            if let (Loading::Present(stream), Some(present)) = (newest, present)
+                && segment.hi >= stream.born
+                && present.meta.born == stream.born
+            {
+                stream.dead.union(&present.dead);
+                for &(seq, expires) in &present.expiries {
+                    stream.expiry.insert((expires, seq));
+                }
+                let has_messages = present.part.messages > 0;
+                let has_rows = present.subjects > 0;
+                let part = Part::new(segment.clone(), present);
+                if has_messages {
+                    stream.parts.push(part);
+                } else if has_rows {
+                    stream.bare.push(part);
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let mut streams = BTreeMap::new();
+    for (id, loading) in loading {
+        let Loading::Present(mut stream) = loading else {
+            continue;
+        };
+        finish_stream(&mut stream, io)?;
+        streams.insert(id, *stream);
+    }
+    Ok(streams)
+}
+
+fn finish_stream(stream: &mut Stream, io: &Cache) -> Result<(), Error> {
+    stream.parts.reverse();
+    stream.dead.remove_below(stream.first_seq);
+    let mut expiry = std::mem::take(&mut stream.expiry);
+    expiry.retain(|&(_, seq)| stream.is_live(seq));
+    stream.expiry = expiry;
+    load_subjects(stream, io)?;
+    let range_live = stream.count_live(stream.first_seq, stream.last_seq);
+    let subjects_live = stream
+        .subjects
+        .iter_from(b"")
+        .map(|subject| u64::from(stream.subjects.totals(subject).messages));
+    if range_live != stream.messages || subjects_live.sum::<u64>() != stream.messages {
+        let what = format!(
+            "stream {} has {} messages, {range_live} live sequences and another number by subject",
+            stream.id.0, stream.messages
+        );
+        return Err(Error::corrupt(Path::new(MANIFEST_NAME), 0, what));
+    }
+    Ok(())
+}
+
+/// Merges the subject tables of all parts: the newest row of each subject counts, if its last message is there.
+fn load_subjects(stream: &mut Stream, io: &Cache) -> Result<(), Error> {
+    if stream.messages == 0 {
+        return Ok(());
+    }
+    let mut subjects = std::mem::take(&mut stream.subjects);
+    let mut cursors: Vec<TableCursor<'_>> = stream
+        .parts
+        .iter()
+        .chain(&stream.bare)
+        .map(TableCursor::new)
+        .collect();
+    // Newest first, so that the first row of a name is the one that counts.
+    cursors.sort_by_key(|cursor| std::cmp::Reverse(cursor.part.segment.hi));
+    for cursor in &mut cursors {
+        cursor.load(io)?;
+    }
+    while let Some(name) = cursors.iter().filter_map(TableCursor::name).min().cloned() {
+        let mut newest = None;
+        for cursor in &mut cursors {
+            if let Some(row) = cursor.row().filter(|row| row.name == name) {
+                newest.get_or_insert(row.totals);
+                cursor.advance(io)?;
+            }
+        }
+        if let Some(totals) = newest.filter(|totals| stream.is_live(totals.last)) {
+            subjects.load(&name, totals)?;
+        }
+    }
+    drop(cursors);
+    stream.subjects = subjects;
+    Ok(())
+}
+
+fn load_records(segments: &[Arc<Segment>]) -> Result<BTreeMap<Bytes, Bytes>, Error> {
+    let mut records = BTreeMap::new();
+    for segment in segments {
+        segment.records(|key, value| {
+            match value {
+                Some(value) => records.insert(key, value),
+                None => records.remove(&key),
+            };
+        })?;
+    }
+    Ok(records)
+}

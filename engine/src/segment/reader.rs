@@ -1,0 +1,552 @@
+//! Reads one segment: what is in it, and the part of it that belongs to one stream.
+//!
+//! Every block is verified when it is read, and decoded once while the cache keeps it. Reads are positioned reads: an
+//! unreadable sector is an error with its file and offset, and everything else goes on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use halyard_runtime::disk::Disk;
+use halyard_runtime::time::Timestamp;
+
+use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind, le_u32, le_u64};
+use crate::codec::{Malformed, Reader};
+use crate::error::Error;
+use crate::limits::SUBJECTS_PER_BLOCK;
+use crate::options::Encryption;
+use crate::segment::cache::{Cache, Cached};
+use crate::segment::entry::{PageRef, PartMeta, Present, StreamEntry, TableRef, read_entry};
+use crate::segment::postings::{ChunkRef, SeqRun, decode_index, decode_runs};
+use crate::segment::row::{Row, decode_rows};
+use crate::segment::table::{ListPlace, Local, SubjectRow, decode_table};
+use crate::segment::writer::{SEGMENT_MAGIC, TRAILER_BYTES, TRAILER_MAGIC};
+
+/// An immutable file of messages.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    blocks: BlockReader,
+    /// The flushes that it covers.
+    pub(crate) lo: u64,
+    pub(crate) hi: u64,
+    pub(crate) messages: u64,
+    entry_blocks: Vec<BlockRef>,
+    record_blocks: Vec<BlockRef>,
+}
+
+impl Segment {
+    /// Opens a segment: reads its trailer and its root.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self, Error> {
+        let blocks = BlockReader::open(disk, path, SEGMENT_MAGIC, encryption)?;
+        let len = blocks.len();
+        let at = len
+            .checked_sub(TRAILER_BYTES as u64)
+            .ok_or_else(|| blocks.corrupt(len, "no room for a trailer"))?;
+        let trailer = blocks.read_raw(at, TRAILER_BYTES)?;
+        let (covered, _) = trailer.split_at(TRAILER_BYTES - 4);
+        if trailer.get(..8) != Some(&TRAILER_MAGIC)
+            || crc32c::crc32c(covered) != le_u32(&trailer, TRAILER_BYTES - 4)
+        {
+            return Err(blocks.corrupt(at, "the trailer does not match its checksum"));
+        }
+        if le_u64(&trailer, 20) != len || le_u64(&trailer, 28) != blocks.tag() {
+            return Err(blocks.corrupt(at, "the trailer belongs to another file or length"));
+        }
+        let root_ref = BlockRef {
+            offset: le_u64(&trailer, 8),
+            len: le_u32(&trailer, 16),
+        };
+        let bytes = blocks.read(root_ref, Kind::Root)?;
+        let root =
+            read_root(&bytes).map_err(|Malformed(what)| blocks.corrupt(root_ref.offset, what))?;
+        let Root {
+            lo,
+            hi,
+            messages,
+            entry_blocks,
+            record_blocks,
+        } = root;
+        Ok(Self {
+            blocks,
+            lo,
+            hi,
+            messages,
+            entry_blocks,
+            record_blocks,
+        })
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.blocks.tag()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.blocks.path()
+    }
+
+    /// The file's length in bytes.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.blocks.len()
+    }
+
+    /// Which master key protects it; 0 for none.
+    pub(crate) fn key_id(&self) -> u64 {
+        self.blocks.key_id()
+    }
+
+    /// Calls `each` for every stream, ascending.
+    pub(crate) fn entries(
+        &self,
+        mut each: impl FnMut(StreamEntry) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for &block in &self.entry_blocks {
+            let bytes = self.blocks.read(block, Kind::Streams)?;
+            let mut reader = Reader::new(&bytes);
+            while !reader.is_empty() {
+                let entry = read_entry(&mut reader)
+                    .map_err(|Malformed(what)| self.blocks.corrupt(block.offset, what))?;
+                each(entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for every record that changed, by key; `None` is removed.
+    pub(crate) fn records(&self, mut each: impl FnMut(Bytes, Option<Bytes>)) -> Result<(), Error> {
+        for &block in &self.record_blocks {
+            let bytes = self.blocks.read(block, Kind::Records)?;
+            let mut reader = Reader::new(&bytes);
+            while !reader.is_empty() {
+                let record = read_record(&mut reader);
+                let (key, value) =
+                    record.map_err(|Malformed(what)| self.blocks.corrupt(block.offset, what))?;
+                each(
+                    Bytes::copy_from_slice(key),
+                    value.map(Bytes::copy_from_slice),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the first block starts.
+    pub(crate) const fn scrub_start() -> u64 {
+        HEADER_BYTES as u64
+    }
+
+    /// Verifies the block at `offset`; the next one's offset, `None` at the end.
+    pub(crate) fn scrub(&self, offset: u64) -> Result<Option<u64>, Error> {
+        let next = self.blocks.verify_at(offset)?;
+        Ok((next + (TRAILER_BYTES as u64) < self.file_bytes()).then_some(next))
+    }
+
+    fn decode<T>(
+        &self,
+        block: BlockRef,
+        kind: Kind,
+        decode: impl FnOnce(&Bytes) -> Result<T, Malformed>,
+    ) -> Result<T, Error> {
+        let bytes = self.blocks.read(block, kind)?;
+        decode(&bytes).map_err(|Malformed(what)| self.blocks.corrupt(block.offset, what))
+    }
+}
+
+struct Root {
+    lo: u64,
+    hi: u64,
+    messages: u64,
+    entry_blocks: Vec<BlockRef>,
+    record_blocks: Vec<BlockRef>,
+}
+
+fn read_root(bytes: &[u8]) -> Result<Root, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let (lo, hi, messages) = (reader.varint()?, reader.varint()?, reader.varint()?);
+    let mut blocks = || -> Result<Vec<BlockRef>, Malformed> {
+        (0..reader.count()?)
+            .map(|_| {
+                Ok(BlockRef {
+                    offset: reader.varint()?,
+                    len: reader.u32()?,
+                })
+            })
+            .collect()
+    };
+    let (entry_blocks, record_blocks) = (blocks()?, blocks()?);
+    reader.end()?;
+    Ok(Root {
+        lo,
+        hi,
+        messages,
+        entry_blocks,
+        record_blocks,
+    })
+}
+
+fn read_record<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], Option<&'a [u8]>), Malformed> {
+    let key = reader.bytes()?;
+    match reader.varint()? {
+        0 => Ok((key, None)),
+        1 => Ok((key, Some(reader.bytes()?))),
+        _ => Err(Malformed("an unknown kind of record")),
+    }
+}
+
+/// The part of a segment that belongs to one stream.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) segment: Arc<Segment>,
+    meta: PartMeta,
+    subjects: u32,
+    tables: Vec<TableRef>,
+    /// Messages that were alive when they were last counted.
+    pub(crate) live: u64,
+}
+
+impl Part {
+    /// The part that a stream entry describes, messages or not.
+    pub(crate) fn new(segment: Arc<Segment>, present: Present) -> Self {
+        let live = present.part.messages;
+        Self {
+            segment,
+            meta: present.part,
+            subjects: present.subjects,
+            tables: present.tables,
+            live,
+        }
+    }
+
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.meta.first_seq
+    }
+
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.meta.last_seq
+    }
+
+    pub(crate) fn last_time(&self) -> Timestamp {
+        self.meta.last_time
+    }
+
+    pub(crate) fn messages(&self) -> u64 {
+        self.meta.messages
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.meta.bytes
+    }
+
+    pub(crate) fn subject_count(&self) -> u32 {
+        self.subjects
+    }
+
+    pub(crate) fn page_count(&self) -> usize {
+        self.meta.pages.len()
+    }
+
+    /// The number of the page that holds the first row at or after `seq`, if any does.
+    pub(crate) fn page_at(&self, seq: u64) -> usize {
+        if seq > self.meta.last_seq {
+            return self.page_count();
+        }
+        self.meta
+            .pages
+            .partition_point(|page| page.first_seq <= seq)
+            .saturating_sub(1)
+    }
+
+    /// The number of the first page that starts at or after `time`.
+    pub(crate) fn page_at_time(&self, time: Timestamp) -> usize {
+        self.meta
+            .pages
+            .partition_point(|page| page.first_time < time)
+    }
+
+    fn page(&self, page: usize) -> Result<&PageRef, Error> {
+        let found = self.meta.pages.get(page);
+        found.ok_or_else(|| {
+            self.segment
+                .blocks
+                .corrupt(0, format!("page {page} is beyond the part"))
+        })
+    }
+
+    /// The rows of a page.
+    pub(crate) fn rows(&self, io: &Cache, page: usize) -> Result<Arc<[Row]>, Error> {
+        let page = self.page(page)?;
+        let id = self.segment.id();
+        if let Some(Cached::Rows(rows)) = io.get(id, page.offset) {
+            return Ok(rows);
+        }
+        let rows = self.read_rows(page)?;
+        io.put(id, page.offset, Cached::Rows(rows.clone()));
+        Ok(rows)
+    }
+
+    fn read_rows(&self, page: &PageRef) -> Result<Arc<[Row]>, Error> {
+        let block = BlockRef {
+            offset: page.offset,
+            len: page.rows_len,
+        };
+        let rows = self.segment.decode(block, Kind::Rows, |bytes| {
+            decode_rows(bytes, page.first_seq, page.first_time)
+        })?;
+        Ok(rows.into())
+    }
+
+    /// The record of one row of a page, sharing the page's bytes.
+    pub(crate) fn record(&self, io: &Cache, page: usize, row: &Row) -> Result<Bytes, Error> {
+        let body = self.body(io, page)?;
+        let range = row.body_start as usize..row.body_start as usize + row.body_len as usize;
+        if body.get(range.clone()).is_none() {
+            let what = format!("the record of message {} ends after its page", row.seq);
+            return Err(self.segment.blocks.corrupt(self.page(page)?.offset, what));
+        }
+        Ok(body.slice(range))
+    }
+
+    /// The rows of a page do not fit its body or its subjects.
+    #[cold]
+    pub(crate) fn contradiction(&self, page: usize, seq: u64) -> Error {
+        let offset = self.meta.pages.get(page).map_or(0, |page| page.offset);
+        self.segment.blocks.corrupt(
+            offset,
+            format!("the row of message {seq} does not fit its page"),
+        )
+    }
+
+    /// The records of a page.
+    pub(crate) fn body(&self, io: &Cache, page: usize) -> Result<Bytes, Error> {
+        let block = body_ref(self.page(page)?);
+        let id = self.segment.id();
+        if let Some(Cached::Body(body)) = io.get(id, block.offset) {
+            return Ok(body);
+        }
+        let body = self.segment.blocks.read(block, Kind::Body)?;
+        io.put(id, block.offset, Cached::Body(body.clone()));
+        Ok(body)
+    }
+
+    /// One block of the subject table.
+    pub(crate) fn table(&self, io: &Cache, number: usize) -> Result<Arc<[SubjectRow]>, Error> {
+        let table = self.tables.get(number);
+        let table = table.ok_or_else(|| {
+            self.segment
+                .blocks
+                .corrupt(0, format!("no subject block {number}"))
+        })?;
+        let id = self.segment.id();
+        if let Some(Cached::Subjects(rows)) = io.get(id, table.block.offset) {
+            return Ok(rows);
+        }
+        let base = self.meta.base;
+        let rows = self.segment.decode(table.block, Kind::Subjects, |bytes| {
+            decode_table(bytes, base)
+        })?;
+        let rows: Arc<[SubjectRow]> = rows.into();
+        io.put(id, table.block.offset, Cached::Subjects(rows.clone()));
+        Ok(rows)
+    }
+
+    /// Blocks of the subject table.
+    pub(crate) fn table_count(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// The subject's bytes.
+    pub(crate) fn subject_name(&self, io: &Cache, subject: u32) -> Result<Bytes, Error> {
+        let rows = self.table(io, subject as usize / SUBJECTS_PER_BLOCK)?;
+        let row = rows.get(subject as usize % SUBJECTS_PER_BLOCK);
+        let missing = || {
+            self.segment
+                .blocks
+                .corrupt(0, format!("no subject of number {subject}"))
+        };
+        Ok(row.ok_or_else(missing)?.name.clone())
+    }
+
+    /// The subject's row, if it changed in this segment.
+    pub(crate) fn subject_row(&self, io: &Cache, name: &[u8]) -> Result<Option<SubjectRow>, Error> {
+        let after = self
+            .tables
+            .partition_point(|table| *table.first_name <= *name);
+        let Some(number) = after.checked_sub(1) else {
+            return Ok(None);
+        };
+        let rows = self.table(io, number)?;
+        let found = rows.binary_search_by(|row| (*row.name).cmp(name)).ok();
+        Ok(found.and_then(|at| rows.get(at)).cloned())
+    }
+
+    /// The subject's sequences in this part, dead ones included.
+    pub(crate) fn postings(&self, io: &Cache, name: &[u8]) -> Result<Option<Postings<'_>>, Error> {
+        let row = self.subject_row(io, name)?;
+        row.and_then(|row| row.local)
+            .map(|local| self.postings_of(io, local))
+            .transpose()
+    }
+
+    /// The sequences that a table row describes.
+    pub(crate) fn postings_of(&self, io: &Cache, local: Local) -> Result<Postings<'_>, Error> {
+        let source = match &local.list {
+            None => Source::Runs(
+                [SeqRun {
+                    start: local.first,
+                    end: local.first,
+                }]
+                .into(),
+            ),
+            Some(ListPlace::Inside(bytes)) => Source::Runs(self.decode_list(0, bytes)?.into()),
+            Some(ListPlace::Index(block)) => Source::Chunks(self.chunk_index(io, *block)?),
+        };
+        Ok(Postings {
+            part: self,
+            local,
+            source,
+        })
+    }
+
+    fn decode_list(&self, offset: u64, bytes: &[u8]) -> Result<Vec<SeqRun>, Error> {
+        decode_runs(bytes, self.meta.base)
+            .map_err(|Malformed(what)| self.segment.blocks.corrupt(offset, what))
+    }
+
+    fn chunk_index(&self, io: &Cache, block: BlockRef) -> Result<Arc<[ChunkRef]>, Error> {
+        let id = self.segment.id();
+        if let Some(Cached::Index(chunks)) = io.get(id, block.offset) {
+            return Ok(chunks);
+        }
+        let chunks: Arc<[ChunkRef]> = self
+            .segment
+            .decode(block, Kind::PostingIndex, decode_index)?
+            .into();
+        io.put(id, block.offset, Cached::Index(chunks.clone()));
+        Ok(chunks)
+    }
+
+    fn chunk_runs(&self, io: &Cache, block: BlockRef) -> Result<Arc<[SeqRun]>, Error> {
+        let id = self.segment.id();
+        if let Some(Cached::Runs(runs)) = io.get(id, block.offset) {
+            return Ok(runs);
+        }
+        let base = self.meta.base;
+        let runs = self
+            .segment
+            .decode(block, Kind::Postings, |bytes| decode_runs(bytes, base))?;
+        let runs: Arc<[SeqRun]> = runs.into();
+        io.put(id, block.offset, Cached::Runs(runs.clone()));
+        Ok(runs)
+    }
+
+    /// Calls `each` with every subject that has messages here, and how many, dead ones included.
+    pub(crate) fn subject_counts(
+        &self,
+        io: &Cache,
+        each: &mut dyn FnMut(&[u8], u64),
+    ) -> Result<(), Error> {
+        for number in 0..self.tables.len() {
+            for row in self.table(io, number)?.iter() {
+                if let Some(local) = &row.local {
+                    each(&row.name, local.messages);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn body_ref(page: &PageRef) -> BlockRef {
+    BlockRef {
+        offset: page.offset + u64::from(page.rows_len),
+        len: page.body_len,
+    }
+}
+
+#[derive(Debug)]
+enum Source {
+    Runs(Arc<[SeqRun]>),
+    Chunks(Arc<[ChunkRef]>),
+}
+
+/// One subject's sequences in one part, dead ones included.
+#[derive(Debug)]
+pub(crate) struct Postings<'a> {
+    part: &'a Part,
+    local: Local,
+    source: Source,
+}
+
+impl Postings<'_> {
+    pub(crate) fn count(&self) -> u64 {
+        self.local.messages
+    }
+
+    /// The runs that may hold `seq` or what is next to it, and the number of their chunk.
+    fn runs_at(&self, io: &Cache, seq: u64) -> Result<(Arc<[SeqRun]>, usize), Error> {
+        match &self.source {
+            Source::Runs(runs) => Ok((runs.clone(), 0)),
+            Source::Chunks(chunks) => {
+                let at = chunks
+                    .partition_point(|chunk| chunk.first <= seq)
+                    .saturating_sub(1);
+                self.runs_of(io, at).map(|runs| (runs, at))
+            }
+        }
+    }
+
+    fn runs_of(&self, io: &Cache, chunk: usize) -> Result<Arc<[SeqRun]>, Error> {
+        match &self.source {
+            Source::Runs(runs) if chunk == 0 => Ok(runs.clone()),
+            Source::Runs(_) => Ok([].into()),
+            Source::Chunks(chunks) => match chunks.get(chunk) {
+                Some(chunk) => self.part.chunk_runs(io, chunk.block),
+                None => Ok([].into()),
+            },
+        }
+    }
+
+    /// The first sequence at or after `from`.
+    pub(crate) fn next(&mut self, io: &Cache, from: u64) -> Result<Option<u64>, Error> {
+        if from > self.local.last {
+            return Ok(None);
+        }
+        let (runs, chunk) = self.runs_at(io, from)?;
+        let at = runs.partition_point(|run| run.end < from);
+        if let Some(run) = runs.get(at) {
+            return Ok(Some(run.start.max(from)));
+        }
+        Ok(self
+            .runs_of(io, chunk + 1)?
+            .first()
+            .map(|run| run.start.max(from)))
+    }
+
+    /// The last sequence at or before `up_to`.
+    pub(crate) fn previous(&mut self, io: &Cache, up_to: u64) -> Result<Option<u64>, Error> {
+        if up_to < self.local.first {
+            return Ok(None);
+        }
+        let (runs, _) = self.runs_at(io, up_to)?;
+        let at = runs.partition_point(|run| run.start <= up_to);
+        Ok(at
+            .checked_sub(1)
+            .and_then(|at| runs.get(at))
+            .map(|run| run.end.min(up_to)))
+    }
+
+    /// Calls `each` with every run, ascending.
+    pub(crate) fn runs(&self, io: &Cache, mut each: impl FnMut(SeqRun)) -> Result<(), Error> {
+        let count = match &self.source {
+            Source::Runs(_) => 1,
+            Source::Chunks(chunks) => chunks.len(),
+        };
+        for chunk in 0..count {
+            self.runs_of(io, chunk)?.iter().copied().for_each(&mut each);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,311 @@
+//! Which segments to rewrite, and when: erasure first, then space, then the number of files.
+//!
+//! Bounds. A merge takes `merge_width` or more neighbours of which none is larger than the others together, so each
+//! merge at least doubles the segment that a message lies in: a message is rewritten at most log2(`segment_bytes_max` /
+//! flush size) times, about log4 in practice. Segments that are not due for a merge shrink geometrically towards the
+//! newest, so there are about `data / segment_bytes_max * 2 + 2 * merge_width * log(...)` files. A segment of which more
+//! than half is dead is rewritten, so files hold at most twice the live data and what the last flush wrote.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::lifecycle::{SegmentState, Upkeep};
+use crate::manifest::Manifest;
+use crate::merge::{MergePlan, View};
+use crate::removal::Removal;
+use crate::segment::{Cache, Segment, Written};
+use crate::store::Store;
+use crate::stream::Stream;
+
+/// Segments below this size are left to merges even when everything in them is dead.
+const RECLAIM_BYTES_MIN: u64 = 64 * 1024;
+/// Removals of more subjects than this mark every segment of the stream instead of looking each one up.
+const GONE_LOOKUPS_MAX: usize = 256;
+
+/// How far erasure has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ErasureProgress {
+    /// A delete, purge or drop with [`crate::Erase::Yes`] waits for a flush.
+    pub waits_for_flush: bool,
+    /// Segments that must be rewritten.
+    pub segments: usize,
+    /// Freed files that must be overwritten.
+    pub files: usize,
+}
+
+impl ErasureProgress {
+    /// Nothing that was erased is left in the files of this store.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Upkeep {
+    pub(crate) fn take_segment_id(&mut self) -> u64 {
+        self.next_segment += 1;
+        self.next_segment - 1
+    }
+
+    /// The durable manifest with the marks of now.
+    pub(crate) fn next_manifest(&self) -> Manifest {
+        let mut manifest = self.manifest.clone();
+        manifest.next_segment = self.next_segment;
+        for (listed, state) in manifest.segments.iter_mut().zip(&self.segments) {
+            assert_eq!(
+                listed.id,
+                state.segment.id(),
+                "the manifest lists the segments in use"
+            );
+            listed.rewrite_after = state.rewrite_after;
+        }
+        manifest
+    }
+
+    fn state_mut(&mut self, segment: u64) -> Option<&mut SegmentState> {
+        self.segments
+            .iter_mut()
+            .find(|state| state.segment.id() == segment)
+    }
+
+    /// The segment holds something erased that the next flush makes durable.
+    pub(crate) fn mark_rewrite(&mut self, segment: u64) {
+        let after = self.ordinal;
+        if let Some(state) = self.state_mut(segment) {
+            state.rewrite_after = Some(after);
+        }
+    }
+
+    /// `count` messages that were counted as alive in the segment are not.
+    pub(crate) fn uncount(&mut self, segment: u64, count: u64) {
+        if let Some(state) = self.state_mut(segment) {
+            state.live = state.live.saturating_sub(count);
+        }
+    }
+
+    /// Marks every segment that holds bytes of what was removed: messages, or names of subjects that are gone.
+    pub(crate) fn mark_erased(&mut self, stream: &Stream, io: &Cache, removal: &Removal) {
+        for part in &stream.parts {
+            if part.last_seq() >= removal.first && part.first_seq() <= removal.last {
+                self.mark_rewrite(part.segment.id());
+            }
+        }
+        let is_in_frozen = stream.frozen.is_some();
+        if is_in_frozen {
+            self.erase_frozen = Some(self.ordinal);
+        }
+        let names = removal.gone.as_deref();
+        for part in stream.parts.iter().chain(&stream.bare) {
+            let holds_name = match names {
+                None => true,
+                Some(names) if names.len() > GONE_LOOKUPS_MAX => true,
+                // A table that cannot be read may hold the name.
+                Some(names) => names
+                    .iter()
+                    .any(|name| !matches!(part.subject_row(io, name), Ok(None))),
+            };
+            if holds_name {
+                self.mark_rewrite(part.segment.id());
+            }
+        }
+    }
+
+    pub(crate) fn set_damaged(&mut self, error: Error) {
+        if let Error::Corrupt { file, .. } = &error {
+            for state in self
+                .segments
+                .iter_mut()
+                .filter(|state| state.segment.path() == file)
+            {
+                state.is_damaged = true;
+            }
+        }
+        if !self
+            .damage
+            .iter()
+            .any(|have| have.to_string() == error.to_string())
+        {
+            self.damage.push(error);
+        }
+    }
+
+    /// Counts what is alive in the segments again for streams that lost messages. Only what is durable counts.
+    fn recount(&mut self, streams: &mut std::collections::BTreeMap<crate::StreamId, Stream>) {
+        let stale = std::mem::take(&mut self.stale);
+        for id in stale {
+            let Some(stream) = streams.get_mut(&id) else {
+                continue;
+            };
+            if stream.is_dirty || stream.frozen.is_some() {
+                self.stale.insert(id);
+                continue;
+            }
+            let mut changes = Vec::new();
+            for at in 0..stream.parts.len() {
+                let Some(part) = stream.parts.get(at) else {
+                    continue;
+                };
+                let live = stream
+                    .count_live(part.first_seq(), part.last_seq())
+                    .min(part.messages());
+                if let Some(part) = stream.parts.get_mut(at).filter(|part| part.live != live) {
+                    changes.push((part.segment.id(), part.live, live));
+                    part.live = live;
+                }
+            }
+            for (segment, before, live) in changes {
+                if let Some(state) = self.state_mut(segment) {
+                    state.live = (state.live + live).saturating_sub(before);
+                }
+            }
+        }
+    }
+
+    /// The range of segments to merge next.
+    fn pick(&self, width: usize, bytes_max: u64, key_id: u64) -> Option<std::ops::Range<usize>> {
+        let durable = self.durable_ordinal();
+        let usable = |state: &SegmentState| !state.is_damaged;
+        let single = |at: Option<usize>| at.map(|at| at..at + 1);
+        let due = |state: &SegmentState| state.rewrite_after.is_some_and(|after| after <= durable);
+        if let Some(range) = single(
+            self.segments
+                .iter()
+                .position(|state| usable(state) && due(state)),
+        ) {
+            return Some(range);
+        }
+        let wasteful = |state: &SegmentState| {
+            state.segment.file_bytes() >= RECLAIM_BYTES_MIN
+                && state.live * 2 < state.segment.messages
+        };
+        if let Some(range) = single(
+            self.segments
+                .iter()
+                .position(|state| usable(state) && wasteful(state)),
+        ) {
+            return Some(range);
+        }
+        let foreign = |state: &SegmentState| state.segment.key_id() != key_id;
+        if let Some(range) = single(
+            self.segments
+                .iter()
+                .position(|state| usable(state) && foreign(state)),
+        ) {
+            return Some(range);
+        }
+        self.pick_neighbours(width.max(2), bytes_max)
+    }
+
+    fn pick_neighbours(&self, width: usize, bytes_max: u64) -> Option<std::ops::Range<usize>> {
+        let windows = self.segments.windows(width).enumerate();
+        let balanced = windows.filter_map(|(at, window)| {
+            let sizes = window.iter().map(|state| state.segment.file_bytes());
+            let (sum, max) = (sizes.clone().sum::<u64>(), sizes.max().unwrap_or(0));
+            let fits = sum <= bytes_max
+                && max <= sum - max
+                && window.iter().all(|state| !state.is_damaged);
+            fits.then_some((sum, at))
+        });
+        balanced.min().map(|(_, at)| at..at + width)
+    }
+}
+
+impl Store {
+    /// What to merge next, if anything is worth it.
+    pub(crate) fn plan_merge(&mut self) -> Option<MergePlan> {
+        if self.upkeep.frozen.is_some() {
+            // A flush that found the disk full comes first: until it is durable, what is dead in it may not be dropped.
+            return None;
+        }
+        self.upkeep.recount(&mut self.streams);
+        let key_id = self
+            .options
+            .encryption
+            .as_ref()
+            .map_or(0, |encryption| crate::crypto::key_id(&encryption.key));
+        let range = self.upkeep.pick(
+            self.options.merge_width,
+            self.options.segment_bytes_max,
+            key_id,
+        )?;
+        let durable = self.upkeep.durable_ordinal();
+        let states = self.upkeep.segments.get(range.clone())?;
+        let inputs: Vec<Arc<Segment>> = states.iter().map(|state| state.segment.clone()).collect();
+        let mut views: std::collections::BTreeMap<_, _> = self
+            .streams
+            .iter()
+            .map(|(&id, stream)| (id, View::of(stream, durable)))
+            .collect();
+        for &id in &self.upkeep.dropped {
+            views.insert(id, View::Keep);
+        }
+        Some(MergePlan {
+            inputs,
+            views,
+            is_oldest: range.start == 0,
+            overhead: self.options.overhead,
+        })
+    }
+
+    /// A merged segment replaces its inputs.
+    pub(crate) fn merged(&mut self, written: Written, manifest: Manifest, replaced: &[u64]) {
+        let (segment, entries) = written;
+        let durable = manifest.next_ordinal - 1;
+        let is_replaced = |id: u64| replaced.contains(&id);
+        let upkeep = &mut self.upkeep;
+        // Marks that came while the job ran are for a flush that was not durable when it was planned.
+        let inputs = upkeep
+            .segments
+            .iter()
+            .filter(|state| is_replaced(state.segment.id()));
+        let late = inputs
+            .filter_map(|state| state.rewrite_after)
+            .filter(|&after| after > durable)
+            .max();
+        let at = upkeep
+            .segments
+            .iter()
+            .position(|state| is_replaced(state.segment.id()))
+            .unwrap_or(0);
+        for state in upkeep
+            .segments
+            .iter()
+            .filter(|state| is_replaced(state.segment.id()))
+        {
+            upkeep.garbage.push(state.segment.path().to_owned());
+        }
+        upkeep
+            .segments
+            .retain(|state| !is_replaced(state.segment.id()));
+        let state = SegmentState {
+            live: segment.messages,
+            segment: segment.clone(),
+            rewrite_after: late,
+            is_damaged: false,
+        };
+        upkeep.segments.insert(at, state);
+        upkeep.manifest = manifest;
+        for entry in entries {
+            if let Some(stream) = self.streams.get_mut(&entry.id) {
+                stream.parts.retain(|part| !is_replaced(part.segment.id()));
+                stream.bare.retain(|part| !is_replaced(part.segment.id()));
+            }
+            self.adopt(&segment, entry);
+        }
+    }
+
+    /// How far erasure has come.
+    #[must_use]
+    pub fn erasure_pending(&self) -> ErasureProgress {
+        let upkeep = &self.upkeep;
+        ErasureProgress {
+            waits_for_flush: upkeep.erase_waits || upkeep.erase_frozen.is_some(),
+            segments: upkeep
+                .segments
+                .iter()
+                .filter(|state| state.rewrite_after.is_some())
+                .count(),
+            files: upkeep.garbage.len(),
+        }
+    }
+}

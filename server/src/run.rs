@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use halyard_net::proto::{CloseReason, Info};
+use halyard_runtime::disk::{Disk, RealDisk};
 use halyard_runtime::net::{self, TcpListener};
 use halyard_runtime::random;
 use halyard_runtime::task::{self, JoinHandle};
@@ -15,6 +16,7 @@ use crate::broker::{Account, Broker};
 use crate::caps;
 use crate::config::{Config, NAME, NATS_VERSION, VERSION};
 use crate::conn::{self, Front, InProcess};
+use crate::jetstream::{self, JetStream};
 use crate::monitor;
 
 /// Why a server did not start.
@@ -33,6 +35,9 @@ pub enum StartError {
     /// The address of the monitor cannot be had.
     #[error(transparent)]
     Monitor(#[from] monitor::StartError),
+    /// What lies on disk cannot be served.
+    #[error("JetStream: {0}")]
+    JetStream(#[from] jetstream::StartError),
     /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),
@@ -42,6 +47,7 @@ pub enum StartError {
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     config: Config,
+    disk: Option<Arc<dyn Disk>>,
 }
 
 /// A running server. Dropping it stops it abruptly; [`Server::shutdown`] stops it in order.
@@ -50,6 +56,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     listener: Mutex<Option<JoinHandle<()>>>,
     monitor: Option<monitor::Handle>,
+    jetstream: Option<Arc<JetStream>>,
 }
 
 impl Builder {
@@ -82,6 +89,13 @@ impl Builder {
         self
     }
 
+    /// Keeps streams on this disk in place of the real one.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
+
     /// Name shown to clients.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
@@ -94,7 +108,8 @@ impl Builder {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(self) -> Result<Server, StartError> {
-        Server::start(self.config).await
+        let disk = self.disk.unwrap_or_else(|| Arc::new(RealDisk));
+        Server::start_on(self.config, disk).await
     }
 }
 
@@ -110,6 +125,10 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(config, Arc::new(RealDisk)).await
+    }
+
+    async fn start_on(config: Config, disk: Arc<dyn Disk>) -> Result<Self, StartError> {
         config.check().map_err(StartError::Settings)?;
         let broker = Broker::new();
         let listener = listen(&config).await?;
@@ -119,6 +138,13 @@ impl Server {
             .collect();
         let info = hello(&config, addresses.first().copied());
         announce(&config, &info);
+        let jetstream = match config.jetstream.enabled {
+            true => {
+                let settings = jetstream::Settings::new(&config, &info.server_name, disk);
+                Some(JetStream::start(Arc::clone(&broker), settings).await?)
+            }
+            false => None,
+        };
         let config = Arc::new(config);
         let front = Front::new(broker, Arc::clone(&config), info);
         let monitor = monitor::start(&config, Arc::clone(&front)).await?;
@@ -134,6 +160,7 @@ impl Server {
             addresses,
             listener: Mutex::new(accepting),
             monitor,
+            jetstream,
         })
     }
 
@@ -178,6 +205,12 @@ impl Server {
     #[must_use]
     pub fn account(&self) -> Arc<Account> {
         self.front.broker.global()
+    }
+
+    /// Streams and consumers, if they are served.
+    #[must_use]
+    pub const fn jetstream(&self) -> Option<&Arc<JetStream>> {
+        self.jetstream.as_ref()
     }
 
     /// A client connection inside the process. It speaks the NATS protocol, beginning with the server's INFO.
@@ -244,6 +277,9 @@ impl Server {
         let deadline = Instant::now() + caps::CLOSE_LINGER * 2;
         while self.front.registry.count() > 0 && Instant::now() < deadline {
             time::sleep(Duration::from_millis(1)).await;
+        }
+        if let Some(jetstream) = &self.jetstream {
+            jetstream.shutdown().await;
         }
     }
 

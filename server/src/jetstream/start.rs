@@ -21,6 +21,7 @@ use super::handle::GroupHandle;
 use super::limits::FLUSH_INTERVAL;
 use super::meta;
 use super::service::JetStream;
+use crate::config::Config;
 
 const META: GroupId = GroupId(0);
 const FILE: GroupId = GroupId(1);
@@ -47,6 +48,25 @@ pub struct Settings {
     pub max_storage: Option<u64>,
     /// Longest duplicate window, nanoseconds; `None` is no cap.
     pub duplicate_window_max: Option<i64>,
+}
+
+impl Settings {
+    /// What the server's configuration says.
+    #[must_use]
+    pub fn new(config: &Config, server_name: &str, disk: Arc<dyn Disk>) -> Self {
+        let jetstream = &config.jetstream;
+        let window = jetstream.limits.duplicate_window;
+        Self {
+            disk,
+            data_dir: jetstream.data_dir(),
+            server_name: server_name.to_owned(),
+            domain: jetstream.domain.clone(),
+            strict: jetstream.strict,
+            max_memory: jetstream.max_memory_store,
+            max_storage: jetstream.max_file_store,
+            duplicate_window_max: window.and_then(|window| i64::try_from(window.as_nanos()).ok()),
+        }
+    }
 }
 
 /// Why JetStream does not start. Each names the path and the way out.

@@ -25,6 +25,9 @@ pub fn value(body: &[u8]) -> Result<Value, ApiError> {
     }
     let mut value: Value =
         serde_json::from_slice(body).map_err(|error| table::INVALID_JSON.with(error))?;
+    if !value.is_object() {
+        return Err(table::INVALID_JSON.with("json: not an object"));
+    }
     drop_nulls(&mut value);
     Ok(value)
 }

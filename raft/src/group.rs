@@ -184,25 +184,31 @@ impl<M: Machine> Group<M> {
     /// Never more than the machine has applied; less than before has no effect.
     pub fn flushed(&self, applied: u64) {
         let inner = &self.inner;
-        let Some((id, members)) = ({
-            let log = inner.applying.log.state.lock();
-            log.id_at(applied).map(|id| (id, log.members_at(applied)))
-        }) else {
+        let log = inner.applying.log.state.lock();
+        let mut progress = inner.applying.progress.lock();
+        let last = progress.applied.map_or(0, |id| id.index);
+        assert!(applied <= last, "only what was applied can be flushed");
+        let index = log.settled(applied, last);
+        let Some(id) = log.id_at(index) else { return };
+        if progress.durable >= Some(id) {
             return;
-        };
-        {
-            let mut progress = inner.applying.progress.lock();
-            assert!(
-                progress.applied >= Some(id),
-                "only what was applied can be flushed"
-            );
-            if progress.durable >= Some(id) {
-                return;
-            }
-            (progress.durable, progress.durable_members) = (Some(id), members);
         }
+        (progress.durable, progress.durable_members) = (Some(id), log.members_at(index));
+        drop((log, progress));
         // One message to the core: it builds a "snapshot", which is the store itself, and lets the log up to it go.
         let _ = inner.raft.trigger().snapshot().now_or_never();
+    }
+
+    /// Lets go what a machine need not hold: entries without a payload after the last one that was flushed.
+    pub(crate) fn settle(&self) {
+        let durable = self
+            .inner
+            .applying
+            .progress
+            .lock()
+            .durable
+            .map_or(0, |id| id.index);
+        self.flushed(durable);
     }
 
     /// The index of the last entry applied here; 0 before the first.

@@ -41,6 +41,6 @@ pub use group::{
 pub use ids::{GroupId, NodeId};
 pub use machine::{Applied, Machine};
 pub use metrics::LogMetrics;
-pub use node::{Node, NodeOptions, OpenReport};
+pub use node::{LogPosition, Node, NodeOptions, OpenReport};
 pub use transport::{Answer, NoPeers, Transport};
 pub use types::Peer;

@@ -39,7 +39,7 @@ impl LogStore {
     }
 
     /// The entry at `index`, from memory or from disk.
-    fn entry(&self, index: u64) -> io::Result<Entry> {
+    pub(crate) fn entry(&self, index: u64) -> io::Result<Entry> {
         let (position, body_bytes, id) = {
             let state = self.log.state.lock();
             let Some(slot) = state.slot(index) else {

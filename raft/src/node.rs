@@ -77,6 +77,10 @@ pub struct Node {
     _lock: DirLock,
 }
 
+/// A place in a node's log: it only grows. See [`Node::retire_log`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogPosition(u64);
+
 /// What opening a node found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
@@ -92,6 +96,7 @@ pub struct OpenReport {
 trait Hosted: Send + Sync {
     fn stop(&self) -> BoxFuture<'static, ()>;
     fn handle(&self, request: Request) -> BoxFuture<'static, Reply>;
+    fn settle(&self);
 }
 
 impl<M: Machine> Hosted for Group<M> {
@@ -103,6 +108,10 @@ impl<M: Machine> Hosted for Group<M> {
     fn handle(&self, request: Request) -> BoxFuture<'static, Reply> {
         let group = self.clone();
         Box::pin(async move { group.answer(request).await })
+    }
+
+    fn settle(&self) {
+        Self::settle(self);
     }
 }
 
@@ -284,7 +293,11 @@ impl Node {
         if applied == 0 && state.purged.is_none() {
             return Ok(Progress::default());
         }
-        let Some(id) = state.id_at(applied) else {
+        // What went from the log since may have been entries without a payload, which no store keeps count of.
+        let purged = state
+            .purged
+            .filter(|id| applied < id.index && state.payload_end <= applied + 1);
+        let Some(id) = purged.or_else(|| state.id_at(applied)) else {
             let (path, first) = (self.wal.dir.clone(), state.start());
             return Err(Error::Mismatch {
                 path,
@@ -294,7 +307,7 @@ impl Node {
                 last,
             });
         };
-        let members = state.members_at(applied);
+        let members = state.members_at(id.index);
         Ok(Progress {
             applied: Some(id),
             members: members.clone(),
@@ -358,14 +371,72 @@ impl Node {
         self.wal.segments.lock().bytes()
     }
 
-    /// The groups that keep the oldest segment of the log from going, each with the entry that it must be flushed up to.
-    /// When [`Node::log_bytes`] grows beyond what its owner likes, these are the ones to flush.
+    /// The groups that keep the oldest segment of the log from going, each with the entry that it must be flushed up to
+    /// ([`Group::flushed`]). When [`Node::log_bytes`] grows beyond what its owner likes, these are the ones to flush.
     pub fn log_pressure(&self) -> Vec<(GroupId, u64)> {
-        let holders = self.wal.segments.lock().holders();
+        let oldest_end = self
+            .wal
+            .segments
+            .lock()
+            .used
+            .front()
+            .map_or(0, |oldest| oldest.base + 1);
+        self.log_holders(LogPosition(oldest_end))
+    }
+
+    /// The groups that keep the log before `position` from going, each with the entry that it must be flushed up to.
+    pub fn log_holders(&self, position: LogPosition) -> Vec<(GroupId, u64)> {
+        let holders = self.wal.segments.lock().holders_before(position.0);
+        for group in holders.keys() {
+            let hosted = self.groups.lock().get(&GroupId(*group)).cloned();
+            if let Some(hosted) = hosted {
+                hosted.settle();
+            }
+        }
         holders
             .into_iter()
             .map(|(group, end)| (GroupId(group), end - 1))
             .collect()
+    }
+
+    /// Begins to let the whole log written so far go, and with it every byte of every payload in it: the log moves on to
+    /// a fresh segment, and each older one is overwritten with zeros once it is not needed any more, before its space is
+    /// used again or given back. So are the spare segments that hold old bytes.
+    ///
+    /// Returns the position that [`Node::log_retired`] reaches when that is done. The groups that
+    /// [`Node::log_holders`] names for it must be flushed up to the entries it names; nothing else is needed.
+    pub fn retire_log(&self) -> LogPosition {
+        LogPosition(keeper::retire(&self.wal))
+    }
+
+    /// Nothing written before this position is in any file of the log any more, and no freed file of the log held any of
+    /// it when it was freed. Grows only where [`Node::retire_log`] asked for it.
+    pub fn log_retired(&self) -> LogPosition {
+        LogPosition(keeper::retired(&self.wal))
+    }
+
+    /// Removes a group from this node: its log is void from now on. A started group is stopped first.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::Stopped`]; it is then not known whether the group is still there.
+    pub async fn drop_group(&self, id: GroupId) -> Result<(), Error> {
+        let hosted = self.groups.lock().remove(&id);
+        if let Some(hosted) = hosted {
+            hosted.stop().await;
+        }
+        self.found.lock().remove(&id);
+        self.wal.logs.lock().remove(&id.0);
+        let (sender, dropped) = tokio::sync::oneshot::channel();
+        self.wal.submit([Item {
+            draft: plain_draft(Kind::Drop, id.0),
+            of: None,
+            done: Done::Waiter(sender),
+        }]);
+        match dropped.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.as_ref().clone()),
+            Err(_) => Err(Error::Stopped),
+        }
     }
 
     /// Set once the log has failed; nothing is written after that.

@@ -7,7 +7,8 @@
 //!   entry        term u64 | leader u64 | index u64 | committed u64 (end of what was known committed) | payload
 //!   vote         vote
 //!   truncate     index u64: entries from there on are void
-//!   checkpoint   option vote | option log id (the log starts after it) | stored membership (as of that entry)
+//!   checkpoint   option vote | option log id (the log starts after it) | payload end u64 (index after the last entry up to
+//!                that one which had a payload) | stored membership (as of that entry)
 //! ```
 
 use std::collections::VecDeque;
@@ -33,6 +34,8 @@ pub(crate) struct GroupState {
     pub(crate) vote: Option<Vote>,
     /// The log starts after this entry; everything up to it is in the machine's own store.
     pub(crate) purged: Option<LogId>,
+    /// Index after the last entry up to `purged` that had a payload: what the machine's store must hold at least.
+    pub(crate) payload_end: u64,
     /// The membership as of `purged`.
     pub(crate) members: StoredMembers,
     /// Newest entry known to be committed.
@@ -101,13 +104,17 @@ impl GroupState {
         self.entries.truncate(keep);
     }
 
-    /// Lets the log start after `id`, which may lie beyond its end.
+    /// Lets the log start after `id`, which may lie beyond its end. Does nothing where it starts later already.
     pub(crate) fn purge(&mut self, id: LogId) {
+        if id.index < self.start().saturating_sub(1) {
+            return;
+        }
         self.members = self.members_at(id.index);
+        self.payload_end = self.payload_end_at(id.index);
         let drop =
             usize::try_from((id.index + 1).saturating_sub(self.start())).unwrap_or(usize::MAX);
         self.entries.drain(..drop.min(self.entries.len()));
-        self.purged = self.purged.max(Some(id));
+        self.purged = Some(id);
     }
 
     /// The membership after entry `index`.
@@ -126,6 +133,32 @@ impl GroupState {
         newest.unwrap_or_else(|| self.members.clone())
     }
 
+    /// Index after the last entry up to `index` that has a payload for the machine.
+    pub(crate) fn payload_end_at(&self, index: u64) -> u64 {
+        let with_payload =
+            |slot: &&Slot| !matches!(&slot.payload, Held::Here(held) if !has_payload(held));
+        let newest = self
+            .entries
+            .iter()
+            .rev()
+            .skip_while(|slot| slot.id.index > index)
+            .find(with_payload);
+        newest.map_or(self.payload_end, |slot| slot.id.index + 1)
+    }
+
+    /// The last entry from `index` on, but not after `applied`, before one that has a payload: a machine that holds
+    /// `index` durably holds everything up to there.
+    pub(crate) fn settled(&self, index: u64, applied: u64) -> u64 {
+        let empty = |at: &u64| {
+            self.slot(*at)
+                .is_some_and(|slot| matches!(&slot.payload, Held::Here(held) if !has_payload(held)))
+        };
+        (index + 1..=applied)
+            .take_while(empty)
+            .last()
+            .unwrap_or(index)
+    }
+
     /// The newest committed entry as far as this log can vouch for it: never ahead of the log, or openraft refuses to start.
     pub(crate) fn committed_clamped(&self) -> Option<LogId> {
         self.committed.min(self.last())
@@ -136,6 +169,7 @@ impl GroupState {
         let mut body = Fields::default();
         codec::put_option(&mut body, self.vote.as_ref(), codec::put_vote);
         codec::put_option(&mut body, self.purged.as_ref(), codec::put_log_id);
+        body.u64(self.payload_end);
         codec::put_stored(&mut body, &self.members);
         Draft {
             kind: Kind::Checkpoint,
@@ -180,13 +214,14 @@ impl GroupState {
             Kind::Checkpoint => {
                 self.vote = codec::option(&mut input, codec::vote)?;
                 let purged = codec::option(&mut input, codec::log_id)?;
+                let payload_end = input.u64()?;
                 let members = codec::stored(&mut input)?;
                 input.end()?;
                 if let Some(id) = purged {
                     self.purge(id);
                     self.committed = self.committed.max(Some(id));
                 }
-                self.members = members;
+                (self.payload_end, self.members) = (payload_end, members);
                 Ok(())
             }
             Kind::Mark | Kind::Drop => Err("a record of the node where one of a group should be"),
@@ -213,6 +248,10 @@ impl GroupState {
         }
         Ok(())
     }
+}
+
+fn has_payload(payload: &Payload) -> bool {
+    matches!(payload, Payload::Normal(_))
 }
 
 fn read_entry_head(input: &mut Reader<'_>) -> Decoded<(LogId, u64)> {

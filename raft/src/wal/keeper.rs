@@ -31,9 +31,12 @@ const WIPE_BYTES: u64 = 1 << 20;
 pub(crate) async fn run(wal: Arc<Wal>) {
     let mut asked = None;
     while !wal.closed() {
-        let tended = make_ready(&wal).and_then(|()| let_go(&wal, &mut asked));
+        let tended = scrub(&wal)
+            .and_then(|()| make_ready(&wal))
+            .and_then(|()| let_go(&wal, &mut asked));
         let wait = match tended {
             Ok(()) => {
+                note_wiped(&wal);
                 wal.full.store(false, Ordering::Release);
                 wal.unmarked.load(Ordering::Acquire).then_some(MARK_AFTER)
             }
@@ -64,6 +67,69 @@ pub(crate) async fn run(wal: Arc<Wal>) {
             }
         }
     }
+}
+
+/// Begins to let everything written so far go; returns the position before which nothing will remain.
+pub(crate) fn retire(wal: &Wal) -> u64 {
+    let position = {
+        let mut segments = wal.segments.lock();
+        for segment in &mut segments.used {
+            segment.wipe = true;
+        }
+        segments.used.back().map_or(0, |last| last.end)
+    };
+    wal.retire_before.fetch_max(position, Ordering::AcqRel);
+    wal.upkeep.notify_one();
+    position
+}
+
+/// The position before which nothing remains.
+pub(crate) fn retired(wal: &Wal) -> u64 {
+    wal.wiped.load(Ordering::Acquire)
+}
+
+/// Where retiring was asked for: overwrites the spares' old bytes, then has the writer go on in one of them.
+fn scrub(wal: &Wal) -> Result<(), Error> {
+    if wal.retire_before.load(Ordering::Acquire) == 0 {
+        return Ok(());
+    }
+    let _making = wal.making.lock();
+    // Taken out while they are overwritten: a writer that needs one meanwhile waits for the lock.
+    let mut spares = std::mem::take(&mut wal.segments.lock().spares);
+    for spare in spares.iter_mut().filter(|spare| spare.used) {
+        wipe(&spare.file, spare.capacity)
+            .map_err(|source| Error::io("erasing a spare log segment", &spare.path, source))?;
+        spare.used = false;
+    }
+    let in_use = {
+        let mut segments = wal.segments.lock();
+        segments.spares = spares;
+        for segment in segments.used.iter_mut().filter(|segment| segment.tainted) {
+            segment.wipe = true;
+        }
+        segments.used.back().is_some_and(|last| last.wipe)
+    };
+    if in_use && !wal.roll.swap(true, Ordering::AcqRel) {
+        wal.submit([Item {
+            draft: plain_draft(Kind::Mark, 0),
+            of: None,
+            done: Done::Nobody,
+        }]);
+    }
+    Ok(())
+}
+
+/// Notes that what was to be overwritten has been.
+fn note_wiped(wal: &Wal) {
+    let position = wal.retire_before.load(Ordering::Acquire);
+    if position == 0 || wal.segments.lock().used.iter().any(|segment| segment.wipe) {
+        return;
+    }
+    wal.wiped.fetch_max(position, Ordering::AcqRel);
+    // Asked for more meanwhile: then it is not done.
+    let _ = wal
+        .retire_before
+        .compare_exchange(position, 0, Ordering::AcqRel, Ordering::Acquire);
 }
 
 /// Sees to it that there is a spare.

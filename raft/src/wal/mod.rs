@@ -19,4 +19,7 @@ pub(crate) mod recovery;
 pub(crate) mod segment;
 pub(crate) mod writer;
 
+#[cfg(test)]
+mod model_test;
+
 pub(crate) use writer::{Done, Item, Wal};

@@ -191,6 +191,7 @@ fn create_over(
         path,
         file,
         entries: BTreeMap::new(),
+        tainted: false,
         wipe: false,
     });
     Ok(Recovered {
@@ -288,6 +289,7 @@ impl<'a> Scan<'a> {
             path: file.path.clone(),
             file: Arc::clone(&file.file),
             entries: BTreeMap::new(),
+            tainted: true,
             wipe: false,
         });
         let mut offset = HEADER_BLOCK;
@@ -437,7 +439,8 @@ impl<'a> Scan<'a> {
         for (each, number) in rest.into_iter().zip(sequence + 1..) {
             if each.sequence == number {
                 let (path, file, capacity) = (each.path, each.file, each.bytes);
-                let used = each.opening != Opening::Blank;
+                // Zeros at its start prove nothing: it may have been in the middle of being overwritten.
+                let used = true;
                 self.segments.spares.push_back(Spare {
                     sequence: number,
                     capacity,

@@ -135,6 +135,8 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn File>,
     /// For each group with entries in it: the index after the last of them.
     pub(crate) entries: BTreeMap<u32, u64>,
+    /// True when the file may hold bytes of a segment before it, after its own end.
+    pub(crate) tainted: bool,
     /// True once it was asked that its bytes must not outlive it.
     pub(crate) wipe: bool,
 }
@@ -178,16 +180,34 @@ impl Segments {
         (position < segment.end).then_some(segment)
     }
 
-    /// The groups that keep the oldest segment from going, with the index that each must be flushed to (exclusive).
-    pub(crate) fn holders(&self) -> Vec<(u32, u64)> {
-        let Some(oldest) = self.used.front() else {
-            return Vec::new();
-        };
+    /// The groups that keep a segment from going, with the index that each must be flushed to (exclusive).
+    pub(crate) fn holders_of(&self, segment: &Segment) -> Vec<(u32, u64)> {
         let needs = |(group, end): (&u32, &u64)| {
             let start = self.groups.get(group)?.start;
             (start < *end).then_some((*group, *end))
         };
-        oldest.entries.iter().filter_map(needs).collect()
+        segment.entries.iter().filter_map(needs).collect()
+    }
+
+    /// The groups that keep the oldest segment from going.
+    pub(crate) fn holders(&self) -> Vec<(u32, u64)> {
+        self.used
+            .front()
+            .map_or_else(Vec::new, |oldest| self.holders_of(oldest))
+    }
+
+    /// The groups that keep any segment that starts before `position`, each with the largest index it must be flushed to.
+    pub(crate) fn holders_before(&self, position: u64) -> BTreeMap<u32, u64> {
+        let before = self
+            .used
+            .iter()
+            .take_while(|segment| segment.base < position);
+        let mut holders = BTreeMap::new();
+        for (group, end) in before.flat_map(|segment| self.holders_of(segment)) {
+            let most: &mut u64 = holders.entry(group).or_default();
+            *most = (*most).max(end);
+        }
+        holders
     }
 
     /// The groups whose newest checkpoint stands in the oldest segment, or that have none: one must be written before that

@@ -67,6 +67,12 @@ pub(crate) struct Wal {
     on_poison: Mutex<Vec<Box<dyn Fn(&Arc<Error>) + Send>>>,
     /// True while there is no spare segment and no space for one.
     pub(crate) full: AtomicBool,
+    /// The writer goes on to a new segment with its next batch.
+    pub(crate) roll: AtomicBool,
+    /// Segments that hold anything before this position, and spares, are being overwritten; 0 = none is.
+    pub(crate) retire_before: AtomicU64,
+    /// Everything before this position was overwritten.
+    pub(crate) wiped: AtomicU64,
     /// True while something was synced after the last mark.
     pub(crate) unmarked: AtomicBool,
     /// Everything before this position is on disk.
@@ -140,6 +146,9 @@ impl Wal {
             poison: OnceLock::new(),
             on_poison: Mutex::default(),
             full: AtomicBool::new(false),
+            roll: AtomicBool::new(false),
+            retire_before: AtomicU64::new(0),
+            wiped: AtomicU64::new(0),
             unmarked: AtomicBool::new(false),
             synced: AtomicU64::new(synced),
             counters: Counters::default(),
@@ -362,7 +371,7 @@ async fn commit(
         .map(framed)
         .sum::<u64>()
         .next_multiple_of(BATCH_ALIGN);
-    let fresh = tail.offset + bytes > tail.capacity;
+    let fresh = tail.offset + bytes > tail.capacity || wal.roll.swap(false, Ordering::AcqRel);
     if fresh {
         advance(wal, tail, bytes).await?;
     }
@@ -434,7 +443,8 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<(), Error> {
         end: base + HEADER_BLOCK,
         path: made.path,
         file: made.file,
-        entries: Default::default(),
+        entries: BTreeMap::new(),
+        tainted: made.used,
         wipe: false,
     });
     wal.upkeep.notify_one();

@@ -152,6 +152,15 @@ async fn life(disk: SimDisk, history: Arc<Mutex<History>>) {
         Err(error) => panic!("{error}"),
     };
     let synced = opened.tail.position();
+    halyard_runtime::event!(
+        "opened segment {} at {} + {}, cut {}, {} used, {} spare",
+        opened.tail.sequence,
+        opened.tail.base,
+        opened.tail.offset,
+        opened.cut_bytes,
+        opened.segments.used.len(),
+        opened.segments.spares.len()
+    );
     let wal = Arc::new(Wal::new(
         disk,
         dir.into(),
@@ -242,6 +251,7 @@ fn check(read: &BTreeMap<u32, Model>, history: &Mutex<History>) {
 
 fn log_change(history: &Mutex<History>, change: Change) -> usize {
     let mut history = history.lock();
+    halyard_runtime::event!("{}: {}", history.changes.len() + 1, change.summary());
     history.changes.push(change);
     history.changes.len()
 }
@@ -357,8 +367,15 @@ fn power_cuts_leave_a_prefix_with_everything_acknowledged() {
         .and_then(|seeds| seeds.parse().ok())
         .unwrap_or(300);
     let mut changes = 0;
-    for seed in 0..seeds {
+    let first = std::env::var("FIRST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(0);
+    for seed in first..first + seeds {
         let outcome = crash_seed(seed);
+        if outcome.result.is_err() {
+            eprintln!("{}", outcome.trace.join("\n"));
+        }
         changes += outcome
             .result
             .unwrap_or_else(|panic| panic!("seed {seed}: {panic}"));

@@ -52,7 +52,8 @@ pub(crate) enum Kind {
     Truncate = 5,
     /// The group's vote, membership and the entry after which its log starts.
     Checkpoint = 6,
-    /// Nothing but `synced`: written when the log comes to rest, so that damage to its very end is told from a torn tail.
+    /// Nothing but `synced`: written when the log comes to rest, so that damage to its very end is told from a torn tail; and,
+    /// with eight random bytes, before anything else whenever the log was opened.
     Mark = 7,
     /// The group is gone.
     Drop = 8,

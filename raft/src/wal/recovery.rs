@@ -161,6 +161,7 @@ fn create_over(
         sequence: 1,
         base: 0,
         chain: 0,
+        salt: random::u64(),
     };
     let path = dir.join(segment::file_name(1));
     let bytes = layout.first_segment_bytes;
@@ -180,7 +181,7 @@ fn create_over(
         file: Arc::clone(&file),
         path: path.clone(),
         offset: HEADER_BLOCK,
-        chain: 0,
+        chain: header.crc(),
     };
     let mut segments = Segments::default();
     segments.used.push_back(Segment {
@@ -292,6 +293,7 @@ impl<'a> Scan<'a> {
             tainted: true,
             wipe: false,
         });
+        self.chain = header.crc();
         let mut offset = HEADER_BLOCK;
         loop {
             let (at, record) = match self.next(header, bytes, offset) {

@@ -14,8 +14,13 @@
 //!       32  8   sequence   the number in the file's name; a renamed file's old header does not match it
 //!       40  8   base       position of the file's first byte; the end of the segment before it
 //!       48  4   chain      crc of the last record before this segment
-//!       52  12  zero
+//!       52  8   salt       random
+//!       60  4   zero
 //! ```
+//!
+//! The first record's `chain` is the header's crc. The salt makes each header unlike any other: where a crash took the
+//! header of a new segment but left a part of its first batch, and the segment is then begun anew at the same position,
+//! what was left of the first attempt does not continue the second (found by simulation).
 //!
 //! A segment's header is written together with its first batch. The segment before it was synced to its end by then, so
 //! a sound header proves where that one ends and with which record: no seal is needed. Files are allocated and zeroed
@@ -27,6 +32,7 @@ use std::sync::Arc;
 
 use halyard_runtime::disk::File;
 
+use super::record::{Fields, Reader};
 use crate::error::Error;
 use crate::ids::NodeId;
 
@@ -45,6 +51,7 @@ pub(crate) struct Header {
     pub(crate) sequence: u64,
     pub(crate) base: u64,
     pub(crate) chain: u32,
+    pub(crate) salt: u64,
 }
 
 /// What the first bytes of a file say.
@@ -61,21 +68,32 @@ pub(crate) enum Opening {
 }
 
 impl Header {
+    fn checked(&self) -> Vec<u8> {
+        let mut checked = Fields::default();
+        checked
+            .u64(self.log)
+            .u64(self.node)
+            .u64(self.sequence)
+            .u64(self.base)
+            .u32(self.chain)
+            .u64(self.salt);
+        checked.0.resize(HEADER_BYTES - 16, 0);
+        checked.0
+    }
+
+    /// The `chain` of the segment's first record.
+    pub(crate) fn crc(&self) -> u32 {
+        crc32c::crc32c(&self.checked())
+    }
+
     /// The header's block, ready to be written at offset 0.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut checked = Vec::with_capacity(HEADER_BYTES);
-        for field in [self.log, self.node, self.sequence, self.base] {
-            checked.extend_from_slice(&field.to_le_bytes());
-        }
-        checked.extend_from_slice(&self.chain.to_le_bytes());
-        checked.resize(HEADER_BYTES - 16, 0);
-        let mut block = Vec::with_capacity(HEADER_BLOCK as usize);
-        block.extend_from_slice(MAGIC);
-        block.extend_from_slice(&VERSION.to_le_bytes());
-        block.extend_from_slice(&crc32c::crc32c(&checked).to_le_bytes());
-        block.extend_from_slice(&checked);
-        block.resize(HEADER_BLOCK as usize, 0);
-        block
+        let mut block = Fields(Vec::with_capacity(HEADER_BLOCK as usize));
+        block.0.extend_from_slice(MAGIC);
+        block.u32(VERSION).u32(self.crc());
+        block.0.extend_from_slice(&self.checked());
+        block.0.resize(HEADER_BLOCK as usize, 0);
+        block.0
     }
 
     /// Reads the start of a file.
@@ -83,7 +101,7 @@ impl Header {
         if block.iter().all(|byte| *byte == 0) {
             return Opening::Blank;
         }
-        let mut fields = super::record::Reader(block);
+        let mut fields = Reader(block);
         let mut read = || -> Result<Opening, &'static str> {
             if fields.take(8)? != MAGIC {
                 return Ok(Opening::Unsound);
@@ -93,7 +111,7 @@ impl Header {
                 return Ok(Opening::Newer(version));
             }
             let crc = fields.u32()?;
-            let mut checked = super::record::Reader(fields.take(HEADER_BYTES - 16)?);
+            let mut checked = Reader(fields.take(HEADER_BYTES - 16)?);
             if version == 0 || crc32c::crc32c(checked.0) != crc {
                 return Ok(Opening::Unsound);
             }
@@ -103,6 +121,7 @@ impl Header {
                 sequence: checked.u64()?,
                 base: checked.u64()?,
                 chain: checked.u32()?,
+                salt: checked.u64()?,
             }))
         };
         read().unwrap_or(Opening::Unsound)

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File};
-use halyard_runtime::time;
+use halyard_runtime::{random, time};
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::image::GroupLog;
-use super::record::{self, BATCH_ALIGN, Draft, HEADER_BYTES, Header, Kind, SEALED};
+use super::record::{self, BATCH_ALIGN, Draft, HEADER_BYTES, Head, Header, Kind, SEALED};
 use super::segment::{self, HEADER_BLOCK, Segment, Segments};
 use crate::cipher::Cipher;
 use crate::error::Error;
@@ -307,7 +307,10 @@ impl Tail {
 
 /// Writes batches until the log is shut down or poisoned.
 pub(crate) async fn run(wal: Arc<Wal>, mut tail: Tail) {
-    let mut waiting: VecDeque<Item> = VecDeque::new();
+    // The first record of each life is random: nothing that a crash left of an earlier life's un-synced tail continues it.
+    let salt = Bytes::copy_from_slice(&random::u64().to_le_bytes());
+    let draft = Draft { kind: Kind::Mark, group: 0, head: Head::default(), payload: salt };
+    let mut waiting = VecDeque::from([Item { draft, of: None, done: Done::Nobody }]);
     let mut frames = Frames::default();
     loop {
         let closed = {
@@ -372,12 +375,14 @@ async fn commit(
         .sum::<u64>()
         .next_multiple_of(BATCH_ALIGN);
     let fresh = tail.offset + bytes > tail.capacity || wal.roll.swap(false, Ordering::AcqRel);
-    if fresh {
-        advance(wal, tail, bytes).await?;
-    }
+    let header = if fresh {
+        Some(advance(wal, tail, bytes).await?)
+    } else {
+        None
+    };
     frames.encode(wal, tail, batch);
-    if fresh {
-        frames.open_segment(wal, tail);
+    if let Some(header) = &header {
+        frames.open_segment(header);
     }
     let from = if fresh { 0 } else { tail.offset };
     frames
@@ -401,8 +406,8 @@ async fn commit(
     Ok(())
 }
 
-/// Makes the spare the segment that takes the batches.
-async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<(), Error> {
+/// Makes the spare the segment that takes the batches; returns its header, to be written before the first of them.
+async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Header, Error> {
     let needed = HEADER_BLOCK + bytes;
     let mut made = loop {
         let ready = wal.segments.lock().spares.pop_front();
@@ -427,6 +432,15 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<(), Error> {
         "the spare follows the segment in use"
     );
     let base = tail.position();
+    let (log, node, salt) = (wal.log, wal.node.0, random::u64());
+    let header = segment::Header {
+        log,
+        node,
+        sequence: made.sequence,
+        base,
+        chain: tail.chain,
+        salt,
+    };
     *tail = Tail {
         sequence: made.sequence,
         base,
@@ -434,7 +448,7 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<(), Error> {
         file: Arc::clone(&made.file),
         path: made.path.clone(),
         offset: HEADER_BLOCK,
-        chain: tail.chain,
+        chain: header.crc(),
     };
     wal.segments.lock().used.push_back(Segment {
         sequence: made.sequence,
@@ -448,7 +462,7 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<(), Error> {
         wipe: false,
     });
     wal.upkeep.notify_one();
-    Ok(())
+    Ok(header)
 }
 
 /// Notes where the batch's records stand, for readers and for letting segments go.
@@ -603,14 +617,7 @@ impl Frames {
     }
 
     /// Puts the header of a new segment before the batch.
-    fn open_segment(&mut self, wal: &Wal, tail: &Tail) {
-        let header = segment::Header {
-            log: wal.log,
-            node: wal.node.0,
-            sequence: tail.sequence,
-            base: tail.base,
-            chain: tail.chain,
-        };
+    fn open_segment(&mut self, header: &segment::Header) {
         let from = self.buffer.len();
         self.buffer.extend_from_slice(&header.encode());
         self.pieces.insert(

@@ -309,8 +309,17 @@ impl Tail {
 pub(crate) async fn run(wal: Arc<Wal>, mut tail: Tail) {
     // The first record of each life is random: nothing that a crash left of an earlier life's un-synced tail continues it.
     let salt = Bytes::copy_from_slice(&random::u64().to_le_bytes());
-    let draft = Draft { kind: Kind::Mark, group: 0, head: Head::default(), payload: salt };
-    let mut waiting = VecDeque::from([Item { draft, of: None, done: Done::Nobody }]);
+    let draft = Draft {
+        kind: Kind::Mark,
+        group: 0,
+        head: Head::default(),
+        payload: salt,
+    };
+    let mut waiting = VecDeque::from([Item {
+        draft,
+        of: None,
+        done: Done::Nobody,
+    }]);
     let mut frames = Frames::default();
     loop {
         let closed = {

@@ -56,6 +56,11 @@ pub enum Effect {
         /// Whose.
         id: ConsumerId,
     },
+    /// The consumer is new, or its configuration is.
+    Changed {
+        /// Which.
+        id: ConsumerId,
+    },
     /// The consumer is gone, with its stream or by itself.
     Deleted {
         /// Whose.

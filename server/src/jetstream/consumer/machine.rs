@@ -307,8 +307,13 @@ impl Consumer {
         }
     }
 
-    /// Remembers a delivery and returns its consumer sequence and count.
-    pub(super) fn deliver(&mut self, seq: u64, now: Timestamp) -> (u64, u32) {
+    /// How often the message was sent, among those that wait for an ack.
+    pub(super) fn sent_before(&self, seq: u64) -> u32 {
+        self.pending.get(seq).map_or(0, |entry| entry.count)
+    }
+
+    /// Remembers a delivery.
+    pub(super) fn deliver(&mut self, seq: u64, now: Timestamp) {
         self.delivered.consumer += 1;
         self.delivered.stream = self.delivered.stream.max(seq);
         self.delivered_at = Some(now);
@@ -325,7 +330,6 @@ impl Consumer {
                 state: State::Due(due),
             },
         );
-        (self.delivered.consumer, count)
     }
 
     /// Removes a queued message that is no longer in the stream.

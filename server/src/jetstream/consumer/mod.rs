@@ -9,8 +9,9 @@
 //! - [`set`]: all consumers of a stream, which is what the group's machine holds. [`messages`] is all that they see
 //!   of the stream; [`over_store`] answers it from the engine.
 //! - [`info`]: what the API tells about a consumer.
+//! - [`leader`]: what only the leader does: waiting requests, push delivery, acks on their way into the log.
 //!
-//! Everything above is pure and the same on every replica: time comes with the command, order from sorted maps.
+//! All but `leader` is pure and the same on every replica: time comes with the command, order from sorted maps.
 
 pub mod api;
 pub mod check;
@@ -29,6 +30,8 @@ pub mod record;
 pub mod request;
 pub mod select;
 pub mod set;
+
+pub mod leader;
 
 #[cfg(test)]
 mod model_test;

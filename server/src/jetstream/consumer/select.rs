@@ -37,6 +37,33 @@ pub struct Outcome {
     pub too_big: bool,
 }
 
+impl Outcome {
+    /// A request that got nothing yet.
+    pub const fn of(grant: &Grant) -> Self {
+        Self {
+            batch: grant.batch,
+            max_bytes: grant.max_bytes,
+            too_big: false,
+        }
+    }
+}
+
+impl Delivery {
+    /// Bytes of the changing part of its ack subject: clients of the peer count them too.
+    pub fn ack_digits(&self) -> u64 {
+        const TIME_DIGITS: u64 = 19;
+        const DOTS: u64 = 4;
+        let digits = |number: u64| number.checked_ilog10().map_or(1, |log| u64::from(log) + 1);
+        let numbers = [
+            u64::from(self.count),
+            self.stream_seq,
+            self.consumer_seq,
+            self.unseen,
+        ];
+        TIME_DIGITS + DOTS + numbers.into_iter().map(digits).sum::<u64>()
+    }
+}
+
 /// What a deliver command selected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
@@ -53,22 +80,18 @@ impl Consumer {
     pub fn select(
         &mut self,
         grants: &[Grant],
+        stream: &str,
         messages: &dyn Messages,
         to: &mut Changes<'_>,
     ) -> Selection {
-        let mut outcomes: Vec<Outcome> = grants
-            .iter()
-            .map(|grant| Outcome {
-                batch: grant.batch,
-                max_bytes: grant.max_bytes,
-                too_big: false,
-            })
-            .collect();
+        let mut outcomes: Vec<Outcome> = grants.iter().map(Outcome::of).collect();
         let mut selection = Selection::default();
         if self.is_paused(to.now) {
             selection.outcomes = outcomes;
             return selection;
         }
+        // `$JS.ACK.<stream>.<consumer>.`
+        let ack_bytes = (10 + stream.len() + self.config.name.len()) as u64;
         let sized = grants.iter().any(|grant| grant.max_bytes > 0);
         let mut turns: VecDeque<u32> = (0_u32..).take(grants.len()).collect();
         turns.retain(|at| {
@@ -86,27 +109,29 @@ impl Consumer {
             let Some((seq, is_new)) = self.next(messages, to) else {
                 break;
             };
-            let size = if sized {
-                messages.size(seq).unwrap_or(0)
-            } else {
-                0
+            let after = unseen.saturating_sub(u64::from(is_new));
+            let mut delivery = Delivery {
+                stream_seq: seq,
+                consumer_seq: self.delivered().consumer + 1,
+                count: self.sent_before(seq) + 1,
+                grant: 0,
+                unseen: after,
+            };
+            let size = match sized {
+                true => messages.size(seq).unwrap_or(0) + ack_bytes + delivery.ack_digits(),
+                false => 0,
             };
             let Some(grant) = fitting(&mut turns, &mut outcomes, size) else {
                 break;
             };
+            delivery.grant = grant;
             if is_new {
                 self.cursor.pass(seq);
-                unseen = unseen.saturating_sub(1);
             }
-            let (consumer_seq, count) = self.deliver(seq, to.now);
+            unseen = after;
+            self.deliver(seq, to.now);
             bytes += size;
-            selection.deliveries.push(Delivery {
-                stream_seq: seq,
-                consumer_seq,
-                count,
-                grant,
-                unseen,
-            });
+            selection.deliveries.push(delivery);
         }
         selection.outcomes = outcomes;
         selection
@@ -130,7 +155,11 @@ impl Consumer {
 }
 
 /// The request whose turn it is and that has room for the message; those before it that have not are finished.
-fn fitting(turns: &mut VecDeque<u32>, outcomes: &mut [Outcome], size: u64) -> Option<u32> {
+pub(super) fn fitting(
+    turns: &mut VecDeque<u32>,
+    outcomes: &mut [Outcome],
+    size: u64,
+) -> Option<u32> {
     while let Some(at) = turns.pop_front() {
         let Some(outcome) = outcomes.get_mut(at as usize) else {
             continue;

@@ -270,6 +270,7 @@ impl Consumers {
         );
         self.by_name.insert(name.to_owned(), id);
         self.dirty.extend([SET_RECORD, id]);
+        ctx.effects.push(Effect::Changed { id });
         Ok((id, true))
     }
 
@@ -294,7 +295,7 @@ impl Consumers {
         let filters = check::parse_filters(&config)?;
         self.change(id, ctx, |consumer, _, to| {
             consumer.update(config, filters);
-            to.effects.push(Effect::Ready { id });
+            to.effects.push(Effect::Changed { id });
         });
         Ok(())
     }
@@ -352,8 +353,9 @@ impl Consumers {
 
     fn deliver(&mut self, id: ConsumerId, grants: &[Grant], ctx: &mut Ctx<'_>) -> Reply {
         let mut selection = Selection::default();
+        let stream = &ctx.stream.name;
         let reply = self.change(id, ctx, |consumer, messages, to| {
-            selection = consumer.select(grants, messages, to);
+            selection = consumer.select(grants, stream, messages, to);
         });
         if reply == Reply::Done {
             Reply::Selected(selection)

@@ -1,0 +1,150 @@
+//! From names to consumers: one for each account, asked by the threads of connections for each pull request and ack.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use super::ack_subject::{self, Answer};
+use super::intake::{Address, Event, Intake, Said};
+use crate::broker::{Account, Delivered, Publish, Sink, SubscribeError, Subscription};
+use crate::jetstream::consumer::command::Verb;
+
+/// What flow-control replies start with: `$JS.FC.<stream>.<consumer>.<id>`.
+const FLOW_PREFIX: &[u8] = b"$JS.FC.";
+const NO_RESPONDERS: &[u8] = b"NATS/1.0 503\r\n\r\n";
+
+#[derive(Clone)]
+struct Target {
+    at: Address,
+    intake: Arc<Intake>,
+}
+
+/// The consumers of one account, by `<stream>.<consumer>`. Only looked up, never walked: order does not matter.
+pub struct Directory {
+    account: Arc<Account>,
+    targets: RwLock<HashMap<Box<[u8]>, Target>>,
+}
+
+/// What listens to `$JS.ACK.>`.
+struct Acks(Arc<Directory>);
+/// What listens to `$JS.FC.>`.
+struct Flows(Arc<Directory>);
+
+impl Directory {
+    /// An empty one, listening for acks and flow-control replies of the account.
+    ///
+    /// # Errors
+    /// Never for these filters; the broker's own check.
+    pub fn new(account: &Arc<Account>) -> Result<Arc<Self>, SubscribeError> {
+        let directory = Arc::new(Self {
+            account: Arc::clone(account),
+            targets: RwLock::default(),
+        });
+        account.subscribe(b"$JS.ACK.>", None, Arc::new(Acks(Arc::clone(&directory))))?;
+        account.subscribe(b"$JS.FC.>", None, Arc::new(Flows(Arc::clone(&directory))))?;
+        Ok(directory)
+    }
+
+    /// The account.
+    pub const fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// Makes a consumer reachable.
+    pub fn insert(&self, stream: &str, consumer: &str, at: Address, intake: &Arc<Intake>) {
+        let target = Target {
+            at,
+            intake: Arc::clone(intake),
+        };
+        self.targets.write().insert(key(stream, consumer), target);
+    }
+
+    /// Makes it unreachable, unless the name is another's by now.
+    pub fn remove(&self, stream: &str, consumer: &str, at: Address) {
+        let key = key(stream, consumer);
+        let mut targets = self.targets.write();
+        if targets.get(&key).is_some_and(|target| target.at == at) {
+            targets.remove(&key);
+        }
+    }
+
+    /// Hands a pull request to its consumer; `key` is `<stream>.<consumer>`, the tail of the API subject. An unknown
+    /// consumer is answered as nobody would be: with the no-responders status.
+    pub fn pull(&self, key: &[u8], reply: &[u8], body: &[u8]) {
+        let target = self.targets.read().get(key).cloned();
+        match target {
+            Some(Target { at, intake }) => intake.push(Event::Pull {
+                at,
+                reply: Bytes::copy_from_slice(reply),
+                body: Bytes::copy_from_slice(body),
+            }),
+            None => self.nobody(reply),
+        }
+    }
+
+    fn nobody(&self, reply: &[u8]) {
+        self.account
+            .publish(&Publish::new(reply, &[]).with_headers(NO_RESPONDERS));
+    }
+
+    fn ack(&self, message: &Publish<'_>) -> Option<()> {
+        let subject = ack_subject::parse(message.subject)?;
+        let answer = ack_subject::answer(message.payload)?;
+        let Some(Target { at, intake }) = self.targets.read().get(subject.key).cloned() else {
+            if let Some(reply) = message.reply {
+                self.nobody(reply);
+            }
+            return None;
+        };
+        let said = match answer {
+            Answer::Verb(Verb::Ack) => Said::Ack,
+            Answer::Verb(Verb::Nak(delay)) => Said::Nak(delay),
+            Answer::Verb(Verb::Progress) => Said::Progress,
+            Answer::Verb(Verb::Term(reason)) => Said::Term(reason.into()),
+            Answer::Next(body) => Said::Next(Bytes::copy_from_slice(body)),
+        };
+        intake.push(Event::Ack {
+            at,
+            stream_seq: subject.stream_seq,
+            consumer_seq: subject.consumer_seq,
+            said,
+            reply: message.reply.map(Bytes::copy_from_slice),
+        });
+        Some(())
+    }
+
+    fn flow(&self, message: &Publish<'_>) -> Option<()> {
+        let rest = message.subject.strip_prefix(FLOW_PREFIX)?;
+        let dot = rest.iter().rposition(|byte| *byte == b'.')?;
+        let (key, id) = rest.split_at_checked(dot)?;
+        let id = std::str::from_utf8(id.get(1..)?).ok()?.parse().ok()?;
+        let Target { at, intake } = self.targets.read().get(key).cloned()?;
+        intake.push(Event::Flow { at, id });
+        Some(())
+    }
+}
+
+impl Sink for Acks {
+    fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        // What is no ack of a living consumer is dropped, as late acks are.
+        let _ = self.0.ack(message);
+        Delivered::Accepted
+    }
+}
+
+impl Sink for Flows {
+    fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        let _ = self.0.flow(message);
+        Delivered::Accepted
+    }
+}
+
+fn key(stream: &str, consumer: &str) -> Box<[u8]> {
+    let mut key = Vec::with_capacity(stream.len() + 1 + consumer.len());
+    key.extend_from_slice(stream.as_bytes());
+    key.push(b'.');
+    key.extend_from_slice(consumer.as_bytes());
+    key.into_boxed_slice()
+}

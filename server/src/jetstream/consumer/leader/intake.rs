@@ -1,0 +1,134 @@
+//! What connections bring in: pull requests, acks, flow-control replies, interest. Gathered by their threads, taken by
+//! the group's driver in one go.
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use halyard_engine::StreamId;
+use parking_lot::Mutex;
+
+use crate::jetstream::consumer::command::{ConsumerId, Verb};
+use crate::jetstream::consumer::info::Presence;
+
+/// Which consumer of the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its number in the stream.
+    pub consumer: ConsumerId,
+}
+
+/// What an ack says, kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Done.
+    Ack,
+    /// Again, after so many nanoseconds.
+    Nak(u64),
+    /// Still working.
+    Progress,
+    /// Never again, and why.
+    Term(Box<str>),
+    /// Done; and a pull request, its answers going to the reply.
+    Next(Bytes),
+}
+
+impl Said {
+    /// As the log has it.
+    pub fn verb(&self) -> Verb<'_> {
+        match self {
+            Self::Ack | Self::Next(_) => Verb::Ack,
+            Self::Nak(delay) => Verb::Nak(*delay),
+            Self::Progress => Verb::Progress,
+            Self::Term(reason) => Verb::Term(reason),
+        }
+    }
+}
+
+/// One thing that came in.
+#[derive(Debug)]
+pub enum Event {
+    /// A pull request.
+    Pull {
+        /// For whom.
+        at: Address,
+        /// Where the messages go.
+        reply: Bytes,
+        /// Its body.
+        body: Bytes,
+    },
+    /// An answer to a delivery.
+    Ack {
+        /// For whom.
+        at: Address,
+        /// Sequence in the stream.
+        stream_seq: u64,
+        /// Sequence in the consumer.
+        consumer_seq: u64,
+        /// What it says.
+        said: Said,
+        /// Where a confirmation is wanted.
+        reply: Option<Bytes>,
+    },
+    /// The client took what a window held.
+    Flow {
+        /// For whom.
+        at: Address,
+        /// Which flow-control request it answers.
+        id: u64,
+    },
+    /// Interest in a deliver subject came or went.
+    Interest {
+        /// For whom.
+        at: Address,
+        /// Whether there is some.
+        present: bool,
+    },
+    /// Somebody wants to know what only the leader knows.
+    Presence {
+        /// Of whom.
+        of: Vec<Address>,
+        /// The answers, in the same order.
+        to: oneshot::Sender<Vec<Presence>>,
+    },
+}
+
+/// Where events wait for the driver.
+pub struct Intake {
+    events: Mutex<Vec<Event>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Intake {
+    /// An empty one; `wake` has the driver call `Leader::poll` soon.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
+        Self {
+            events: Mutex::default(),
+            wake: Box::new(wake),
+        }
+    }
+
+    /// Adds an event. The driver is woken for the first one only.
+    pub fn push(&self, event: Event) {
+        let first = {
+            let mut events = self.events.lock();
+            events.push(event);
+            events.len() == 1
+        };
+        if first {
+            (self.wake)();
+        }
+    }
+
+    /// Takes all; `spare` is an empty buffer to fill next.
+    pub fn take(&self, spare: &mut Vec<Event>) {
+        std::mem::swap(&mut *self.events.lock(), spare);
+    }
+
+    /// What the leader knows of these consumers. Empty when the leader is gone.
+    pub async fn presence(&self, of: Vec<Address>) -> Vec<Presence> {
+        let (to, answer) = oneshot::channel();
+        self.push(Event::Presence { of, to });
+        answer.await.unwrap_or_default()
+    }
+}

@@ -1,0 +1,238 @@
+//! Messages and statuses on their way out, through one router for each account. Buffers are kept from message to
+//! message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use halyard_engine::Message;
+use halyard_runtime::random;
+use serde::Serialize;
+
+use super::ack_subject;
+use super::status;
+use crate::broker::{Account, Publish, Router};
+use crate::jetstream::api::timestamp;
+use crate::jetstream::consumer::effect::Effect;
+use crate::jetstream::consumer::select::Delivery;
+
+/// Sends for the leader.
+#[derive(Default)]
+pub struct Sender {
+    routers: BTreeMap<Box<str>, Router>,
+    reply: Vec<u8>,
+    headers: Vec<u8>,
+}
+
+impl Sender {
+    /// Sends one message of the stream and returns its bytes; `None`: nobody took it.
+    pub fn message(
+        &mut self,
+        account: &Arc<Account>,
+        route: &[u8],
+        ack_prefix: &[u8],
+        delivery: &Delivery,
+        message: &Message,
+        headers_only: bool,
+    ) -> Option<u64> {
+        self.reply.clear();
+        self.reply.extend_from_slice(ack_prefix);
+        let Delivery {
+            stream_seq,
+            consumer_seq,
+            count,
+            unseen,
+            ..
+        } = *delivery;
+        ack_subject::write(
+            &mut self.reply,
+            count,
+            stream_seq,
+            consumer_seq,
+            message.time,
+            unseen,
+        );
+        let (mut headers, mut payload) = (message.headers(), message.payload());
+        if headers_only {
+            status::without_body(&mut self.headers, headers, payload.len());
+            (headers, payload) = (&self.headers, &[]);
+        }
+        let publish = Publish::new(message.subject(), payload)
+            .with_route(route)
+            .with_reply(Some(&self.reply))
+            .with_headers(headers);
+        let bytes = (message.subject().len() + self.reply.len() + publish.size()) as u64;
+        let outcome = router(&mut self.routers, account).publish(&publish);
+        (outcome.delivered > 0).then_some(bytes)
+    }
+
+    /// Sends a block of headers that `write` makes.
+    pub fn status(
+        &mut self,
+        account: &Arc<Account>,
+        to: &[u8],
+        reply: Option<&[u8]>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        write(&mut self.headers);
+        let publish = Publish::new(to, &[])
+            .with_reply(reply)
+            .with_headers(&self.headers);
+        router(&mut self.routers, account).publish(&publish);
+    }
+
+    /// Sends an empty message: the confirmation of an ack.
+    pub fn empty(&mut self, account: &Arc<Account>, to: &[u8]) {
+        router(&mut self.routers, account).publish(&Publish::new(to, &[]));
+    }
+
+    /// Tells the world what happened to a consumer.
+    pub fn advisory(
+        &mut self,
+        account: &Arc<Account>,
+        stream: &str,
+        consumer: &str,
+        effect: &Effect,
+        sample_percent: u32,
+    ) {
+        let Some((subject, kind, mut body)) = describe(effect, sample_percent) else {
+            return;
+        };
+        let subject = format!("$JS.EVENT.{subject}.{stream}.{consumer}");
+        if !account.interest(subject.as_bytes()) {
+            return;
+        }
+        body.kind = format!("io.nats.jetstream.{kind}");
+        body.id = event_id();
+        body.timestamp = timestamp::format(halyard_runtime::time::Timestamp::now());
+        stream.clone_into(&mut body.stream);
+        consumer.clone_into(&mut body.consumer);
+        let Ok(body) = serde_json::to_vec(&body) else {
+            return;
+        };
+        account.publish(&Publish::new(subject.as_bytes(), &body));
+    }
+
+    /// Moves the routers' counters to their accounts: once for each batch.
+    pub fn settle(&mut self) {
+        for router in self.routers.values_mut() {
+            router.settle();
+        }
+    }
+}
+
+fn router<'a>(
+    routers: &'a mut BTreeMap<Box<str>, Router>,
+    account: &Arc<Account>,
+) -> &'a mut Router {
+    if !routers.contains_key(account.name()) {
+        routers.insert(account.name().into(), Router::new(Arc::clone(account)));
+    }
+    routers
+        .entry(account.name().into())
+        .or_insert_with(|| Router::new(Arc::clone(account)))
+}
+
+/// The body of an advisory; order and omissions as the peer's.
+#[derive(Debug, Default, Serialize)]
+struct Advisory {
+    #[serde(rename = "type")]
+    kind: String,
+    id: String,
+    timestamp: String,
+    stream: String,
+    consumer: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumer_seq: Option<u64>,
+    stream_seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack_time: Option<u64>,
+    deliveries: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+fn describe(
+    effect: &Effect,
+    sample_percent: u32,
+) -> Option<(&'static str, &'static str, Advisory)> {
+    Some(match effect {
+        Effect::MaxDeliveries {
+            stream_seq,
+            deliveries,
+            ..
+        } => (
+            "ADVISORY.CONSUMER.MAX_DELIVERIES",
+            "advisory.v1.max_deliver",
+            Advisory {
+                stream_seq: *stream_seq,
+                deliveries: *deliveries,
+                ..Advisory::default()
+            },
+        ),
+        Effect::Naked {
+            stream_seq,
+            consumer_seq,
+            deliveries,
+            ..
+        } => (
+            "ADVISORY.CONSUMER.MSG_NAKED",
+            "advisory.v1.nak",
+            Advisory {
+                consumer_seq: Some(*consumer_seq),
+                stream_seq: *stream_seq,
+                deliveries: *deliveries,
+                ..Advisory::default()
+            },
+        ),
+        Effect::Terminated {
+            stream_seq,
+            consumer_seq,
+            deliveries,
+            reason,
+            ..
+        } => (
+            "ADVISORY.CONSUMER.MSG_TERMINATED",
+            "advisory.v1.terminated",
+            Advisory {
+                consumer_seq: Some(*consumer_seq),
+                stream_seq: *stream_seq,
+                deliveries: *deliveries,
+                reason: Some(reason.clone()).filter(|reason| !reason.is_empty()),
+                ..Advisory::default()
+            },
+        ),
+        Effect::Acked {
+            stream_seq,
+            consumer_seq,
+            deliveries,
+            ack_nanos,
+            ..
+        } => {
+            if random::below(100) >= u64::from(sample_percent) {
+                return None;
+            }
+            (
+                "METRIC.CONSUMER.ACK",
+                "metric.v1.consumer_ack",
+                Advisory {
+                    consumer_seq: Some(*consumer_seq),
+                    stream_seq: *stream_seq,
+                    ack_time: Some(*ack_nanos),
+                    deliveries: *deliveries,
+                    ..Advisory::default()
+                },
+            )
+        }
+        Effect::Changed { .. } | Effect::Ready { .. } | Effect::Deleted { .. } => return None,
+    })
+}
+
+/// 22 letters that no other event has.
+fn event_id() -> String {
+    const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let letter = |_| {
+        let at = usize::try_from(random::below(LETTERS.len() as u64)).unwrap_or(0);
+        char::from(LETTERS.get(at).copied().unwrap_or(b'x'))
+    };
+    (0..22).map(letter).collect()
+}

@@ -1,0 +1,160 @@
+//! One consumer's waiting side: who asked, what is under way, when it wants to be looked at.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use halyard_runtime::time::Instant;
+
+use super::pull::Request;
+use super::push::Push;
+use crate::broker::Account;
+use crate::jetstream::consumer::command::{AckWriter, Grant};
+use crate::jetstream::consumer::config::{AckPolicy, ConsumerConfig};
+use crate::jetstream::consumer::cursor::Cursor;
+use crate::jetstream::consumer::machine::{Consumer, Position};
+
+/// Requests that one deliver command serves at most.
+const GRANTS_MAX: usize = 1024;
+/// Messages for a push consumer in one deliver command.
+const PUSH_BATCH: u32 = 1024;
+
+/// Where a consumer without acks stands: here only, the log hears of it now and then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// The next message.
+    pub cursor: Cursor,
+    /// The last one sent.
+    pub reached: Position,
+    /// When that was.
+    pub at: halyard_runtime::time::Timestamp,
+    /// What the log knows.
+    pub logged: u64,
+}
+
+/// One consumer's waiting side.
+pub struct Worker {
+    /// Its configuration.
+    pub config: ConsumerConfig,
+    /// `$JS.ACK.<stream>.<consumer>.`
+    pub ack_prefix: Vec<u8>,
+    /// Requests in the order of their turns.
+    pub waiting: VecDeque<Request>,
+    /// Requests that a deliver command in the log is for; one command at a time.
+    pub flying: Option<Vec<Request>>,
+    /// Answers on their way into the log.
+    pub acks: AckWriter,
+    /// Who wants to hear that they are in it.
+    pub confirms: Vec<Bytes>,
+    /// Push delivery.
+    pub push: Option<Push>,
+    /// Delivery without acks.
+    pub local: Option<Local>,
+    /// Not before then: a pause, or the gap of a replay.
+    pub resume_at: Option<Instant>,
+    /// Store time and moment of the last message of a replay.
+    pub replayed: Option<(halyard_runtime::time::Timestamp, Instant)>,
+    /// When progress goes to the log.
+    pub log_at: Option<Instant>,
+    /// When it was last used.
+    pub used_at: Instant,
+    /// What is registered with the desk's clock.
+    pub timer: Option<Instant>,
+}
+
+impl Worker {
+    /// The waiting side of a consumer that nobody has asked yet.
+    pub fn new(stream: &str, consumer: &Consumer, now: Instant) -> Self {
+        let config = consumer.config().clone();
+        let local = (config.ack_policy == AckPolicy::None).then(|| Local {
+            cursor: consumer.cursor().clone(),
+            reached: consumer.delivered(),
+            at: consumer
+                .delivered_at()
+                .unwrap_or_else(|| consumer.created()),
+            logged: consumer.delivered().consumer,
+        });
+        Self {
+            ack_prefix: format!("$JS.ACK.{stream}.{}.", config.name).into_bytes(),
+            waiting: VecDeque::new(),
+            flying: None,
+            acks: AckWriter::new(consumer.id()),
+            confirms: Vec::new(),
+            push: None,
+            local,
+            resume_at: None,
+            replayed: None,
+            log_at: None,
+            used_at: now,
+            timer: None,
+            config,
+        }
+    }
+
+    /// Whether somebody wants messages and may get them.
+    pub fn has_demand(&self, now: Instant) -> bool {
+        if self.resume_at.is_some_and(|at| at > now) {
+            return false;
+        }
+        match &self.push {
+            Some(push) => push.is_open(now),
+            None => !self.waiting.is_empty(),
+        }
+    }
+
+    /// Takes what the next deliver command is for.
+    pub fn take_grants(&mut self, one: bool) -> (Vec<Grant>, Vec<Request>) {
+        if let Some(push) = &self.push {
+            let batch = if one || push.is_slow() { 1 } else { PUSH_BATCH };
+            return (
+                vec![Grant {
+                    batch,
+                    max_bytes: 0,
+                }],
+                Vec::new(),
+            );
+        }
+        let count = self.waiting.len().min(if one { 1 } else { GRANTS_MAX });
+        let requests: Vec<Request> = self.waiting.drain(..count).collect();
+        let mut grants: Vec<Grant> = requests.iter().map(Request::grant).collect();
+        if one {
+            for grant in &mut grants {
+                grant.batch = 1;
+            }
+        }
+        (grants, requests)
+    }
+
+    /// Forgets requests whose clients are gone.
+    pub fn drop_gone(&mut self, account: &Account) {
+        self.waiting
+            .retain(|request| account.interest(&request.reply));
+    }
+
+    /// How long it may be idle.
+    pub fn idle_max(&self) -> Option<Duration> {
+        let nanos = u64::try_from(self.config.inactive_threshold)
+            .ok()
+            .filter(|nanos| *nanos > 0)?;
+        Some(Duration::from_nanos(nanos))
+    }
+
+    /// Whether somebody uses it at this moment.
+    pub fn is_in_use(&self) -> bool {
+        self.flying.is_some()
+            || !self.waiting.is_empty()
+            || self.push.as_ref().is_some_and(|push| push.bound)
+    }
+
+    /// When it wants to be looked at next, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let idle = self.idle_max().map(|max| self.used_at + max);
+        let idle = idle.filter(|_| self.push.as_ref().is_none_or(|push| !push.bound));
+        let requests = self.waiting.iter().filter_map(Request::deadline).min();
+        let push = self.push.as_ref().and_then(Push::deadline);
+        [idle, requests, push, self.resume_at, self.log_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

@@ -1,6 +1,6 @@
 //! Answers of one applied entry: acknowledgements to publishers, results to callers, news to the consumers' leader.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use halyard_engine::StreamId;
@@ -18,7 +18,7 @@ pub(super) struct Answers {
     /// The stream of the last publish: most batches are of one stream.
     last: Option<Arc<StreamHandle>>,
     body: Vec<u8>,
-    stored: BTreeMap<StreamId, u64>,
+    stored: BTreeSet<StreamId>,
 }
 
 impl Answers {
@@ -27,7 +27,7 @@ impl Answers {
             group,
             last: None,
             body: Vec::with_capacity(256),
-            stored: BTreeMap::new(),
+            stored: BTreeSet::new(),
         }
     }
 
@@ -39,6 +39,8 @@ impl Answers {
         leader: &mut Leader,
         tick_in_flight: &mut bool,
     ) {
+        // First of all: whoever is answered may use the consumer at once.
+        leader.effects(&applied.effects);
         let mut at = 0;
         let replies = std::mem::take(&mut gathered.replies);
         let mut outcomes = applied.replies.into_iter();
@@ -60,15 +62,14 @@ impl Answers {
         }
         gathered.replies = replies;
         self.last = None;
-        for (stream, seq) in std::mem::take(&mut self.stored) {
-            leader.stored(stream, seq);
+        for stream in std::mem::take(&mut self.stored) {
+            leader.stored(stream);
         }
-        leader.effects(applied.effects);
     }
 
     fn answer_publisher(&mut self, stream: StreamId, reply: &[u8], outcome: &Reply) {
-        if let Reply::Stored(seq) = outcome {
-            self.stored.insert(stream, *seq);
+        if let Reply::Stored(_) = outcome {
+            self.stored.insert(stream);
         }
         if reply.is_empty() {
             return;

@@ -137,7 +137,7 @@ impl Driver {
 
     fn poll_leader(&mut self) {
         let scope = FlushScope::new();
-        self.leader_deadline = self.leader.poll(Timestamp::now(), &self.group);
+        self.leader_deadline = self.leader.poll(Timestamp::now());
         drop(scope);
     }
 

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::answer::put_refusal;
 use super::api::errors::table;
 use super::config::{Storage, StreamConfig};
+use super::consumer::leader::{Event, Intake};
 use super::group::command::{Kind, encode_cold};
 use super::group::{Machine, Reply};
 use super::inbox::{Inbox, Waiter};
@@ -23,7 +24,8 @@ pub struct GroupHandle {
     machine: Arc<Mutex<Machine>>,
     raft: raft::Group<Machine>,
     streams: RwLock<BTreeMap<StreamId, Arc<StreamHandle>>>,
-    woken: AtomicBool,
+    intake: Arc<Intake>,
+    woken: Arc<AtomicBool>,
     stopping: AtomicBool,
     failed: AtomicBool,
 }
@@ -34,13 +36,23 @@ impl GroupHandle {
         machine: Arc<Mutex<Machine>>,
         raft: raft::Group<Machine>,
     ) -> Arc<Self> {
+        let (inbox, woken) = (Inbox::new(), Arc::new(AtomicBool::new(false)));
+        let wake = {
+            let (inbox, woken) = (inbox.clone(), woken.clone());
+            move || {
+                if !woken.swap(true, Ordering::AcqRel) {
+                    inbox.wake();
+                }
+            }
+        };
         Arc::new(Self {
             storage,
-            inbox: Inbox::new(),
+            inbox,
             machine,
             raft,
             streams: RwLock::default(),
-            woken: AtomicBool::new(false),
+            intake: Intake::new(wake),
+            woken,
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         })
@@ -75,6 +87,12 @@ impl GroupHandle {
     #[must_use]
     pub const fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
+    }
+
+    /// Where pull requests and acks of its consumers wait.
+    #[must_use]
+    pub const fn intake(&self) -> &Arc<Intake> {
+        &self.intake
     }
 
     pub(super) const fn raft(&self) -> &raft::Group<Machine> {
@@ -125,6 +143,7 @@ impl GroupHandle {
 
     pub(super) fn add(&self, stream: &Arc<StreamHandle>) {
         self.streams.write().insert(stream.id, stream.clone());
+        self.intake.push(Event::Served { stream: stream.id });
     }
 
     pub(super) fn remove(&self, id: StreamId) {

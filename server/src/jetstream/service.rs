@@ -20,6 +20,7 @@ use super::api::request::{Api, PREFIX};
 use super::api::timestamp;
 use super::api::types::{ApiCounters, Cluster, State, StreamInfo};
 use super::config::{Defaults, Storage, StreamConfig, check_create, normalize};
+use super::consumer::leader::Directories;
 use super::group::Reply;
 use super::group::command::{Kind, StreamCreate, StreamUpdate};
 use super::handle::{GroupHandle, StreamHandle};
@@ -111,6 +112,7 @@ pub struct JetStream {
     /// One change of the set of streams at a time: its steps go through two groups.
     changing: AsyncMutex<()>,
     counters: Counters,
+    directories: Arc<Directories>,
     api: Mutex<Vec<(Arc<Account>, Arc<Subscription>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -137,6 +139,7 @@ impl JetStream {
             streams: RwLock::default(),
             changing: AsyncMutex::new(()),
             counters: Counters::default(),
+            directories: Arc::default(),
             api: Mutex::default(),
             drivers: Mutex::default(),
         });
@@ -451,6 +454,12 @@ impl JetStream {
             Storage::File => &self.file,
             Storage::Memory => &self.memory,
         }
+    }
+
+    /// Where pull requests and acks find their consumers.
+    #[must_use]
+    pub const fn directories(&self) -> &Arc<Directories> {
+        &self.directories
     }
 
     /// One stream.

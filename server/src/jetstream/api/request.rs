@@ -124,6 +124,14 @@ impl Sink for Api {
         if let Some(rest) = subject.strip_prefix("DIRECT.GET.") {
             return direct::answer(&service, &self.account, rest, message);
         }
+        if let Some(key) = subject.strip_prefix("CONSUMER.MSG.NEXT.") {
+            if let (Some(reply), Some(directory)) =
+                (message.reply, service.directories().of(&self.account))
+            {
+                directory.pull(key.as_bytes(), reply, message.payload);
+            }
+            return Delivered::Accepted;
+        }
         if let Some(reply) = message.reply {
             self.take(&service, subject, message, reply);
         }

@@ -1,11 +1,340 @@
-//! `CONSUMER.*` requests.
+//! `CONSUMER.*` requests: from the subject to a command or a look, and to the reply.
 
 use std::sync::Arc;
 
+use halyard_runtime::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::command::{Command, ConsumerId};
+use super::info::{ConsumerInfo, Presence, remaining};
+use super::leader::Address;
+use super::machine::Consumer;
+use super::over_store::StoreMessages;
+use super::request::{self, CreateRequest, Form};
+use super::set::Reply;
 use crate::jetstream::api::Request;
+use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::api::types::{Success, reply};
+use crate::jetstream::api::{json, timestamp};
+use crate::jetstream::group;
+use crate::jetstream::group::command::Kind;
+use crate::jetstream::handle::StreamHandle;
+use crate::jetstream::limits::NAMES_PAGE;
 use crate::jetstream::service::JetStream;
 
+/// Consumers in one page of `CONSUMER.LIST`.
+const LIST_PAGE: usize = 256;
+
+/// A refusal, or silence because nobody knows the outcome.
+enum Stop {
+    Refused(ApiError),
+    Silence,
+}
+
+impl<E: Into<ApiError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+fn finish<T: Serialize>(kind: &str, outcome: Result<T, Stop>) -> Option<Vec<u8>> {
+    match outcome {
+        Ok(body) => Some(reply(kind, &Ok::<_, ApiError>(body))),
+        Err(Stop::Refused(refusal)) => Some(reply::<()>(kind, &Err(refusal))),
+        Err(Stop::Silence) => None,
+    }
+}
+
 /// The answer; `None` is silence.
-pub async fn answer(_service: &Arc<JetStream>, _request: &Request) -> Option<Vec<u8>> {
-    None
+pub async fn answer(service: &Arc<JetStream>, request: &Request) -> Option<Vec<u8>> {
+    let tokens = request.tokens();
+    if let (Some(refusal), Some(verb)) = (request.required_level(), tokens.get(1)) {
+        let kind = format!("consumer_{}", verb.to_lowercase());
+        return Some(reply::<()>(&kind, &Err(refusal)));
+    }
+    let asked = Asked { service, request };
+    match tokens.as_slice() {
+        [_, "CREATE", stream] => {
+            finish("consumer_create", asked.create(stream, Form::Unnamed).await)
+        }
+        [_, "CREATE", stream, name] => {
+            let form = Form::Named { name, filter: None };
+            finish("consumer_create", asked.create(stream, form).await)
+        }
+        [_, "CREATE", stream, name, filter @ ..] => {
+            let filter = filter.join(".");
+            let form = Form::Named {
+                name,
+                filter: Some(&filter),
+            };
+            finish("consumer_create", asked.create(stream, form).await)
+        }
+        [_, "DURABLE", "CREATE", stream, name] => finish(
+            "consumer_create",
+            asked.create(stream, Form::Durable { name }).await,
+        ),
+        [_, "INFO", stream, name] => finish("consumer_info", asked.info(stream, name).await),
+        [_, "NAMES", stream] => finish("consumer_names", asked.names(stream)),
+        [_, "LIST", stream] => finish("consumer_list", asked.list(stream).await),
+        [_, "DELETE", stream, name] => finish("consumer_delete", asked.delete(stream, name).await),
+        [_, "PAUSE", stream, name] => finish("consumer_pause", asked.pause(stream, name).await),
+        [_, "UNPIN", stream, name] => finish("consumer_unpin", asked.unpin(stream, name)),
+        [_, "RESET", stream, name] => finish("consumer_reset", asked.reset(stream, name)),
+        [_, "LEADER", "STEPDOWN", _, _] => finish::<()>(
+            "consumer_leader_stepdown",
+            Err(table::CLUSTER_REQUIRED.error().into()),
+        ),
+        _ => None,
+    }
+}
+
+/// The body of `CONSUMER.NAMES` and `CONSUMER.LIST` requests.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PageRequest {
+    offset: usize,
+}
+
+/// The body of a pause request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct PauseRequest {
+    #[serde(deserialize_with = "timestamp::deserialize_option")]
+    pause_until: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct PageOf<T> {
+    total: usize,
+    offset: usize,
+    limit: usize,
+    consumers: Vec<T>,
+}
+
+fn page<T>(all: Vec<T>, offset: usize, limit: usize) -> PageOf<T> {
+    let total = all.len();
+    let offset = offset.min(total);
+    let consumers = all.into_iter().skip(offset).take(limit).collect();
+    PageOf {
+        total,
+        offset,
+        limit,
+        consumers,
+    }
+}
+
+struct Asked<'a> {
+    service: &'a Arc<JetStream>,
+    request: &'a Request,
+}
+
+impl Asked<'_> {
+    fn stream(&self, name: &str) -> Result<Arc<StreamHandle>, ApiError> {
+        let found = self.service.stream(&self.request.account, name);
+        found.ok_or_else(|| table::STREAM_NOT_FOUND.error())
+    }
+
+    fn expect_empty(&self) -> Result<(), ApiError> {
+        match self.request.payload.is_empty() {
+            true => Ok(()),
+            false => Err(table::NOT_EMPTY_REQUEST.error()),
+        }
+    }
+
+    async fn create(&self, stream: &str, form: Form<'_>) -> Result<ConsumerInfo, Stop> {
+        let body: CreateRequest = json::parse(&self.request.payload, self.service.strict())?;
+        if body.stream_name != stream {
+            return Err(table::STREAM_MISMATCH.error().into());
+        }
+        let handle = self.stream(stream)?;
+        let create = request::prepare(form, body, &handle.config())?;
+        self.check_bound(&handle, &create).await?;
+        let id = match propose(&handle, &create.to_bytes()).await? {
+            Reply::Created { id, .. } => id,
+            _ => return Err(Stop::Silence),
+        };
+        let found = gather(&handle, &[id]).await.pop();
+        found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error().into())
+    }
+
+    /// The deliver subject of a push consumer stays while somebody listens.
+    async fn check_bound(
+        &self,
+        handle: &StreamHandle,
+        create: &request::Create,
+    ) -> Result<(), ApiError> {
+        let moved = find(handle, &create.name, |consumer| {
+            let old = consumer.config();
+            let moved = old.is_push()
+                && create.config.is_push()
+                && old.deliver_subject != create.config.deliver_subject;
+            moved.then_some(consumer.id())
+        });
+        let Ok(Some(consumer)) = moved else {
+            return Ok(());
+        };
+        let at = Address {
+            stream: handle.id(),
+            consumer,
+        };
+        let presence = handle.group().intake().presence(vec![at]).await;
+        match presence.first().is_some_and(|presence| presence.push_bound) {
+            true => Err(table::CONSUMER_NAME_EXIST.error()),
+            false => Ok(()),
+        }
+    }
+
+    async fn info(&self, stream: &str, name: &str) -> Result<ConsumerInfo, Stop> {
+        self.expect_empty()?;
+        let handle = self.stream(stream)?;
+        let id = find(&handle, name, Consumer::id)?;
+        let found = gather(&handle, &[id]).await.pop();
+        found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error().into())
+    }
+
+    fn offset(&self) -> Result<usize, ApiError> {
+        let body: PageRequest = json::parse(&self.request.payload, self.service.strict())?;
+        Ok(body.offset)
+    }
+
+    fn names(&self, stream: &str) -> Result<PageOf<String>, Stop> {
+        let handle = self.stream(stream)?;
+        let names = handle.group().read(|machine| {
+            let found = machine.stream(handle.id());
+            found.map_or_else(Vec::new, |stream| {
+                stream.consumers().names().map(str::to_owned).collect()
+            })
+        });
+        Ok(page(names, self.offset()?, NAMES_PAGE))
+    }
+
+    async fn list(&self, stream: &str) -> Result<PageOf<ConsumerInfo>, Stop> {
+        let handle = self.stream(stream)?;
+        let ids: Vec<ConsumerId> = handle.group().read(|machine| {
+            let found = machine.stream(handle.id());
+            found.map_or_else(Vec::new, |stream| {
+                let consumers = stream.consumers();
+                consumers
+                    .names()
+                    .filter_map(|name| consumers.find(name))
+                    .map(Consumer::id)
+                    .collect()
+            })
+        });
+        let cut = page(ids, self.offset()?, LIST_PAGE);
+        let consumers = gather(&handle, &cut.consumers).await;
+        Ok(PageOf {
+            total: cut.total,
+            offset: cut.offset,
+            limit: cut.limit,
+            consumers,
+        })
+    }
+
+    async fn delete(&self, stream: &str, name: &str) -> Result<Success, Stop> {
+        self.expect_empty()?;
+        let handle = self.stream(stream)?;
+        let id = find(&handle, name, Consumer::id)?;
+        propose(&handle, &Command::Delete { id }.to_bytes()).await?;
+        Ok(Success { success: true })
+    }
+
+    async fn pause(&self, stream: &str, name: &str) -> Result<serde_json::Value, Stop> {
+        let body: PauseRequest = json::parse(&self.request.payload, self.service.strict())?;
+        let handle = self.stream(stream)?;
+        let id = find(&handle, name, Consumer::id)?;
+        let until = body.pause_until.filter(|until| *until > Timestamp::now());
+        propose(&handle, &Command::Pause { id, until }.to_bytes()).await?;
+        let mut answer = json!({
+            "paused": until.is_some(),
+            "pause_until": timestamp::format_option(until),
+        });
+        if until.is_some() {
+            let config = super::ConsumerConfig {
+                pause_until: until,
+                ..Default::default()
+            };
+            answer["pause_remaining"] = remaining(&config, Timestamp::now()).into();
+        }
+        Ok(answer)
+    }
+
+    fn unpin(&self, stream: &str, name: &str) -> Result<(), Stop> {
+        let handle = self.stream(stream)?;
+        find(&handle, name, Consumer::id)?;
+        // No consumer here has priority groups: configurations with them are refused.
+        Err(table::CONSUMER_INVALID_PRIORITY_GROUP.error().into())
+    }
+
+    fn reset(&self, stream: &str, name: &str) -> Result<(), Stop> {
+        let handle = self.stream(stream)?;
+        find(&handle, name, Consumer::id)?;
+        Err(table::CONSUMER_INVALID_RESET
+            .with("not supported by this server yet")
+            .into())
+    }
+}
+
+/// Something of a consumer, by name.
+fn find<T>(
+    handle: &StreamHandle,
+    name: &str,
+    look: impl FnOnce(&Consumer) -> T,
+) -> Result<T, ApiError> {
+    let found = handle.group().read(|machine| {
+        machine
+            .stream(handle.id())?
+            .consumers()
+            .find(name)
+            .map(look)
+    });
+    found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error())
+}
+
+async fn propose(handle: &StreamHandle, body: &[u8]) -> Result<Reply, Stop> {
+    match handle
+        .group()
+        .propose_encoded(Kind::Consumer, handle.id(), body)
+        .await
+    {
+        Some(group::Reply::Consumer(Reply::Refused(refusal))) => Err(refusal.into()),
+        Some(group::Reply::Consumer(reply)) => Ok(reply),
+        Some(group::Reply::NoStream) => Err(table::STREAM_NOT_FOUND.error().into()),
+        _ => Err(Stop::Silence),
+    }
+}
+
+/// What the API tells about these consumers; one that is gone is left out.
+async fn gather(handle: &StreamHandle, ids: &[ConsumerId]) -> Vec<ConsumerInfo> {
+    let stream = handle.id();
+    let of = ids
+        .iter()
+        .map(|id| Address {
+            stream,
+            consumer: *id,
+        })
+        .collect();
+    let presences = handle.group().intake().presence(of).await;
+    let presences = presences
+        .into_iter()
+        .chain(std::iter::repeat(Presence::default()));
+    let now = Timestamp::now();
+    handle.group().read(|machine| {
+        let Some(found) = machine.stream(stream) else {
+            return Vec::new();
+        };
+        let messages = StoreMessages::new(machine.store(), stream);
+        let infos = ids.iter().zip(presences).filter_map(|(id, presence)| {
+            let consumer = found.consumers().get(*id)?;
+            Some(ConsumerInfo::new(
+                handle.name(),
+                consumer,
+                &presence,
+                &messages,
+                now,
+            ))
+        });
+        infos.collect()
+    })
 }

@@ -60,8 +60,12 @@ pub enum Effect {
     Changed {
         /// Which.
         id: ConsumerId,
+        /// It was not there before.
+        is_new: bool,
     },
-    /// The consumer is gone, with its stream or by itself.
+    /// The stream is gone, and its consumers with it.
+    StreamDeleted,
+    /// The consumer is gone.
     Deleted {
         /// Whose.
         id: ConsumerId,

@@ -11,9 +11,8 @@
 //! - [`info`]: what the API tells about a consumer.
 //! - [`leader`]: what only the leader does: waiting requests, push delivery, acks on their way into the log.
 //!
-//! All but `leader` is pure and the same on every replica: time comes with the command, order from sorted maps.
+//! All but `leader` and [`api`] (requests) is pure and the same on every replica: time comes with the command, order from sorted maps.
 
-pub mod api;
 pub mod check;
 pub mod codec;
 pub mod command;
@@ -21,7 +20,6 @@ pub mod config;
 pub mod cursor;
 pub mod effect;
 pub mod info;
-pub mod leader;
 pub mod machine;
 pub mod messages;
 pub mod over_store;
@@ -32,6 +30,8 @@ pub mod select;
 pub mod set;
 
 pub mod leader;
+
+pub mod api;
 
 #[cfg(test)]
 mod model_test;

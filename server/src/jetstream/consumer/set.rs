@@ -270,7 +270,7 @@ impl Consumers {
         );
         self.by_name.insert(name.to_owned(), id);
         self.dirty.extend([SET_RECORD, id]);
-        ctx.effects.push(Effect::Changed { id });
+        ctx.effects.push(Effect::Changed { id, is_new: true });
         Ok((id, true))
     }
 
@@ -295,7 +295,7 @@ impl Consumers {
         let filters = check::parse_filters(&config)?;
         self.change(id, ctx, |consumer, _, to| {
             consumer.update(config, filters);
-            to.effects.push(Effect::Changed { id });
+            to.effects.push(Effect::Changed { id, is_new: false });
         });
         Ok(())
     }

@@ -187,7 +187,10 @@ impl Machine {
                     Ok(Reply::Done)
                 })
             }
-            Command::StreamDelete(id) => self.drop_stream(id),
+            Command::StreamDelete(id) => {
+                effects.push((id, consumer::Effect::StreamDeleted));
+                self.drop_stream(id)
+            }
             Command::Purge(id, purge) => self.with_stream(id, effects, |stream, turn| {
                 Ok(stream
                     .purge(turn, &purge)?

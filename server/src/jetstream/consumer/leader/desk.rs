@@ -1,7 +1,7 @@
 //! The leader's side of all consumers of one group. Owned by the group's driver and called by it alone; never waits.
 //!
-//! The driver calls [`Leader::poll`] when something came in or a moment has come, and tells what the machine did:
-//! [`Leader::applied`] for commands of its own, [`Leader::stored`] for new messages, [`Leader::effects`] for the rest.
+//! The driver calls [`Desk::poll`] when something came in or a moment has come, and tells what the machine did:
+//! [`Desk::applied`] for commands of its own, [`Desk::stored`] for new messages, [`Desk::effects`] for the rest.
 //! It answers by [`Host::submit`] and by publishing, so everything runs inside the driver's flush scopes.
 //!
 //! One deliver command of a consumer is under way at a time; meanwhile requests gather for the next. A consumer that
@@ -30,7 +30,6 @@ use crate::jetstream::consumer::command::{Ack, Command, ConsumerId, Grant};
 use crate::jetstream::consumer::effect::Effect;
 use crate::jetstream::consumer::info::Presence;
 use crate::jetstream::consumer::machine::{Consumer, Position};
-use crate::jetstream::consumer::messages::Messages;
 use crate::jetstream::consumer::over_store::StoreMessages;
 use crate::jetstream::consumer::select::{Delivery, Outcome, Selection, fitting};
 use crate::jetstream::consumer::set::{Consumers, Reply};
@@ -59,11 +58,11 @@ pub struct View<'a> {
 
 /// What the driver offers.
 pub trait Host {
-    /// Has the command logged; [`Leader::applied`] gets its reply.
+    /// Has the command logged; [`Desk::applied`] gets its reply.
     fn submit(&self, stream: StreamId, body: &[u8], token: Token);
     /// Looks at a stream; nothing happens when it is gone.
     fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>));
-    /// Name and account of a stream that is served.
+    /// Name of a stream that is served, and the consumers of its account.
     fn stream(&self, stream: StreamId) -> Option<(String, Arc<Directory>)>;
 }
 
@@ -83,7 +82,7 @@ enum Flight {
 }
 
 /// The leader's side of one group.
-pub struct Leader {
+pub struct Desk {
     intake: Arc<Intake>,
     events: Vec<Event>,
     places: BTreeMap<StreamId, Place>,
@@ -105,8 +104,8 @@ struct Batch {
     more: bool,
 }
 
-impl Leader {
-    /// The side of a group whose consumers are announced by [`Leader::attach`].
+impl Desk {
+    /// The side of a group whose consumers are announced by [`Desk::attach`].
     pub fn new(intake: Arc<Intake>) -> Self {
         Self {
             intake,
@@ -253,7 +252,7 @@ impl Leader {
         }
     }
 
-    /// Whether [`Leader::poll`] has something to do at once.
+    /// Whether [`Desk::poll`] has something to do at once.
     pub fn is_ready(&self) -> bool {
         !self.ready.is_empty() || !self.answered.is_empty()
     }
@@ -265,28 +264,40 @@ impl Leader {
             consumer: *id,
         };
         match effect {
-            Effect::Changed { id } => self.attach(at(id), now, host),
-            Effect::Deleted { id } => self.detach(at(id)),
+            Effect::Changed { id, is_new } => {
+                self.attach(at(id), now, host);
+                if *is_new {
+                    self.advise(at(id), effect);
+                }
+            }
+            Effect::Deleted { id } => {
+                self.advise(at(id), effect);
+                self.detach(at(id));
+            }
+            Effect::StreamDeleted => self.stream_deleted(stream),
             Effect::Ready { id } => {
                 self.ready.insert(at(id));
             }
             Effect::MaxDeliveries { id, .. }
             | Effect::Naked { id, .. }
             | Effect::Terminated { id, .. }
-            | Effect::Acked { id, .. } => {
-                let (place, worker) = (self.places.get(&stream), self.workers.get(&at(id)));
-                let (Some(place), Some(worker)) = (place, worker) else {
-                    return;
-                };
-                self.sender.advisory(
-                    place.directory.account(),
-                    &place.name,
-                    &worker.config.name,
-                    effect,
-                    worker.config.sample_percent(),
-                );
-            }
+            | Effect::Acked { id, .. } => self.advise(at(id), effect),
         }
+    }
+
+    /// Tells who listens what happened.
+    fn advise(&mut self, at: Address, effect: &Effect) {
+        let (Some(place), Some(worker)) = (self.places.get(&at.stream), self.workers.get(&at))
+        else {
+            return;
+        };
+        self.sender.advisory(
+            place.directory.account(),
+            &place.name,
+            &worker.config.name,
+            effect,
+            worker.config.sample_percent(),
+        );
     }
 
     /// A stream is gone, and its consumers with it.
@@ -364,6 +375,15 @@ impl Leader {
                     self.ready.insert(at);
                 }
                 self.set_timer(at);
+            }
+            Event::Served { stream } => {
+                let mut known = Vec::new();
+                host.look(stream, &mut |view| {
+                    known = view.consumers.iter().map(Consumer::id).collect();
+                });
+                for consumer in known {
+                    self.attach(Address { stream, consumer }, now, host);
+                }
             }
             Event::Presence { of, to } => {
                 let all = of.into_iter().map(|at| self.presence(at, host)).collect();

@@ -1,10 +1,10 @@
 //! From names to consumers: one for each account, asked by the threads of connections for each pull request and ack.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::ack_subject::{self, Answer};
 use super::intake::{Address, Event, Intake, Said};
@@ -147,4 +147,30 @@ fn key(stream: &str, consumer: &str) -> Box<[u8]> {
     key.push(b'.');
     key.extend_from_slice(consumer.as_bytes());
     key.into_boxed_slice()
+}
+
+/// The directories of all accounts.
+#[derive(Default)]
+pub struct Directories {
+    by_account: Mutex<BTreeMap<Box<str>, Arc<Directory>>>,
+}
+
+impl Directories {
+    /// That of an account, made on first use.
+    pub fn of(&self, account: &Arc<Account>) -> Option<Arc<Directory>> {
+        let mut all = self.by_account.lock();
+        if let Some(known) = all.get(account.name()) {
+            return Some(Arc::clone(known));
+        }
+        match Directory::new(account) {
+            Ok(new) => {
+                all.insert(account.name().into(), Arc::clone(&new));
+                Some(new)
+            }
+            Err(error) => {
+                tracing::error!("acks of account {}: {error}", account.name());
+                None
+            }
+        }
+    }
 }

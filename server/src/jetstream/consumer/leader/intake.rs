@@ -1,11 +1,14 @@
 //! What connections bring in: pull requests, acks, flow-control replies, interest. Gathered by their threads, taken by
 //! the group's driver in one go.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::channel::oneshot;
 use halyard_engine::StreamId;
 use parking_lot::Mutex;
 
+use crate::broker::{Delivered, Pressure, Publish, Sink, Subscription, flush};
 use crate::jetstream::consumer::command::{ConsumerId, Verb};
 use crate::jetstream::consumer::info::Presence;
 
@@ -84,6 +87,11 @@ pub enum Event {
         /// Whether there is some.
         present: bool,
     },
+    /// A stream is served from now on: its consumers are, too.
+    Served {
+        /// Which.
+        stream: StreamId,
+    },
     /// Somebody wants to know what only the leader knows.
     Presence {
         /// Of whom.
@@ -100,23 +108,23 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An empty one; `wake` has the driver call `Leader::poll` soon.
-    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
+    /// An empty one; `wake` has the driver call `Desk::poll` soon.
+    pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
             events: Mutex::default(),
             wake: Box::new(wake),
-        }
+        })
     }
 
-    /// Adds an event. The driver is woken for the first one only.
-    pub fn push(&self, event: Event) {
+    /// Adds an event. The driver is woken once, when the read that brought it has been worked through.
+    pub fn push(self: &Arc<Self>, event: Event) {
         let first = {
             let mut events = self.events.lock();
             events.push(event);
             events.len() == 1
         };
         if first {
-            (self.wake)();
+            flush::defer(self.clone());
         }
     }
 
@@ -126,9 +134,21 @@ impl Intake {
     }
 
     /// What the leader knows of these consumers. Empty when the leader is gone.
-    pub async fn presence(&self, of: Vec<Address>) -> Vec<Presence> {
+    pub async fn presence(self: &Arc<Self>, of: Vec<Address>) -> Vec<Presence> {
         let (to, answer) = oneshot::channel();
         self.push(Event::Presence { of, to });
         answer.await.unwrap_or_default()
+    }
+}
+
+/// Something that is flushed: a burst of acks wakes the driver once.
+impl Sink for Intake {
+    fn deliver(&self, _: &Subscription, _: &Publish<'_>) -> Delivered {
+        Delivered::Refused
+    }
+
+    fn flush(&self) -> Pressure {
+        (self.wake)();
+        Pressure::Low
     }
 }

@@ -3,7 +3,7 @@
 //! Reading order: [`ack_subject`] and [`pull`] (what clients send), [`status`] (what they get besides messages),
 //! [`intake`] (events from the threads of connections), [`directory`] (from names to consumers), [`push`] (windows and
 //! heartbeats), [`worker`] (one consumer's waiting side), [`send`] (messages on their way out), [`desk`] (all of a
-//! group, driven by the group's driver).
+//! group), `seat` (where the group's driver meets it).
 //!
 //! Nothing here is replicated: when the leader goes, requests and windows go with it, and clients ask again. Only two
 //! things reach the log: which messages were selected, and what clients answered.
@@ -18,9 +18,12 @@ pub mod send;
 pub mod status;
 pub mod worker;
 
-pub use desk::{Host, Leader, View};
-pub use directory::Directory;
-pub use intake::{Address, Intake};
+mod seat;
+
+pub use desk::{Desk, Host, View};
+pub use directory::{Directories, Directory};
+pub use intake::{Address, Event, Intake};
+pub use seat::Leader;
 
 /// Names a command that the leader side has proposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

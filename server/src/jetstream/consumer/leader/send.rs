@@ -143,10 +143,14 @@ struct Advisory {
     consumer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     consumer_seq: Option<u64>,
-    stream_seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ack_time: Option<u64>,
-    deliveries: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliveries: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -164,8 +168,8 @@ fn describe(
             "ADVISORY.CONSUMER.MAX_DELIVERIES",
             "advisory.v1.max_deliver",
             Advisory {
-                stream_seq: *stream_seq,
-                deliveries: *deliveries,
+                stream_seq: Some(*stream_seq),
+                deliveries: Some(*deliveries),
                 ..Advisory::default()
             },
         ),
@@ -179,8 +183,8 @@ fn describe(
             "advisory.v1.nak",
             Advisory {
                 consumer_seq: Some(*consumer_seq),
-                stream_seq: *stream_seq,
-                deliveries: *deliveries,
+                stream_seq: Some(*stream_seq),
+                deliveries: Some(*deliveries),
                 ..Advisory::default()
             },
         ),
@@ -195,8 +199,8 @@ fn describe(
             "advisory.v1.terminated",
             Advisory {
                 consumer_seq: Some(*consumer_seq),
-                stream_seq: *stream_seq,
-                deliveries: *deliveries,
+                stream_seq: Some(*stream_seq),
+                deliveries: Some(*deliveries),
                 reason: Some(reason.clone()).filter(|reason| !reason.is_empty()),
                 ..Advisory::default()
             },
@@ -216,14 +220,30 @@ fn describe(
                 "metric.v1.consumer_ack",
                 Advisory {
                     consumer_seq: Some(*consumer_seq),
-                    stream_seq: *stream_seq,
+                    stream_seq: Some(*stream_seq),
                     ack_time: Some(*ack_nanos),
-                    deliveries: *deliveries,
+                    deliveries: Some(*deliveries),
                     ..Advisory::default()
                 },
             )
         }
-        Effect::Changed { .. } | Effect::Ready { .. } | Effect::Deleted { .. } => return None,
+        Effect::Changed { is_new: true, .. } => (
+            "ADVISORY.CONSUMER.CREATED",
+            "advisory.v1.consumer_action",
+            Advisory {
+                action: Some("create"),
+                ..Advisory::default()
+            },
+        ),
+        Effect::Deleted { .. } => (
+            "ADVISORY.CONSUMER.DELETED",
+            "advisory.v1.consumer_action",
+            Advisory {
+                action: Some("delete"),
+                ..Advisory::default()
+            },
+        ),
+        Effect::Changed { .. } | Effect::Ready { .. } | Effect::StreamDeleted => return None,
     })
 }
 

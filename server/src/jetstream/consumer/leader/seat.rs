@@ -1,0 +1,106 @@
+//! Where the group's driver meets the desk: the group as the desk's host, its clock as the desk's.
+
+use std::sync::Arc;
+
+use halyard_engine::StreamId;
+use halyard_runtime::time::{Instant, Timestamp};
+
+use super::Token;
+use super::desk::{Desk, Host, View};
+use super::directory::{Directories, Directory};
+use crate::jetstream::consumer::effect::Effect;
+use crate::jetstream::consumer::set;
+use crate::jetstream::group::Reply;
+use crate::jetstream::group::command::Kind;
+use crate::jetstream::handle::GroupHandle;
+use crate::jetstream::inbox::Waiter;
+use crate::jetstream::service::JetStream;
+
+/// The leader side of one group, owned by its driver.
+pub struct Leader {
+    desk: Desk,
+    group: Seat,
+}
+
+struct Seat {
+    group: Arc<GroupHandle>,
+    directories: Arc<Directories>,
+}
+
+impl Leader {
+    /// The leader side of `group`.
+    #[must_use]
+    pub fn new(service: &Arc<JetStream>, group: &Arc<GroupHandle>) -> Self {
+        let directories = Arc::clone(service.directories());
+        Self {
+            desk: Desk::new(Arc::clone(group.intake())),
+            group: Seat {
+                group: Arc::clone(group),
+                directories,
+            },
+        }
+    }
+
+    /// Does what is to do; when to be called again at the latest.
+    pub fn poll(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let clock = Instant::now();
+        let due = self.desk.poll(clock, &self.group)?;
+        Some(now + due.saturating_duration_since(clock))
+    }
+
+    /// A command of its own was applied.
+    pub fn applied(&mut self, token: Token, reply: Reply) {
+        let reply = match reply {
+            Reply::Consumer(reply) => reply,
+            // The stream is gone; its consumers hear of it by its effect.
+            _ => set::Reply::Done,
+        };
+        self.desk.applied(token, reply, Instant::now(), &self.group);
+    }
+
+    /// Entries were lost sight of: what was proposed may or may not come.
+    pub fn lost(&mut self) {
+        self.desk.lost();
+    }
+
+    /// A stream has new messages.
+    pub fn stored(&mut self, stream: StreamId) {
+        self.desk.stored(stream);
+    }
+
+    /// What the machine did besides answering.
+    pub fn effects(&mut self, effects: &[(StreamId, Effect)]) {
+        let now = Instant::now();
+        for (stream, effect) in effects {
+            self.desk.effect(*stream, effect, now, &self.group);
+        }
+    }
+}
+
+impl Host for Seat {
+    fn submit(&self, stream: StreamId, body: &[u8], token: Token) {
+        self.group
+            .submit(Kind::Consumer, stream, body, Waiter::Consumer(token));
+    }
+
+    fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>)) {
+        self.group.read(|machine| {
+            let Some(found) = machine.stream(stream) else {
+                return;
+            };
+            look(View {
+                consumers: found.consumers(),
+                config: found.config(),
+                store: machine.store(),
+            });
+        });
+    }
+
+    fn stream(&self, stream: StreamId) -> Option<(String, Arc<Directory>)> {
+        let handle = self.group.stream(stream)?;
+        Some((
+            handle.name().to_owned(),
+            self.directories.of(handle.account())?,
+        ))
+    }
+}

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use halyard_net::proto::{
     ClientOp, CloseReason, Connect, ErrText, Limits, Parsed, Parser, ProtoError, encoder, headers,
 };
-use halyard_runtime::time::Instant;
+use halyard_runtime::time::{Duration, Instant};
 
 use super::connection::{ClientNames, Connection};
 use super::front::Front;
@@ -174,14 +174,10 @@ impl Session {
                 sid,
             } => self.subscribe(subject, queue, sid),
             ClientOp::Unsub { sid, max } => self.unsubscribe(sid, max),
-            ClientOp::Ping => self.ping(),
+            ClientOp::Ping => self.ping(now),
             ClientOp::Pong => {
                 if let Some(rtt) = self.keepalive.pong(now) {
-                    let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX).max(1);
-                    self.connection
-                        .traffic
-                        .rtt_nanos
-                        .store(nanos, Ordering::Relaxed);
+                    self.set_round_trip(rtt);
                 }
             }
             ClientOp::Connect(json) => return self.connect(json, now),
@@ -241,7 +237,20 @@ impl Session {
         }
     }
 
-    fn ping(&mut self) {
+    /// Shows how long an answer takes.
+    fn set_round_trip(&self, rtt: Duration) {
+        let nanos = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX).max(1);
+        self.connection
+            .traffic
+            .rtt_nanos
+            .store(nanos, Ordering::Relaxed);
+    }
+
+    fn ping(&mut self, now: Instant) {
+        // The first PING answers INFO, so that there is something to show until our own PING has been answered.
+        if self.connection.traffic.rtt_nanos.load(Ordering::Relaxed) == 0 {
+            self.set_round_trip(now - self.connection.started);
+        }
         self.connection.outbound.send(|out| encoder::pong(out));
         if self.connected && self.options.protocol >= 1 && !self.connect_info_sent {
             self.connect_info_sent = true;

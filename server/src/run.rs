@@ -128,8 +128,9 @@ impl Server {
         Self::start_on(config, Arc::new(RealDisk)).await
     }
 
-    async fn start_on(config: Config, disk: Arc<dyn Disk>) -> Result<Self, StartError> {
+    async fn start_on(mut config: Config, disk: Arc<dyn Disk>) -> Result<Self, StartError> {
         config.check().map_err(StartError::Settings)?;
+        config.jetstream.fill_limits(&*disk);
         let broker = Broker::new();
         let listener = listen(&config).await?;
         let addresses: Vec<SocketAddr> = listener
@@ -141,13 +142,14 @@ impl Server {
         let jetstream = match config.jetstream.enabled {
             true => {
                 let settings = jetstream::Settings::new(&config, &info.server_name, disk);
+                announce_jetstream(&settings);
                 Some(JetStream::start(Arc::clone(&broker), settings).await?)
             }
             false => None,
         };
         let config = Arc::new(config);
         let front = Front::new(broker, Arc::clone(&config), info);
-        let monitor = monitor::start(&config, Arc::clone(&front)).await?;
+        let monitor = monitor::start(&config, Arc::clone(&front), jetstream.clone()).await?;
         let accepting = listener.map(|listener| {
             if let Some(address) = addresses.first() {
                 tracing::info!("Listening for client connections on {address}");
@@ -362,6 +364,21 @@ fn server_id() -> String {
     std::iter::once('N')
         .chain(letters.map(|letter| char::from(*letter)))
         .collect()
+}
+
+fn announce_jetstream(settings: &jetstream::Settings) {
+    let gigabytes = |bytes: Option<u64>| match bytes {
+        Some(bytes) => format!("{:.2} GB", bytes as f64 / f64::from(1 << 30)),
+        None => "unlimited".to_owned(),
+    };
+    tracing::info!("Starting JetStream");
+    tracing::info!("  Strict:          {}", settings.strict);
+    tracing::info!("  Max Memory:      {}", gigabytes(settings.max_memory));
+    tracing::info!("  Max Storage:     {}", gigabytes(settings.max_storage));
+    tracing::info!("  Store Directory: \"{}\"", settings.data_dir.display());
+    if let Some(domain) = &settings.domain {
+        tracing::info!("  Domain:          {domain}");
+    }
 }
 
 fn announce(config: &Config, info: &Info) {

@@ -24,6 +24,7 @@ mod flags;
 
 mod digest;
 mod load;
+mod machine;
 mod reload;
 mod version;
 

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::query::{BadQuery, Query};
 use super::state::{Answer, State};
+use crate::jetstream::JetStream;
 
 #[derive(Serialize)]
 struct Health {
@@ -110,12 +111,55 @@ impl Options<'_> {
             ));
         }
         // Without JetStream there is nothing more that could be ill, and no account or stream is asked for in vain.
-        if !state.front.settings().jetstream.enabled
-            || self.enabled_only
-            || self.server_only
-            || self.meta_only
-        {
+        let Some(jetstream) = &state.jetstream else {
             return Ok(());
+        };
+        if self.enabled_only {
+            return Ok(());
+        }
+        jetstream
+            .health()
+            .map_err(|text| self.sick(StatusCode::SERVICE_UNAVAILABLE, "JETSTREAM", &text))?;
+        match self.account {
+            "" => Ok(()),
+            _ if self.server_only || self.meta_only => Ok(()),
+            _ => self.check_assets(state, jetstream),
+        }
+    }
+
+    /// Whether what is named is there.
+    fn check_assets(&self, state: &State, jetstream: &JetStream) -> Result<(), Sick> {
+        let missing = |kind, text: String| Err(self.sick(StatusCode::NOT_FOUND, kind, &text));
+        let Self {
+            account,
+            stream,
+            consumer,
+            ..
+        } = *self;
+        if state.front.broker.account(account).is_none() {
+            return missing(
+                "ACCOUNT",
+                format!("JetStream account \"{account}\" not found"),
+            );
+        }
+        if stream.is_empty() {
+            return Ok(());
+        }
+        let Some(handle) = jetstream.stream(account, stream) else {
+            let text = format!("JetStream stream \"{stream}\" not found on account \"{account}\"");
+            return missing("STREAM", text);
+        };
+        let is_there = consumer.is_empty()
+            || handle.group().read(|machine| {
+                machine
+                    .stream(handle.id())
+                    .is_some_and(|stream| stream.consumers().find(consumer).is_some())
+            });
+        if !is_there {
+            let text = format!(
+                "JetStream consumer \"{consumer}\" not found for stream \"{stream}\" on account \"{account}\""
+            );
+            return missing("CONSUMER", text);
         }
         Ok(())
     }

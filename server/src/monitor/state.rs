@@ -22,6 +22,7 @@ use super::text::Time;
 use super::{accountz, connz, healthz, index, jsz, links, subsz, varz};
 use crate::config::Config;
 use crate::conn::Front;
+use crate::jetstream::JetStream;
 
 /// A running monitoring endpoint.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub struct StartError {
 /// What the endpoints read.
 pub(super) struct State {
     pub(super) front: Arc<Front>,
+    pub(super) jetstream: Option<Arc<JetStream>>,
     /// Where the endpoint itself listens.
     pub(super) address: SocketAddr,
     pub(super) process: Mutex<Process>,
@@ -62,7 +64,11 @@ pub(super) enum Answer {
 ///
 /// # Errors
 /// [`StartError`]: the address cannot be had.
-pub async fn start(config: &Config, front: Arc<Front>) -> Result<Option<Handle>, StartError> {
+pub async fn start(
+    config: &Config,
+    front: Arc<Front>,
+    jetstream: Option<Arc<JetStream>>,
+) -> Result<Option<Handle>, StartError> {
     let Some(monitor) = &config.monitor else {
         return Ok(None);
     };
@@ -76,6 +82,7 @@ pub async fn start(config: &Config, front: Arc<Front>) -> Result<Option<Handle>,
     let address = listener.local_addr().map_err(failed)?;
     let state = State {
         front,
+        jetstream,
         address,
         process: Mutex::new(Process::new()),
         requests: Mutex::default(),

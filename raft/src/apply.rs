@@ -19,12 +19,58 @@ use crate::wal::image::GroupLog;
 
 /// A snapshot on its way: the machine's full copy, or nothing where only the log is to be shortened.
 pub(crate) type SnapshotBody = Bytes;
+/// openraft over our types.
+pub(crate) type Raft = openraft::Raft<Types, Adapter>;
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, SnapshotBody>;
 
-/// The machine of a group and what is known of its progress.
-pub(crate) struct Applying<M: Machine> {
+/// A machine and those who wait for its replies, without their types.
+///
+/// openraft's core is generic over its state machine. Behind this door it is compiled once, here, and not again for
+/// each machine in whatever crate starts a group.
+pub(crate) trait Driven: Send + Sync + 'static {
+    /// Applies an entry and answers whoever holds its ticket.
+    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64);
+
+    /// See [`Machine::snapshot`]; `progress` is read under the machine's lock, so that both are of one moment.
+    fn snapshot(&self, progress: &Mutex<Progress>) -> io::Result<(Bytes, Progress)>;
+
+    /// See [`Machine::restore`].
+    fn restore(&self, at: Applied, snapshot: Bytes) -> io::Result<()>;
+
+    /// Answers everybody who still waits with `error`.
+    fn fail_all(&self, error: &ProposeError);
+}
+
+/// The machine of a group, and the proposals that wait for it.
+pub(crate) struct Seat<M: Machine> {
     pub(crate) machine: Arc<Mutex<M>>,
     pub(crate) waiters: Arc<WaitList<M::Reply>>,
+}
+
+impl<M: Machine> Driven for Seat<M> {
+    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64) {
+        let reply = self.machine.lock().apply(at, payload);
+        self.waiters.answer(ticket, reply);
+    }
+
+    fn snapshot(&self, progress: &Mutex<Progress>) -> io::Result<(Bytes, Progress)> {
+        let mut machine = self.machine.lock();
+        let progress = progress.lock().clone();
+        Ok((machine.snapshot()?, progress))
+    }
+
+    fn restore(&self, at: Applied, snapshot: Bytes) -> io::Result<()> {
+        self.machine.lock().restore(at, snapshot)
+    }
+
+    fn fail_all(&self, error: &ProposeError) {
+        self.waiters.fail_all(error);
+    }
+}
+
+/// The machine of a group and what is known of its progress.
+pub(crate) struct Applying {
+    pub(crate) seat: Arc<dyn Driven>,
     pub(crate) log: Arc<GroupLog>,
     pub(crate) progress: Mutex<Progress>,
 }
@@ -44,15 +90,10 @@ pub(crate) struct Progress {
 }
 
 /// openraft's view of [`Applying`].
-pub(crate) struct Adapter<M: Machine>(pub(crate) Arc<Applying<M>>);
+#[derive(Clone)]
+pub(crate) struct Adapter(pub(crate) Arc<Applying>);
 
-impl<M: Machine> Clone for Adapter<M> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<M: Machine> RaftStateMachine<Types> for Adapter<M> {
+impl RaftStateMachine<Types> for Adapter {
     type SnapshotData = SnapshotBody;
     type SnapshotBuilder = Self;
 
@@ -73,8 +114,7 @@ impl<M: Machine> RaftStateMachine<Types> for Adapter<M> {
                         index: id.index,
                         term: id.leader_id.term,
                     };
-                    let reply = self.0.machine.lock().apply(at, &command.payload);
-                    self.0.waiters.answer(command.ticket, reply);
+                    self.0.seat.apply(at, &command.payload, command.ticket);
                     None
                 }
                 Payload::Blank => None,
@@ -114,7 +154,7 @@ impl<M: Machine> RaftStateMachine<Types> for Adapter<M> {
             index: id.index,
             term: id.leader_id.term,
         };
-        self.0.machine.lock().restore(at, snapshot)?;
+        self.0.seat.restore(at, snapshot)?;
         let mut progress = self.0.progress.lock();
         let members = meta.last_membership.clone();
         (progress.applied, progress.durable) = (Some(id), Some(id));
@@ -126,10 +166,7 @@ impl<M: Machine> RaftStateMachine<Types> for Adapter<M> {
         if !self.0.progress.lock().started {
             return Ok(None);
         }
-        let mut machine = self.0.machine.lock();
-        let progress = self.0.progress.lock().clone();
-        let snapshot = machine.snapshot()?;
-        drop(machine);
+        let (snapshot, progress) = self.0.seat.snapshot(&self.0.progress)?;
         let meta = SnapshotMeta {
             last_log_id: progress.applied,
             last_membership: progress.members,
@@ -138,7 +175,7 @@ impl<M: Machine> RaftStateMachine<Types> for Adapter<M> {
     }
 }
 
-impl<M: Machine> RaftSnapshotBuilder<Types> for Adapter<M> {
+impl RaftSnapshotBuilder<Types> for Adapter {
     type SnapshotData = SnapshotBody;
 
     /// What openraft calls a snapshot is here the machine's own durable store: nothing is copied, the log up to it may go.

@@ -13,12 +13,12 @@ use openraft::raft::ReadPolicy;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::apply::{Adapter, Applying, Snapshot};
+use crate::apply::{Applying, Raft, Seat, Snapshot};
 use crate::error::{Error, ProposeError};
 use crate::ids::{GroupId, NodeId};
 use crate::machine::Machine;
 use crate::message::{Reply, Request};
-use crate::types::{Command, Outcome, Types, Waiters};
+use crate::types::{Command, Outcome, Waiters};
 use crate::wal::Wal;
 
 /// Proposals that one group has in flight at most.
@@ -41,131 +41,61 @@ pub struct Leadership {
 
 /// One group on this node. Clones are the same group.
 pub struct Group<M: Machine> {
-    inner: Arc<Inner<M>>,
+    core: Arc<Core>,
+    seat: Arc<Seat<M>>,
 }
 
-struct Inner<M: Machine> {
+/// What a group is apart from the types of its machine.
+pub(crate) struct Core {
     id: GroupId,
-    raft: openraft::Raft<Types, Adapter<M>>,
+    raft: Raft,
     wal: Arc<Wal>,
-    applying: Arc<Applying<M>>,
+    applying: Arc<Applying>,
     leadership: watch::Receiver<Leadership>,
     poisoned: watch::Receiver<Option<Arc<Error>>>,
 }
 
-impl<M: Machine> Clone for Group<M> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
-    }
-}
-
-impl<M: Machine> Group<M> {
+impl Core {
     pub(crate) fn new(
         id: GroupId,
-        raft: openraft::Raft<Types, Adapter<M>>,
+        raft: Raft,
         wal: Arc<Wal>,
-        applying: Arc<Applying<M>>,
+        applying: Arc<Applying>,
         leadership: watch::Receiver<Leadership>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let (poison, poisoned) = watch::channel(None);
-        let waiters = Arc::clone(&applying.waiters);
+        let seat = Arc::clone(&applying.seat);
         wal.when_poisoned(move |error| {
             poison.send(Some(Arc::clone(error)));
-            waiters.fail_all(&ProposeError::Poisoned(Arc::clone(error)));
+            seat.fail_all(&ProposeError::Poisoned(Arc::clone(error)));
         });
-        Self {
-            inner: Arc::new(Inner {
-                id,
-                raft,
-                wal,
-                applying,
-                leadership,
-                poisoned,
-            }),
-        }
+        Arc::new(Self {
+            id,
+            raft,
+            wal,
+            applying,
+            leadership,
+            poisoned,
+        })
     }
 
-    /// The group's id.
-    pub fn id(&self) -> GroupId {
-        self.inner.id
-    }
-
-    /// The machine. Lock it for short; `apply` waits meanwhile.
-    pub fn machine(&self) -> &Arc<Mutex<M>> {
-        &self.inner.applying.machine
-    }
-
-    /// Hands an entry in. The order of the calls is the order of the log and of `apply`.
-    ///
-    /// The future resolves once the entry is on disk (on a quorum's disks) and applied. Dropping it changes nothing: the
-    /// entry takes its way. While the disk is full, proposals are refused with [`ProposeError::Full`]; see
-    /// [`Group::propose_urgent`].
-    pub fn propose(&self, payload: Bytes) -> Proposal<M::Reply> {
-        if self.inner.wal.full.load(Ordering::Relaxed) {
-            return Proposal::refused(ProposeError::Full {
-                path: self.inner.wal.dir.clone(),
-            });
-        }
-        self.propose_urgent(payload)
-    }
-
-    /// [`Group::propose`] for what makes room or must not wait: deletes, purges, acknowledgements. Taken on a full disk as
-    /// well, from the space that the log keeps in reserve.
-    pub fn propose_urgent(&self, payload: Bytes) -> Proposal<M::Reply> {
-        let inner = &self.inner;
-        let bytes = payload.len();
-        if bytes > ENTRY_BYTES_MAX {
-            return Proposal::refused(ProposeError::TooLarge {
-                bytes,
-                bytes_max: ENTRY_BYTES_MAX,
-            });
-        }
-        if let Some(error) = inner.wal.poisoned() {
-            return Proposal::refused(ProposeError::Poisoned(error));
-        }
-        let waiters: Arc<dyn Waiters> =
-            Arc::<crate::apply::WaitList<M::Reply>>::clone(&inner.applying.waiters);
-        let sent = inner.applying.waiters.propose(
-            bytes,
-            PROPOSALS_IN_FLIGHT_MAX,
-            PROPOSAL_BYTES_IN_FLIGHT_MAX,
-            |ticket| {
-                let command = Command { payload, ticket };
-                // Completes at its first poll: the queue has no bound (runtime/channel.rs). When the core has stopped, the
-                // outcome is dropped and refuses the proposal.
-                let _ = inner
-                    .raft
-                    .client_write_ff(command, Some(Outcome::new(ticket, waiters)))
-                    .now_or_never();
-            },
-        );
-        match sent {
-            Ok(receiver) => Proposal {
-                state: State::Waiting(receiver),
-            },
-            Err(error) => Proposal::refused(error),
-        }
-    }
-
-    /// Who leads, now and whenever it changes.
-    pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        self.inner.leadership.clone()
-    }
-
-    /// Waits until everything that was acknowledged anywhere before the call has been applied here: reads of the machine
-    /// after it are linearizable. Costs nothing on a group of one voter.
-    ///
-    /// # Errors
-    /// [`ProposeError::NotLeader`] when this node does not lead, [`ProposeError::Stopped`].
-    pub async fn barrier(&self) -> Result<(), ProposeError> {
-        match self
-            .inner
+    fn submit(&self, command: Command, waiters: Arc<dyn Waiters>) {
+        let outcome = Outcome::new(command.ticket, waiters);
+        // Completes at its first poll: the queue has no bound (runtime/channel.rs). When the core has stopped, the
+        // outcome is dropped and refuses the proposal.
+        let _ = self
             .raft
-            .ensure_linearizable(ReadPolicy::ReadIndex)
-            .await
-        {
+            .client_write_ff(command, Some(outcome))
+            .now_or_never();
+    }
+
+    pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// See [`Group::barrier`].
+    pub(crate) async fn barrier(&self) -> Result<(), ProposeError> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(error) => Err(match error.api_error() {
                 Some(openraft::errors::LinearizableReadError::ForwardToLeader(forward)) => {
@@ -179,13 +109,10 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// Says that the machine's own store holds everything up to entry `applied` durably: the log before it may go.
-    ///
-    /// Never more than the machine has applied; less than before has no effect.
-    pub fn flushed(&self, applied: u64) {
-        let inner = &self.inner;
-        let log = inner.applying.log.state.lock();
-        let mut progress = inner.applying.progress.lock();
+    /// See [`Group::flushed`].
+    pub(crate) fn flushed(&self, applied: u64) {
+        let log = self.applying.log.state.lock();
+        let mut progress = self.applying.progress.lock();
         let last = progress.applied.map_or(0, |id| id.index);
         assert!(applied <= last, "only what was applied can be flushed");
         let index = log.settled(applied, last);
@@ -196,13 +123,12 @@ impl<M: Machine> Group<M> {
         (progress.durable, progress.durable_members) = (Some(id), log.members_at(index));
         drop((log, progress));
         // One message to the core: it builds a "snapshot", which is the store itself, and lets the log up to it go.
-        let _ = inner.raft.trigger().snapshot().now_or_never();
+        let _ = self.raft.trigger().snapshot().now_or_never();
     }
 
     /// Lets go what a machine need not hold: entries without a payload after the last one that was flushed.
     pub(crate) fn settle(&self) {
         let durable = self
-            .inner
             .applying
             .progress
             .lock()
@@ -211,24 +137,21 @@ impl<M: Machine> Group<M> {
         self.flushed(durable);
     }
 
-    /// The index of the last entry applied here; 0 before the first.
-    pub fn applied(&self) -> u64 {
-        self.inner
-            .applying
+    pub(crate) fn applied(&self) -> u64 {
+        self.applying
             .progress
             .lock()
             .applied
             .map_or(0, |id| id.index)
     }
 
-    /// Set once the node's log has failed: the group takes nothing more until the process starts anew.
-    pub fn poisoned(&self) -> watch::Receiver<Option<Arc<Error>>> {
-        self.inner.poisoned.clone()
+    pub(crate) fn poisoned(&self) -> watch::Receiver<Option<Arc<Error>>> {
+        self.poisoned.clone()
     }
 
     /// Answers a request of another replica.
     pub(crate) async fn answer(&self, request: Request) -> Reply {
-        let raft = &self.inner.raft;
+        let raft = &self.raft;
         let refused = |error: &dyn std::fmt::Display| Reply::Refused(error.to_string());
         match request {
             Request::Append(request) => raft
@@ -262,11 +185,115 @@ impl<M: Machine> Group<M> {
         }
     }
 
+    pub(crate) async fn stop(&self) {
+        // A core that has failed before is stopped as well.
+        let _ = self.raft.shutdown().await;
+        self.applying.seat.fail_all(&ProposeError::Stopped);
+    }
+}
+
+impl<M: Machine> Clone for Group<M> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            seat: Arc::clone(&self.seat),
+        }
+    }
+}
+
+impl<M: Machine> Group<M> {
+    pub(crate) const fn new(core: Arc<Core>, seat: Arc<Seat<M>>) -> Self {
+        Self { core, seat }
+    }
+
+    /// The group's id.
+    pub fn id(&self) -> GroupId {
+        self.core.id
+    }
+
+    /// The machine. Lock it for short; `apply` waits meanwhile.
+    pub fn machine(&self) -> &Arc<Mutex<M>> {
+        &self.seat.machine
+    }
+
+    /// Hands an entry in. The order of the calls is the order of the log and of `apply`.
+    ///
+    /// The future resolves once the entry is on disk (on a quorum's disks) and applied. Dropping it changes nothing: the
+    /// entry takes its way. While the disk is full, proposals are refused with [`ProposeError::Full`]; see
+    /// [`Group::propose_urgent`].
+    pub fn propose(&self, payload: Bytes) -> Proposal<M::Reply> {
+        let wal = &self.core.wal;
+        if wal.full.load(Ordering::Relaxed) {
+            return Proposal::refused(ProposeError::Full {
+                path: wal.dir.clone(),
+            });
+        }
+        self.propose_urgent(payload)
+    }
+
+    /// [`Group::propose`] for what makes room or must not wait: deletes, purges, acknowledgements. Taken on a full disk as
+    /// well, from the space that the log keeps in reserve.
+    pub fn propose_urgent(&self, payload: Bytes) -> Proposal<M::Reply> {
+        let bytes = payload.len();
+        if bytes > ENTRY_BYTES_MAX {
+            return Proposal::refused(ProposeError::TooLarge {
+                bytes,
+                bytes_max: ENTRY_BYTES_MAX,
+            });
+        }
+        if let Some(error) = self.core.wal.poisoned() {
+            return Proposal::refused(ProposeError::Poisoned(error));
+        }
+        let waiters: Arc<dyn Waiters> =
+            Arc::<crate::apply::WaitList<M::Reply>>::clone(&self.seat.waiters);
+        let sent = self.seat.waiters.propose(
+            bytes,
+            PROPOSALS_IN_FLIGHT_MAX,
+            PROPOSAL_BYTES_IN_FLIGHT_MAX,
+            |ticket| self.core.submit(Command { payload, ticket }, waiters),
+        );
+        match sent {
+            Ok(receiver) => Proposal {
+                state: State::Waiting(receiver),
+            },
+            Err(error) => Proposal::refused(error),
+        }
+    }
+
+    /// Who leads, now and whenever it changes.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.core.leadership()
+    }
+
+    /// Waits until everything that was acknowledged anywhere before the call has been applied here: reads of the machine
+    /// after it are linearizable. Costs nothing on a group of one voter.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`] when this node does not lead, [`ProposeError::Stopped`].
+    pub async fn barrier(&self) -> Result<(), ProposeError> {
+        self.core.barrier().await
+    }
+
+    /// Says that the machine's own store holds everything up to entry `applied` durably: the log before it may go.
+    ///
+    /// Never more than the machine has applied; less than before has no effect.
+    pub fn flushed(&self, applied: u64) {
+        self.core.flushed(applied);
+    }
+
+    /// The index of the last entry applied here; 0 before the first.
+    pub fn applied(&self) -> u64 {
+        self.core.applied()
+    }
+
+    /// Set once the node's log has failed: the group takes nothing more until the process starts anew.
+    pub fn poisoned(&self) -> watch::Receiver<Option<Arc<Error>>> {
+        self.core.poisoned()
+    }
+
     /// Stops the group on this node. What waits is answered with [`ProposeError::Stopped`] or `Unknown`.
     pub async fn stop(&self) {
-        // A core that has failed before is stopped as well.
-        let _ = self.inner.raft.shutdown().await;
-        self.inner.applying.waiters.fail_all(&ProposeError::Stopped);
+        self.core.stop().await;
     }
 }
 

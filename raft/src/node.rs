@@ -7,17 +7,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use halyard_runtime::disk::{DirLock, Disk};
 use halyard_runtime::{task, watch};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, SnapshotPolicy};
 use parking_lot::Mutex;
 
-use crate::apply::{Adapter, Applying, Progress, WaitList};
+use crate::apply::{Adapter, Applying, Driven, Progress, Raft, Seat, WaitList};
 use crate::cipher::Cipher;
 use crate::error::Error;
-use crate::group::{Group, Leadership};
+use crate::group::{Core, Group, Leadership};
 use crate::ids::{GroupId, NodeId};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
@@ -81,7 +80,7 @@ pub struct Node {
     transport: Arc<dyn Transport>,
     /// Logs of groups that were found on disk and not started yet.
     found: Mutex<BTreeMap<GroupId, GroupState>>,
-    groups: Mutex<BTreeMap<GroupId, Arc<dyn Hosted>>>,
+    groups: Mutex<BTreeMap<GroupId, Arc<Core>>>,
     threads: Mutex<Vec<task::JoinHandle<()>>>,
     report: OpenReport,
     _lock: DirLock,
@@ -100,29 +99,6 @@ pub struct OpenReport {
     pub log_bytes: u64,
     /// Bytes of a batch that a crash had cut short; nothing in it was ever acknowledged.
     pub cut_bytes: u64,
-}
-
-/// A group of any machine, as far as the node must know it.
-trait Hosted: Send + Sync {
-    fn stop(&self) -> BoxFuture<'static, ()>;
-    fn handle(&self, request: Request) -> BoxFuture<'static, Reply>;
-    fn settle(&self);
-}
-
-impl<M: Machine> Hosted for Group<M> {
-    fn stop(&self) -> BoxFuture<'static, ()> {
-        let group = self.clone();
-        Box::pin(async move { Self::stop(&group).await })
-    }
-
-    fn handle(&self, request: Request) -> BoxFuture<'static, Reply> {
-        let group = self.clone();
-        Box::pin(async move { group.answer(request).await })
-    }
-
-    fn settle(&self) {
-        Self::settle(self);
-    }
 }
 
 impl Node {
@@ -229,6 +205,21 @@ impl Node {
         machine: Arc<Mutex<M>>,
         durable_applied: u64,
     ) -> Result<Group<M>, Error> {
+        let seat = Arc::new(Seat {
+            machine,
+            waiters: Arc::new(WaitList::default()),
+        });
+        let driven = Arc::<Seat<M>>::clone(&seat);
+        let core = self.start_core(id, driven, durable_applied).await?;
+        Ok(Group::new(core, seat))
+    }
+
+    async fn start_core(
+        &self,
+        id: GroupId,
+        seat: Arc<dyn Driven>,
+        durable_applied: u64,
+    ) -> Result<Arc<Core>, Error> {
         if self.groups.lock().contains_key(&id) {
             return Err(Error::Group {
                 group: id,
@@ -249,10 +240,8 @@ impl Node {
             state: Mutex::new(state),
         });
         self.wal.logs.lock().insert(id.0, Arc::clone(&log));
-        let waiters = Arc::new(WaitList::default());
         let applying = Arc::new(Applying {
-            machine,
-            waiters,
+            seat,
             log: Arc::clone(&log),
             progress: Mutex::new(progress),
         });
@@ -287,9 +276,9 @@ impl Node {
         self.lead(id, &raft).await?;
         applying.progress.lock().started = true;
         let leadership = watch_leadership(&raft, self.id);
-        let group = Group::new(id, raft, Arc::clone(&self.wal), applying, leadership);
-        self.groups.lock().insert(id, Arc::new(group.clone()));
-        Ok(group)
+        let core = Core::new(id, raft, Arc::clone(&self.wal), applying, leadership);
+        self.groups.lock().insert(id, Arc::clone(&core));
+        Ok(core)
     }
 
     /// Where a machine stands that has durably applied entry `applied`.
@@ -328,11 +317,7 @@ impl Node {
     }
 
     /// Waits until this node leads and has applied its whole log.
-    async fn lead<M: Machine>(
-        &self,
-        id: GroupId,
-        raft: &openraft::Raft<Types, Adapter<M>>,
-    ) -> Result<(), Error> {
+    async fn lead(&self, id: GroupId, raft: &Raft) -> Result<(), Error> {
         let mut metrics = raft.metrics();
         loop {
             {
@@ -369,7 +354,7 @@ impl Node {
     pub async fn handle(&self, group: GroupId, request: Bytes) -> Bytes {
         let hosted = self.groups.lock().get(&group).cloned();
         let reply = match (hosted, Request::decode(&request)) {
-            (Some(hosted), Ok(request)) => hosted.handle(request).await,
+            (Some(hosted), Ok(request)) => hosted.answer(request).await,
             (None, _) => Reply::Refused(format!("group {group} is not on node {}", self.id)),
             (_, Err(what)) => Reply::Refused(what.to_owned()),
         };
@@ -492,10 +477,7 @@ impl Drop for Node {
 }
 
 /// Follows who leads, for as long as the group runs.
-fn watch_leadership<M: Machine>(
-    raft: &openraft::Raft<Types, Adapter<M>>,
-    me: NodeId,
-) -> watch::Receiver<Leadership> {
+fn watch_leadership(raft: &Raft, me: NodeId) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let read = move |metrics: &openraft::metrics::RaftServerMetrics<Types>| Leadership {
         leader: metrics.current_leader.map(NodeId),

@@ -67,6 +67,20 @@ impl Answers {
         }
     }
 
+    /// Nothing of the batch was written, and everybody is told.
+    pub(super) fn refuse(
+        &mut self,
+        gathered: &mut Gathered,
+        refusal: &ApiError,
+        leader: &mut Leader,
+    ) {
+        let refuse = || Reply::Refused(Box::new(refusal.clone()));
+        let replies = gathered.waiters.iter().map(|_| refuse()).collect();
+        let effects = Vec::new();
+        let mut tick = false;
+        self.give(gathered, Applied { replies, effects }, leader, &mut tick);
+    }
+
     fn answer_publisher(&mut self, stream: StreamId, reply: &[u8], outcome: &Reply) {
         if let Reply::Stored(_) = outcome {
             self.stored.insert(stream);
@@ -109,8 +123,18 @@ fn put_ack(body: &mut Vec<u8>, prefix: &[u8], seq: u64, duplicate: bool) {
 
 /// `{"error":{...},"stream":"S","seq":0}`.
 pub(super) fn put_refusal(body: &mut Vec<u8>, refusal: &ApiError, stream: &str) {
-    let answer = serde_json::json!({ "error": refusal, "stream": stream, "seq": 0 });
-    body.extend_from_slice(answer.to_string().as_bytes());
+    #[derive(serde::Serialize)]
+    struct Refused<'a> {
+        error: &'a ApiError,
+        stream: &'a str,
+        seq: u64,
+    }
+    let answer = Refused {
+        error: refusal,
+        stream,
+        seq: 0,
+    };
+    body.extend_from_slice(&serde_json::to_vec(&answer).unwrap_or_default());
 }
 
 /// Decimal digits.

@@ -18,6 +18,7 @@ use halyard_runtime::task;
 use halyard_runtime::time::{self, Instant, Timestamp};
 
 use super::answer::Answers;
+use super::api::errors::table;
 use super::consumer::leader::Leader;
 use super::group::command::Kind;
 use super::group::{Applied, Machine};
@@ -125,14 +126,22 @@ impl Driver {
             let Some(mut gathered) = self.group.inbox().take(self.recycled.take()) else {
                 return;
             };
-            let proposal = if gathered.is_empty() {
-                None
-            } else {
-                let entry = gathered.seal(Timestamp::now());
-                Some(self.group.raft().propose(entry))
-            };
+            let proposal = self.propose(&mut gathered);
             self.flights.push_back(Flight { gathered, proposal });
         }
+    }
+
+    /// Deletes, purges and acknowledgements go through even when the disk is full: they make room.
+    fn propose(&self, gathered: &mut Gathered) -> Option<Proposed> {
+        if gathered.is_empty() {
+            return None;
+        }
+        let entry = gathered.seal(Timestamp::now());
+        Some(if gathered.has_messages() {
+            self.group.raft().propose(entry)
+        } else {
+            self.group.raft().propose_urgent(entry)
+        })
     }
 
     fn poll_leader(&mut self) {
@@ -206,6 +215,13 @@ impl Driver {
                     &mut self.leader,
                     &mut self.tick_in_flight,
                 );
+            }
+            Err(error) if is_refusal(&error) => {
+                tracing::warn!("the {} group refused an entry: {error}", self.group.name());
+                let refusal = table::INSUFFICIENT_RESOURCES.error();
+                self.answers
+                    .refuse(&mut gathered, &refusal, &mut self.leader);
+                self.tick_in_flight = false;
             }
             Err(error) => {
                 // Nobody knows whether it was committed: silence. Calls notice by their dropped sender.
@@ -329,6 +345,15 @@ impl Driver {
             self.finish_work(done);
         }
     }
+}
+
+/// Whether nothing was written, for certain: those who wait may be told so.
+const fn is_refusal(error: &raft::ProposeError) -> bool {
+    use raft::ProposeError::{Full, NotLeader, Overloaded, TooLarge};
+    matches!(
+        error,
+        Full { .. } | NotLeader { .. } | Overloaded | TooLarge { .. }
+    )
 }
 
 fn poll_front(flights: &mut VecDeque<Flight>, cx: &mut Context<'_>) -> Option<Event> {

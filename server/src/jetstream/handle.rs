@@ -152,7 +152,7 @@ impl GroupHandle {
 
     pub(super) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.inbox.wake();
+        self.wake();
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -48,6 +48,8 @@ pub struct Full;
 pub struct Gathered {
     bytes: Vec<u8>,
     count: u32,
+    /// Messages among the commands.
+    publishes: u32,
     /// Bytes of commands that the inbox has counted.
     booked: usize,
     /// One for each command.
@@ -66,6 +68,12 @@ impl Gathered {
         Bytes::copy_from_slice(&self.bytes)
     }
 
+    /// Whether it holds messages to store: what a full disk refuses.
+    #[must_use]
+    pub const fn has_messages(&self) -> bool {
+        self.publishes > 0
+    }
+
     /// Whether it holds no command.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -79,6 +87,7 @@ impl Gathered {
     fn clear(&mut self) {
         command::start(&mut self.bytes);
         self.booked = 0;
+        self.publishes = 0;
         self.count = 0;
         self.waiters.clear();
         self.replies.clear();
@@ -147,6 +156,7 @@ impl Inbox {
                 message.payload,
             );
             current.replies.extend_from_slice(reply);
+            current.publishes += 1;
             filling.pushed(Waiter::Publisher(stream, reply_len))
         };
         if announce {

@@ -115,6 +115,8 @@ pub struct JetStream {
     directories: Arc<Directories>,
     api: Mutex<Vec<(Arc<Account>, Arc<Subscription>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
+    /// Flushes the meta group now and then; ends only when told to.
+    flusher: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl JetStream {
@@ -142,11 +144,12 @@ impl JetStream {
             directories: Arc::default(),
             api: Mutex::default(),
             drivers: Mutex::default(),
+            flusher: Mutex::default(),
         });
         let mut drivers = start::drive(&service.file, &service);
         drivers.extend(start::drive(&service.memory, &service));
-        drivers.push(task::spawn(start::flush_meta(Arc::downgrade(&service))));
         *service.drivers.lock() = drivers;
+        *service.flusher.lock() = Some(task::spawn(start::flush_meta(Arc::downgrade(&service))));
         service.reconcile().await?;
         service.listen();
         Ok(service)
@@ -165,11 +168,11 @@ impl JetStream {
         self.memory.stop();
         let drivers = std::mem::take(&mut *self.drivers.lock());
         for driver in drivers {
-            // The meta flusher never ends by itself.
-            if driver.is_finished() {
-                continue;
-            }
             driver.await.ok();
+        }
+        let flusher = self.flusher.lock().take();
+        if let Some(flusher) = flusher {
+            flusher.abort();
         }
         start::flush_meta_now(self).await;
         for node in &self.nodes {

@@ -7,5 +7,8 @@ pub mod command;
 pub mod machine;
 mod records;
 
+#[cfg(test)]
+mod machine_test;
+
 pub use machine::{Applied, Machine, Reply};
 pub use records::OpenError;

@@ -6,6 +6,9 @@ use halyard_runtime::time::Timestamp;
 use super::machine::{Fault, Stream, Turn};
 use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
 
+/// The life span of a message that never expires. The end of time itself is how the store writes "none".
+pub(super) const FOREVER: Timestamp = Timestamp::from_nanos(i64::MAX - 1);
+
 /// How often a stream that mixes an age limit with messages that never expire is looked at, nanoseconds.
 const RECHECK: i64 = 250_000_000;
 
@@ -49,7 +52,7 @@ impl Stream {
         }
         if self.config.allow_msg_ttl
             && let Some((time, _)) = store.next_expiry(self.id)
-            && time != Timestamp::MAX
+            && time != FOREVER
         {
             earlier(time);
         }
@@ -115,7 +118,7 @@ impl Stream {
             };
             next = seq + 1;
             let message = turn.store.get(self.id, seq)?;
-            if message.is_some_and(|message| message.expires != Some(Timestamp::MAX)) {
+            if message.is_some_and(|message| message.expires != Some(FOREVER)) {
                 turn.store.delete(self.id, seq, Erase::No)?;
                 removed += 1;
             }

@@ -5,6 +5,7 @@
 use halyard_engine::{Append, Erase, Filters, Overhead};
 use halyard_runtime::time::Timestamp;
 
+use super::expiry::FOREVER;
 use super::headers::{self, Asked, Ttl};
 use super::machine::{Fault, Outcome, Stream, Turn};
 use crate::jetstream::api::errors::{ApiError, table};
@@ -263,10 +264,10 @@ fn check_rollup(config: &StreamConfig, asked: Option<&[u8]>) -> Result<Option<Ro
     }
 }
 
-/// When a message with a life span of its own goes. The end of time marks one that never does.
+/// When a message with a life span of its own goes.
 fn expiry(ttl: Ttl, now: Timestamp) -> Timestamp {
     match ttl {
-        Ttl::Never => Timestamp::MAX,
+        Ttl::Never => FOREVER,
         Ttl::Nanos(nanos) => Timestamp::from_nanos(now.as_nanos().saturating_add(nanos)),
     }
 }

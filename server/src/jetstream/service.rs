@@ -607,6 +607,17 @@ impl JetStream {
     }
 }
 
+/// Without [`JetStream::shutdown`] this is a crash, but the tasks go all the same.
+impl Drop for JetStream {
+    fn drop(&mut self) {
+        self.file.stop();
+        self.memory.stop();
+        if let Some(flusher) = self.flusher.lock().take() {
+            flusher.abort();
+        }
+    }
+}
+
 /// `None`: nobody knows.
 fn done(reply: Option<Reply>) -> Option<()> {
     match reply? {

@@ -49,7 +49,7 @@ pub fn is_valid_filter(filter: &[u8]) -> bool {
         }
         if token
             .iter()
-            .any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c))
+            .any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
         {
             return false;
         }

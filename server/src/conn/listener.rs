@@ -86,9 +86,11 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
         return;
     }
     tracing::error!("maximum connections exceeded: {:?}", limits.max_connections);
-    connection
-        .outbound
-        .send(|out| encoder::err(out, &ErrText::MaxConnections));
+    let info = front.info_for(&connection).to_json();
+    connection.outbound.send(|out| {
+        encoder::info(out, &info);
+        encoder::err(out, &ErrText::MaxConnections);
+    });
     link.shutdown_write();
     front.registry.remove(
         &connection,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use halyard_net::proto::{
-    ClientOp, CloseReason, Connect, ErrText, Limits, Parsed, Parser, ProtoError, encoder, headers,
+    ClientOp, CloseReason, Connect, ErrText, Info, Limits, Parsed, Parser, ProtoError, encoder, headers,
 };
 use halyard_runtime::time::{Duration, Instant};
 
@@ -98,6 +98,11 @@ impl Session {
             if rest.is_empty() {
                 break Ok(Taken { consumed, need: 1 });
             }
+            if !self.authorized && !matches!(rest, [b'C' | b'c', ..]) {
+                // At the first byte: a stranger's payload is not waited for, nor kept.
+                self.error(&ErrText::AuthorizationViolation);
+                break Err(CloseReason::AuthenticationFailure);
+            }
             match self.parser.next(rest) {
                 Ok(Parsed::Op {
                     op,
@@ -152,10 +157,6 @@ impl Session {
     }
 
     fn operation(&mut self, op: &ClientOp<'_>, now: Instant) -> Closes {
-        if !self.authorized && !matches!(op, ClientOp::Connect(_)) {
-            self.error(&ErrText::AuthorizationViolation);
-            return Err(CloseReason::AuthenticationFailure);
-        }
         if protocol::is_on() {
             trace::received(self.who(), op);
         }
@@ -185,6 +186,9 @@ impl Session {
                 tracing::debug!("{} - client error: {}", self.who(), text.escape_ascii());
                 return Err(CloseReason::ParseError);
             }
+            ClientOp::Info(json) if Info::from_json(json).is_err() => {
+                return Err(CloseReason::ProtocolViolation);
+            }
             ClientOp::Info(_) | ClientOp::Ok => {}
         }
         Ok(())
@@ -208,6 +212,10 @@ impl Session {
         if self.options.no_responders && !headers {
             self.error(&ErrText::NoRespondersRequiresHeaders);
             return Err(CloseReason::NoRespondersRequiresHeaders);
+        }
+        if self.connected {
+            // As the real server does: a second CONNECT starts without subscriptions.
+            self.forget_subscriptions();
         }
         self.enter_account(&identity.account);
         *self.connection.names.lock() = ClientNames {
@@ -389,11 +397,6 @@ impl Session {
     }
 
     fn refuse(&self, error: ProtoError) -> CloseReason {
-        // Whoever may not speak yet is told no more than that.
-        if !self.authorized {
-            self.error(&ErrText::AuthorizationViolation);
-            return CloseReason::AuthenticationFailure;
-        }
         tracing::debug!("{} - protocol: {error}", self.who());
         if let Some(text) = error.text() {
             self.error(&text);
@@ -465,7 +468,6 @@ impl Session {
 fn is_reserved(subject: &[u8]) -> bool {
     match subject {
         [b'_', b'G', ..] => subject.starts_with(b"_GR_."),
-        [b'$', b'G', ..] => subject.starts_with(b"$GNR."),
         [b'$', b'N', ..] => subject.starts_with(b"$NRG."),
         _ => false,
     }
@@ -477,7 +479,6 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
     match reply {
         [b'_', b'R', ..] => reply.starts_with(b"_R_."),
         [b'_', b'G', ..] => reply.starts_with(b"_GR_."),
-        [b'$', b'G', ..] => reply.starts_with(b"$GNR."),
         [b'$', b'J', ..] => reply.starts_with(b"$JS.ACK."),
         _ => false,
     }

@@ -117,7 +117,7 @@ fn reserved_subjects_are_refused() {
         |_| {},
         async |server| {
             let mut raw = Raw::connected(&server, "").await;
-            for reply in ["$JS.ACK.x", "_R_.x", "_GR_.x", "$GNR.x"] {
+            for reply in ["$JS.ACK.x", "_R_.x", "_GR_.x"] {
                 raw.send(&format!("PUB a {reply} 0\r\n\r\n")).await;
                 let text = format!("Permissions Violation for Publish with Reply of \"{reply}\"");
                 raw.expect(&format!("-ERR '{text}'\r\n")).await;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures::future::{Either, select};
+use halyard_runtime::net;
 use halyard_runtime::signal::{Signal, Signals};
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::{self, Duration};
@@ -39,6 +40,11 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     protocol::set_payload_bytes_max(config.limits.max_traced_msg_len);
     for warning in warnings {
         tracing::warn!("{warning}");
+    }
+    // A connection is a descriptor, and the usual soft limit of 1024 is far below `max_connections`.
+    match net::raise_descriptor_limit() {
+        Ok(most) => tracing::debug!("Up to {most} sockets and files may be open"),
+        Err(error) => tracing::warn!("cannot raise the limit of open sockets and files: {error}"),
     }
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let fatal = log.clone();

@@ -13,4 +13,6 @@
 )]
 
 pub mod node;
+pub mod raw;
+pub mod script;
 pub mod tools;

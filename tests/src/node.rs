@@ -302,7 +302,8 @@ impl Node {
         stream
             .set_read_timeout(Some(READY_WITHIN))
             .expect("a timeout above zero");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        // HTTP/1.0: the body is not cut into chunks.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n");
         stream
             .write_all(request.as_bytes())
             .expect("the monitor reads");

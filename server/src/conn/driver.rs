@@ -217,7 +217,14 @@ impl Driver {
 /// Lets the last bytes leave, the reason of the closing among them, and then ends the stream.
 async fn linger(connection: &Connection, link: &dyn Link, reason: CloseReason) {
     let outbound = &connection.outbound;
-    if matches!(reason, CloseReason::WriteError | CloseReason::ReadError) {
+    // Nobody is there, or whoever is there does not read: nothing to wait for.
+    if matches!(
+        reason,
+        CloseReason::WriteError
+            | CloseReason::ReadError
+            | CloseReason::SlowConsumerPendingBytes
+            | CloseReason::SlowConsumerWriteDeadline
+    ) {
         return;
     }
     outbound.resume();

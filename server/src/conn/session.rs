@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use halyard_net::proto::{
-    ClientOp, CloseReason, Connect, ErrText, Info, Limits, Parsed, Parser, ProtoError, encoder, headers,
+    ClientOp, CloseReason, Connect, ErrText, Info, Limits, Parsed, Parser, ProtoError, encoder,
+    headers,
 };
 use halyard_runtime::time::{Duration, Instant};
 

@@ -189,7 +189,10 @@ fn too_many_connections() {
                 .await
                 .unwrap();
             assert!(heard.starts_with("INFO {"), "{heard}");
-            assert!(heard.ends_with("\r\n-ERR 'maximum connections exceeded'\r\n"), "{heard}");
+            assert!(
+                heard.ends_with("\r\n-ERR 'maximum connections exceeded'\r\n"),
+                "{heard}"
+            );
             drop(first);
             assert_eq!(server.front().registry.closed().len(), 1);
             while server.front().registry.count() > 0 {

@@ -380,6 +380,11 @@ impl Store {
         self.digest.0
     }
 
+    /// Compresses the blocks of new segments, or no longer does. What is written already stays as it is.
+    pub fn set_compress(&mut self, compress: bool) {
+        self.options.compress = compress;
+    }
+
     /// The directory of the store.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -25,7 +25,8 @@ use super::group::{Applied, Machine};
 use super::handle::GroupHandle;
 use super::inbox::{Gathered, Waiter};
 use super::limits::{
-    DIRTY_BYTES_FLUSH, ENTRIES_IN_FLIGHT_MAX, FLUSH_INTERVAL, MAINTENANCE_INTERVAL,
+    BYTES_IN_FLIGHT_MAX, DIRTY_BYTES_FLUSH, ENTRIES_IN_FLIGHT_MAX, FLUSH_INTERVAL,
+    MAINTENANCE_INTERVAL,
 };
 use crate::broker::FlushScope;
 
@@ -69,6 +70,7 @@ pub(super) struct Driver {
     leader: Leader,
     answers: Answers,
     flights: VecDeque<Flight>,
+    bytes_in_flight: usize,
     recycled: Option<Gathered>,
     running: Option<Running>,
     tick_in_flight: bool,
@@ -87,6 +89,7 @@ impl Driver {
             group,
             leader,
             flights: VecDeque::new(),
+            bytes_in_flight: 0,
             recycled: None,
             running: None,
             tick_in_flight: false,
@@ -123,11 +126,54 @@ impl Driver {
     /// Turns what waits into entries.
     fn propose_waiting(&mut self) {
         while self.flights.len() < ENTRIES_IN_FLIGHT_MAX {
-            let Some(mut gathered) = self.group.inbox().take(self.recycled.take()) else {
+            let room = self.room();
+            let Some(mut gathered) = self.group.inbox().take(self.recycled.take(), room) else {
                 return;
             };
+            if gathered.has_messages() && self.store_is_full() {
+                self.refuse(gathered);
+                continue;
+            }
             let proposal = self.propose(&mut gathered);
+            self.bytes_in_flight += gathered.entry_bytes();
             self.flights.push_back(Flight { gathered, proposal });
+        }
+    }
+
+    /// Bytes that the next entry may have; one that is longer than all goes alone.
+    fn room(&self) -> usize {
+        if self.flights.is_empty() {
+            return usize::MAX;
+        }
+        BYTES_IN_FLIGHT_MAX.saturating_sub(self.bytes_in_flight)
+    }
+
+    /// Whether a flush found no room: messages are refused until there is.
+    fn store_is_full(&self) -> bool {
+        let accepting = self.group.read(|machine| machine.store().accepting());
+        matches!(accepting, Err(halyard_engine::Error::Full { .. }))
+    }
+
+    /// Tells everybody of a batch that nothing of it was written.
+    fn refuse(&mut self, mut gathered: Gathered) {
+        let scope = FlushScope::new();
+        let refusal = table::INSUFFICIENT_RESOURCES.error();
+        self.answers
+            .refuse(&mut gathered, &refusal, &mut self.leader);
+        drop(scope);
+        self.tick_in_flight = false;
+        self.release(gathered);
+    }
+
+    /// Tells those who waited for all before it, and keeps the buffers.
+    fn release(&mut self, mut gathered: Gathered) {
+        for mark in gathered.marks.drain(..) {
+            // The one who waited may have gone.
+            mark.send(()).ok();
+        }
+        self.recycled = Some(gathered);
+        if self.flights.is_empty() {
+            self.group.inbox().idle();
         }
     }
 
@@ -153,6 +199,7 @@ impl Driver {
     async fn next_event(&mut self) -> Event {
         let sleep = time::sleep(self.until_next());
         let mut sleep = pin!(sleep);
+        let room = self.room();
         let Self {
             group,
             flights,
@@ -163,7 +210,8 @@ impl Driver {
             if let Some(event) = poll_front(flights, cx) {
                 return Poll::Ready(event);
             }
-            if flights.len() < ENTRIES_IN_FLIGHT_MAX && group.inbox().poll_filled(cx.waker()) {
+            if flights.len() < ENTRIES_IN_FLIGHT_MAX && group.inbox().poll_filled(cx.waker(), room)
+            {
                 return Poll::Ready(Event::Filled);
             }
             group.inbox().register(cx.waker());
@@ -206,6 +254,7 @@ impl Driver {
             return;
         };
         let mut gathered = flight.gathered;
+        self.bytes_in_flight -= gathered.entry_bytes();
         let scope = FlushScope::new();
         match outcome {
             Ok(applied) => {
@@ -237,14 +286,7 @@ impl Driver {
             }
         }
         drop(scope);
-        for mark in gathered.marks.drain(..) {
-            // The one who waited may have gone.
-            mark.send(()).ok();
-        }
-        self.recycled = Some(gathered);
-        if self.flights.is_empty() {
-            self.group.inbox().idle();
-        }
+        self.release(gathered);
         self.look_at_machine();
     }
 
@@ -325,6 +367,14 @@ impl Driver {
                 }
                 self.flushed_index = applied;
                 self.group.raft().flushed(applied);
+            }
+            // Nothing is lost: what was to be flushed stays in memory and in the log, and is tried again.
+            Err(error @ halyard_engine::Error::Full { .. }) => {
+                tracing::warn!("the {} group: {error}", self.group.name());
+            }
+            // What is damaged stays as it is; the rest keeps being served.
+            Err(error @ halyard_engine::Error::Corrupt { .. }) => {
+                tracing::error!("the {} group: {error}", self.group.name());
             }
             Err(error) => self.group.fail(&error.to_string()),
         }

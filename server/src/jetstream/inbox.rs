@@ -74,6 +74,12 @@ impl Gathered {
         self.publishes > 0
     }
 
+    /// Bytes of the entry that it becomes.
+    #[must_use]
+    pub const fn entry_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether it holds no command.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -139,6 +145,9 @@ impl Inbox {
     ) -> Result<(), Full> {
         let reply = message.reply.filter(|_| answer).unwrap_or_default();
         let reply_len = u16::try_from(reply.len()).map_err(|_| Full)?;
+        if message.subject.len() > usize::from(u16::MAX) {
+            return Err(Full);
+        }
         let announce = {
             let mut filling = self.filling.lock();
             if filling.closed
@@ -208,12 +217,17 @@ impl Inbox {
         receiver.await.ok();
     }
 
-    /// The next batch, if a command or a mark waits. `recycled` is an answered batch whose buffers may serve again.
-    pub fn take(&self, recycled: Option<Gathered>) -> Option<Gathered> {
+    /// The next batch, if a command or a mark waits and it is no longer than `room`. `recycled` is an answered batch
+    /// whose buffers may serve again.
+    pub fn take(&self, recycled: Option<Gathered>, room: usize) -> Option<Gathered> {
         let mut filling = self.filling.lock();
         if let Some(mut recycled) = recycled {
             recycled.clear();
             filling.spare = Some(recycled);
+        }
+        let next = filling.full.front().unwrap_or(&filling.current);
+        if next.bytes.len() > room {
+            return None;
         }
         filling.announced = false;
         let batch = match filling.full.pop_front() {
@@ -235,11 +249,12 @@ impl Inbox {
         self.filling.lock().in_flight = false;
     }
 
-    /// Whether [`take`](Self::take) would find something. If not, `waker` is woken when that changes.
-    pub fn poll_filled(&self, waker: &Waker) -> bool {
+    /// Whether [`take`](Self::take) would find something. If not, `waker` is woken when more comes.
+    pub fn poll_filled(&self, waker: &Waker, room: usize) -> bool {
         self.driver.register(waker);
         let filling = self.filling.lock();
-        !filling.full.is_empty() || !filling.current.is_empty() || !filling.current.marks.is_empty()
+        let next = filling.full.front().unwrap_or(&filling.current);
+        next.bytes.len() <= room && !(next.is_empty() && next.marks.is_empty())
     }
 
     /// Remembers whom to wake.

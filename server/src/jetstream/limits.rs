@@ -41,6 +41,9 @@ pub const INBOX_MESSAGES_MAX: usize = 100_000;
 pub const INBOX_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Bytes after which a batch is closed: an entry of the log stays well below the log's own limit.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of a group's entries on their way through the log at one time, below what the log takes; an entry that is
+/// longer goes alone.
+pub const BYTES_IN_FLIGHT_MAX: usize = 12 * 1024 * 1024;
 /// Entries of one group on their way through the log at one time: while one syncs, the next gathers.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 

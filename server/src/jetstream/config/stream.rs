@@ -50,7 +50,7 @@ pub enum Compression {
     /// Not at all.
     #[default]
     None,
-    /// S2 pages; not supported yet.
+    /// Yes. (The name is the wire's; which method is the store's own affair.)
     S2,
 }
 

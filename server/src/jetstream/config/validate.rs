@@ -1,6 +1,6 @@
 //! Defaults and refusals of a new configuration. The texts are part of the protocol: tools print them.
 
-use super::stream::{Compression, Discard, PersistMode, Retention, Storage, StreamConfig};
+use super::stream::{Discard, PersistMode, Retention, Storage, StreamConfig};
 use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::limits::{
@@ -246,7 +246,6 @@ fn check_absent_features(config: &StreamConfig) -> Result<(), ApiError> {
             config.subject_delete_marker_ttl != 0,
             "subject delete markers",
         ),
-        (config.compression != Compression::None, "compression"),
         (
             config.persist_mode != PersistMode::Default,
             "async persist mode",

@@ -281,6 +281,9 @@ impl Iterator for Batch<'_> {
             return Some(Err(CommandError("cut off in a body")));
         }
         self.at = end;
+        if kind == Kind::Publish as u8 {
+            return Some(decode_publish(self.entry, start..end).map(Command::Publish));
+        }
         Some(decode(kind, &self.entry.slice(start..end)))
     }
 }
@@ -291,7 +294,7 @@ fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
     let stream = StreamId(u64::from_le_bytes(*stream));
     let rest = body.get(8..).unwrap_or_default();
     Ok(match kind {
-        Kind::Publish => Command::Publish(decode_publish(stream, body)?),
+        Kind::Publish => return Err(CommandError("a publish is read in place")),
         Kind::Tick => Command::Tick,
         Kind::StreamCreate => Command::StreamCreate(stream, Box::new(decode_cold(rest)?)),
         Kind::StreamUpdate => Command::StreamUpdate(stream, Box::new(decode_cold(rest)?)),
@@ -302,25 +305,41 @@ fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
     })
 }
 
-fn decode_publish(stream: StreamId, body: &Bytes) -> Result<Publish, CommandError> {
-    let short = CommandError("cut off publish");
-    let subject_len = body
-        .get(9..11)
-        .and_then(|len| len.first_chunk::<2>())
-        .ok_or(short)?;
-    let headers_len = body
-        .get(11..15)
-        .and_then(|len| len.first_chunk::<4>())
-        .ok_or(short)?;
+/// Reads a publish in place: one reference to the entry's buffer for each message.
+fn decode_publish(entry: &Bytes, body: std::ops::Range<usize>) -> Result<Publish, CommandError> {
+    let record = body.start.saturating_add(PUBLISH_HEADER_BYTES)..body.end;
+    let header = entry
+        .get(body.start..record.start.min(body.end))
+        .unwrap_or_default();
+    let Some(header) = header.first_chunk::<PUBLISH_HEADER_BYTES>() else {
+        return Err(CommandError("cut off publish"));
+    };
+    let [
+        s0,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        s6,
+        s7,
+        _flags,
+        l0,
+        l1,
+        h0,
+        h1,
+        h2,
+        h3,
+    ] = *header;
     let publish = Publish {
-        stream,
-        subject_len: u16::from_le_bytes(*subject_len),
-        headers_len: u32::from_le_bytes(*headers_len),
-        record: body.slice(PUBLISH_HEADER_BYTES..),
+        stream: StreamId(u64::from_le_bytes([s0, s1, s2, s3, s4, s5, s6, s7])),
+        subject_len: u16::from_le_bytes([l0, l1]),
+        headers_len: u32::from_le_bytes([h0, h1, h2, h3]),
+        record: entry.slice(record),
     };
     let known = usize::from(publish.subject_len) + publish.headers_len as usize;
     if known > publish.record.len() {
-        Err(short)
+        Err(CommandError("cut off publish"))
     } else {
         Ok(publish)
     }

@@ -11,6 +11,7 @@ use halyard_raft as raft;
 use halyard_runtime::time::Timestamp;
 
 use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
+use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
 use crate::jetstream::stream::machine::Fault;
 use crate::jetstream::stream::publish::Stored;
@@ -182,6 +183,7 @@ impl Machine {
             Command::StreamCreate(id, create) => self.create(id, *create),
             Command::StreamUpdate(id, update) => {
                 let StreamUpdate { config } = *update;
+                self.note_compression(&config);
                 self.with_stream(id, effects, |stream, turn| {
                     stream.update(turn, config)?;
                     Ok(Reply::Done)
@@ -258,10 +260,18 @@ impl Machine {
         }
         self.store
             .create_stream(id, create.config.first_seq.max(1))?;
+        self.note_compression(&create.config);
         let created = Timestamp::from_nanos(create.created);
         self.streams
             .insert(id, Stream::new(id, create.config, created));
         Ok(Reply::Done)
+    }
+
+    /// One stream that asks for compression has all of the group's new segments compressed: they hold many streams.
+    pub(super) fn note_compression(&mut self, config: &StreamConfig) {
+        if config.compression == Compression::S2 {
+            self.store.set_compress(true);
+        }
     }
 
     fn drop_stream(&mut self, id: StreamId) -> Result<Reply, Fault> {

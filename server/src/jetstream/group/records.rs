@@ -89,6 +89,7 @@ impl Machine {
         for (key, record) in collect(self, &[STREAM]) {
             let (id, _) = split(&key).ok_or_else(|| damaged(&key, "a stream's key"))?;
             let stream = Stream::load(id, &record).ok_or_else(|| damaged(&key, "a stream"))?;
+            self.note_compression(stream.config());
             self.streams.insert(id, stream);
         }
         for (key, record) in collect(self, &[IDS]) {

@@ -25,11 +25,21 @@ pub fn value(body: &[u8]) -> Result<Value, ApiError> {
     }
     let mut value: Value =
         serde_json::from_slice(body).map_err(|error| table::INVALID_JSON.with(error))?;
+    // Clients that have nothing to say serialise their nothing.
+    if value.is_null() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
     if !value.is_object() {
         return Err(table::INVALID_JSON.with("json: not an object"));
     }
     drop_nulls(&mut value);
     Ok(value)
+}
+
+/// Whether a body says nothing, however a client writes that.
+#[must_use]
+pub fn is_nothing(body: &[u8]) -> bool {
+    value(body).is_ok_and(|value| value.as_object().is_some_and(serde_json::Map::is_empty))
 }
 
 /// [`parse`] of a value.
@@ -114,6 +124,16 @@ mod tests {
         );
         let asked: Asked = parse(body, false).unwrap();
         assert_eq!((asked.seq, asked.inner.name.as_str()), (7, "x"));
+    }
+
+    #[test]
+    fn nothing_has_several_spellings() {
+        for body in [&b""[..], b" ", b"{}", b"null"] {
+            assert!(is_nothing(body), "{body:?}");
+        }
+        for body in [&b"x"[..], b"[]", b"0", br#"{"a":1}"#] {
+            assert!(!is_nothing(body), "{body:?}");
+        }
     }
 
     #[test]

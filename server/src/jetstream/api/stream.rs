@@ -128,7 +128,7 @@ async fn update(service: &Arc<JetStream>, request: &Request, name: &str) -> Resu
 }
 
 async fn delete(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Success, Stop> {
-    if !request.payload.trim_ascii().is_empty() {
+    if !json::is_nothing(&request.payload) {
         return Err(table::NOT_EMPTY_REQUEST.error().into());
     }
     changed(service.delete_stream(&request.account, name).await)?;

@@ -136,7 +136,7 @@ impl Asked<'_> {
     }
 
     fn expect_empty(&self) -> Result<(), ApiError> {
-        match self.request.payload.is_empty() {
+        match json::is_nothing(&self.request.payload) {
             true => Ok(()),
             false => Err(table::NOT_EMPTY_REQUEST.error()),
         }

@@ -97,6 +97,8 @@ pub(crate) struct BlockWriter {
     /// Where `pending` begins in the file.
     written: u64,
     pending: Vec<u8>,
+    /// With `Some`, the file's durable length is always at least what is written: see [`BlockWriter::keep_length_ahead`].
+    reserved: Option<u64>,
 }
 
 impl BlockWriter {
@@ -138,7 +140,20 @@ impl BlockWriter {
             compress: options.compress,
             written: 0,
             pending: header,
+            reserved: None,
         }
+    }
+
+    /// Makes the file so long, durably, before anything is written, and longer in time when that does not do.
+    ///
+    /// A power loss may keep bytes and lose the length that covers them. Such bytes would be in no file: nothing could
+    /// find and overwrite them, and what is erased later would still be there.
+    pub(crate) fn keep_length_ahead(&mut self, len: u64) -> Result<(), Error> {
+        self.reserved = Some(len);
+        self.file
+            .set_len(len)
+            .and_then(|()| self.file.sync())
+            .map_err(|error| Error::io(&self.path, error))
     }
 
     /// Where the next block will start: all bytes so far.
@@ -202,6 +217,10 @@ impl BlockWriter {
     }
 
     fn write_with(&mut self, more: &[u8]) -> Result<(), Error> {
+        let end = self.len() + more.len() as u64;
+        if self.reserved.is_some_and(|reserved| reserved < end) {
+            self.keep_length_ahead(end * 2)?;
+        }
         let pieces = [IoSlice::new(&self.pending), IoSlice::new(more)];
         self.file
             .write_vectored_at(&pieces, self.written)
@@ -214,6 +233,11 @@ impl BlockWriter {
     /// Writes what is collected and syncs the file. Returns its length.
     pub(crate) fn finish(mut self) -> Result<u64, Error> {
         self.write_with(&[])?;
+        if self.reserved.is_some() {
+            self.file
+                .set_len(self.written)
+                .map_err(|error| Error::io(&self.path, error))?;
+        }
         self.file
             .sync()
             .map_err(|error| Error::io(&self.path, error))?;

@@ -60,6 +60,24 @@ impl Frozen {
         self.streams.is_empty() && self.records.is_empty()
     }
 
+    /// About how long the segment will be, rather more than less.
+    fn bytes(&self) -> u64 {
+        let stream = |stream: &Option<FrozenStream>| match stream {
+            Some(stream) => {
+                stream.tail.weight()
+                    + 2 * stream.names.len() as u64
+                    + 64 * stream.subjects.len() as u64
+                    + 1024
+            }
+            None => 16,
+        };
+        let record = |(key, value): (&Bytes, &Option<Bytes>)| {
+            (key.len() + value.as_ref().map_or(0, Bytes::len) + 16) as u64
+        };
+        4096 + self.streams.values().map(stream).sum::<u64>()
+            + self.records.iter().map(record).sum::<u64>()
+    }
+
     /// Writes everything into `writer`, streams ascending.
     pub(crate) fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
         for (&id, stream) in &self.streams {
@@ -203,7 +221,8 @@ pub(crate) fn write_segment(
     if frozen.is_empty() {
         return Ok(None);
     }
-    let mut writer = SegmentWriter::create(disk, dir, id, frozen.ordinal, frozen.ordinal, options)?;
+    let range = (frozen.ordinal, frozen.ordinal);
+    let mut writer = SegmentWriter::create(disk, dir, id, range, frozen.bytes(), options)?;
     frozen.write(&mut writer)?;
     writer.finish(disk, options).map(Some)
 }

@@ -204,8 +204,20 @@ impl Place {
     ) -> Result<Outcome, Error> {
         let lo = plan.inputs.first().map_or(0, |input| input.lo);
         let hi = plan.inputs.last().map_or(0, |input| input.hi);
-        let mut writer =
-            SegmentWriter::create(&*self.disk, &self.dir, segment, lo, hi, &self.options)?;
+        let bytes = plan
+            .inputs
+            .iter()
+            .map(|input| input.file_bytes())
+            .sum::<u64>()
+            + 4096;
+        let mut writer = SegmentWriter::create(
+            &*self.disk,
+            &self.dir,
+            segment,
+            (lo, hi),
+            bytes,
+            &self.options,
+        )?;
         plan.write(&mut writer)?;
         let written = writer.finish(&*self.disk, &self.options)?;
         let replaced: Vec<u64> = plan.inputs.iter().map(|input| input.id()).collect();

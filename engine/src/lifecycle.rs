@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::flush::Frozen;
 use crate::job::{Job, JobDone, Outcome, Place, Work};
 use crate::manifest::Manifest;
+use crate::merge::View;
 use crate::message::{Erase, StreamId};
 use crate::options::Options;
 use crate::recovery::{Recovered, recover};
@@ -71,8 +72,8 @@ pub(crate) struct Upkeep {
     /// Oldest first.
     pub(crate) segments: Vec<SegmentState>,
     pub(crate) dirty: Vec<StreamId>,
-    /// Streams that were dropped since the last flush began.
-    pub(crate) dropped: BTreeSet<StreamId>,
+    /// Streams that were dropped since the last flush began, as they are in the durable state.
+    pub(crate) dropped: BTreeMap<StreamId, View>,
     pub(crate) records: BTreeMap<Bytes, Option<Bytes>>,
     pub(crate) dirty_weight: u64,
     /// A flush that began and is not durable yet.
@@ -135,7 +136,7 @@ impl Upkeep {
             segments: segments.collect(),
             manifest,
             dirty: Vec::new(),
-            dropped: BTreeSet::new(),
+            dropped: BTreeMap::new(),
             records: BTreeMap::new(),
             dirty_weight: 0,
             frozen: None,
@@ -250,7 +251,10 @@ impl Store {
 
     pub(crate) fn mark_dropped(&mut self, stream: Stream, erase: Erase) {
         if stream.born < self.upkeep.ordinal {
-            self.upkeep.dropped.insert(stream.id);
+            self.upkeep
+                .dropped
+                .entry(stream.id)
+                .or_insert_with(|| View::of(&stream));
         }
         self.upkeep.dirty_weight = self
             .upkeep
@@ -356,7 +360,7 @@ impl Store {
 
     fn freeze(&mut self, applied: u64) {
         let mut streams = BTreeMap::new();
-        for id in std::mem::take(&mut self.upkeep.dropped) {
+        for id in std::mem::take(&mut self.upkeep.dropped).into_keys() {
             streams.insert(id, None);
         }
         for id in std::mem::take(&mut self.upkeep.dirty) {
@@ -505,6 +509,15 @@ impl Store {
             if let Some(stream) = found {
                 stream.frozen = None;
                 stream.durable_first = frozen.meta().first_seq;
+            }
+            // It may have been dropped while the job ran.
+            if let Some(view) = self
+                .upkeep
+                .dropped
+                .get_mut(id)
+                .filter(|view| view.born == frozen.meta().born)
+            {
+                view.first_seq = frozen.meta().first_seq;
             }
         }
         let Some((segment, entries)) = written else {

@@ -25,29 +25,23 @@ const MERGE_CACHE_BYTES: usize = 4 << 20;
 
 /// What is dead of one stream in the durable state.
 #[derive(Debug, Clone)]
-pub(crate) enum View {
-    /// The stream's drop (or its namesake's return) is not durable yet: everything stays.
-    Keep,
-    /// The stream is there since flush `born`.
-    Live {
-        born: u64,
-        first_seq: u64,
-        /// Dead now, the runs that `first_seq` passed included.
-        dead: Runs,
-        /// Of these, what died since the last flush.
-        fresh: Runs,
-    },
+pub(crate) struct View {
+    /// The stream is there since this flush: older entries are a namesake's.
+    pub(crate) born: u64,
+    /// Where the stream starts.
+    pub(crate) first_seq: u64,
+    /// Dead now, the runs that the start has passed included.
+    dead: Runs,
+    /// Of these, what died since the last flush.
+    fresh: Runs,
 }
 
 impl View {
-    /// The durable view of a stream; `durable_ordinal` is the last flush that finished.
-    pub(crate) fn of(stream: &Stream, durable_ordinal: u64) -> Self {
-        if stream.born > durable_ordinal {
-            return Self::Keep;
-        }
+    /// The durable view of a stream. It stays right until the next flush begins, even when the stream is dropped.
+    pub(crate) fn of(stream: &Stream) -> Self {
         let mut dead = stream.dead.clone();
         dead.union(&stream.passed_dead);
-        Self::Live {
+        Self {
             born: stream.born,
             first_seq: stream.durable_first,
             dead,
@@ -56,15 +50,7 @@ impl View {
     }
 
     fn is_dead(&self, seq: u64) -> bool {
-        match self {
-            Self::Keep => false,
-            Self::Live {
-                first_seq,
-                dead,
-                fresh,
-                ..
-            } => seq < *first_seq || (dead.contains(seq) && !fresh.contains(seq)),
-        }
+        seq < self.first_seq || (self.dead.contains(seq) && !self.fresh.contains(seq))
     }
 }
 
@@ -132,7 +118,7 @@ impl MergePlan {
             // Its drop is durable in a later segment, whose entry says so.
             return Ok(());
         };
-        if matches!(view, View::Live { born, .. } if *born > meta.born) {
+        if view.born > meta.born {
             // A namesake that was dropped; the later one's entries are in later segments.
             return Ok(());
         }

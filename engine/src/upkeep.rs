@@ -228,17 +228,20 @@ impl Store {
             self.options.segment_bytes_max,
             key_id,
         )?;
-        let durable = self.upkeep.durable_ordinal();
         let states = self.upkeep.segments.get(range.clone())?;
         let inputs: Vec<Arc<Segment>> = states.iter().map(|state| state.segment.clone()).collect();
         let mut views: std::collections::BTreeMap<_, _> = self
             .streams
             .iter()
-            .map(|(&id, stream)| (id, View::of(stream, durable)))
+            .map(|(&id, stream)| (id, View::of(stream)))
             .collect();
-        for &id in &self.upkeep.dropped {
-            views.insert(id, View::Keep);
-        }
+        // The drop of these is not durable yet: the durable state has them, and not a namesake that came since.
+        views.extend(
+            self.upkeep
+                .dropped
+                .iter()
+                .map(|(&id, view)| (id, view.clone())),
+        );
         Some(MergePlan {
             inputs,
             views,
@@ -292,6 +295,24 @@ impl Store {
             }
             self.adopt(&segment, entry);
         }
+    }
+
+    #[doc(hidden)]
+    pub fn debug_upkeep(&self) -> String {
+        let u = &self.upkeep;
+        format!(
+            "ordinal {} durable {} erase_frozen {:?} waits {} frozen {} dirty {:?} marks {:?}",
+            u.ordinal,
+            u.durable_ordinal(),
+            u.erase_frozen,
+            u.erase_waits,
+            u.frozen.is_some(),
+            u.dirty,
+            u.segments
+                .iter()
+                .map(|s| (s.segment.id(), s.rewrite_after, s.is_damaged))
+                .collect::<Vec<_>>()
+        )
     }
 
     /// How far erasure has come.

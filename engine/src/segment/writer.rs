@@ -89,13 +89,13 @@ pub(crate) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    /// Creates the file of segment `id`, which covers the flushes `lo..=hi`.
+    /// Creates the file of segment `id`, which covers the flushes `lo..=hi`; `bytes` is about how long it will be.
     pub(crate) fn create(
         disk: &dyn Disk,
         dir: &Path,
         id: u64,
-        lo: u64,
-        hi: u64,
+        (lo, hi): (u64, u64),
+        bytes: u64,
         options: &Options,
     ) -> Result<Self, Error> {
         let path = dir.join(segment_name(id));
@@ -103,8 +103,12 @@ impl SegmentWriter {
             .open(&path, OpenMode::CreateNew)
             .map_err(|error| Error::io(&path, error))?;
         disk.sync_dir(dir).map_err(|error| Error::io(dir, error))?;
+        let mut blocks = BlockWriter::new(file, &path, SEGMENT_MAGIC, id, options);
+        if options.overwrite_freed {
+            blocks.keep_length_ahead(bytes)?;
+        }
         Ok(Self {
-            blocks: BlockWriter::new(file, &path, SEGMENT_MAGIC, id, options),
+            blocks,
             path,
             id,
             lo,

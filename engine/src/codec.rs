@@ -37,10 +37,6 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    pub(crate) fn remaining(&self) -> usize {
-        self.rest.len()
-    }
-
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
         // Most numbers are one byte.
@@ -76,10 +72,6 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u32(&mut self) -> Result<u32, Malformed> {
         u32::try_from(self.varint()?).map_err(|_| Malformed("a number beyond 32 bits"))
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, Malformed> {
-        u16::try_from(self.varint()?).map_err(|_| Malformed("a number beyond 16 bits"))
     }
 
     /// A count of things that take at least one byte each: bounds what a decoder may allocate.

@@ -70,9 +70,7 @@ pub(crate) enum Outcome {
         manifest: Manifest,
         replaced: Vec<u64>,
     },
-    Reaped {
-        files: Vec<PathBuf>,
-    },
+    Reaped,
     Reserved(bool),
     Scrubbed {
         segment: u64,
@@ -116,7 +114,7 @@ impl Job {
                 segment,
                 manifest,
             } => place.merge(&mut done, &plan, segment, manifest),
-            Work::Reap { files } => place.reap(files),
+            Work::Reap { files } => place.reap(&files),
             Work::Reserve => Ok(Outcome::Reserved(place.take_reserve())),
             Work::Scrub { segment, offset } => Ok(place.scrub(&segment, offset)),
         };
@@ -259,8 +257,8 @@ impl Place {
         }
     }
 
-    fn reap(&self, files: Vec<PathBuf>) -> Result<Outcome, Error> {
-        for path in &files {
+    fn reap(&self, files: &[PathBuf]) -> Result<Outcome, Error> {
+        for path in files {
             let fail = |error| Error::io(path, error);
             if !self.disk.exists(path).map_err(fail)? {
                 continue;
@@ -273,7 +271,7 @@ impl Place {
         self.disk
             .sync_dir(&self.dir)
             .map_err(|error| Error::io(&self.dir, error))?;
-        Ok(Outcome::Reaped { files })
+        Ok(Outcome::Reaped)
     }
 
     /// Makes the bytes of a file unreadable for good. Of an encrypted file the header is enough: it holds the only copy

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use halyard_runtime::disk::Disk;
+use halyard_runtime::disk::{Disk, File, OpenMode};
 
 use crate::error::Error;
 use crate::flush::Frozen;
@@ -242,6 +242,62 @@ impl Store {
         &self.upkeep.damage
     }
 
+    /// Puts a good copy of a damaged segment in its place: `source` must be the same segment, byte for byte as the
+    /// manifest knows it (replicas that took over a snapshot share segments). It is verified block by block before
+    /// anything changes, written beside the damaged file, synced, and renamed over it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when `source` is damaged or another segment; [`Error::Io`] and [`Error::Full`] from writing.
+    pub fn replace_segment(&mut self, damaged: &Path, source: &dyn File) -> Result<(), Error> {
+        self.check_writable()?;
+        let states = &mut self.upkeep.segments;
+        let found = states
+            .iter_mut()
+            .find(|state| state.segment.path() == damaged);
+        let state = found.ok_or_else(|| Error::corrupt(damaged, 0, "no segment of this store"))?;
+        let copy = damaged.with_extension("copy");
+        copy_file(&*self.disk, source, &copy)?;
+        let segment = Segment::open(&*self.disk, &copy, self.options.encryption.as_ref())?;
+        let is_same = segment.id() == state.segment.id()
+            && (segment.lo, segment.hi) == (state.segment.lo, state.segment.hi)
+            && segment.file_bytes() == state.segment.file_bytes();
+        if !is_same {
+            return Err(Error::corrupt(&copy, 0, "the copy is of another segment"));
+        }
+        let mut at = Some(Segment::scrub_start());
+        while let Some(offset) = at {
+            at = segment.scrub(offset)?;
+        }
+        self.disk
+            .rename(&copy, damaged)
+            .map_err(|error| Error::io(damaged, error))?;
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(|error| Error::io(&self.dir, error))?;
+        let segment = Arc::new(Segment::open(
+            &*self.disk,
+            damaged,
+            self.options.encryption.as_ref(),
+        )?);
+        state.segment = segment.clone();
+        state.is_damaged = false;
+        self.upkeep
+            .damage
+            .retain(|error| !matches!(error, Error::Corrupt { file, .. } if file == damaged));
+        self.io.clear();
+        for stream in self.streams.values_mut() {
+            for part in stream
+                .parts
+                .iter_mut()
+                .chain(&mut stream.bare)
+                .filter(|part| part.segment.id() == segment.id())
+            {
+                part.segment = segment.clone();
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn mark_created(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.is_dirty = true;
@@ -451,7 +507,7 @@ impl Store {
                 manifest,
                 replaced,
             }) => self.merged(written, manifest, &replaced),
-            Ok(Outcome::Reaped { files: _ }) => {}
+            Ok(Outcome::Reaped) => {}
             Ok(Outcome::Reserved(taken)) => self.upkeep.reserve = Some(taken),
             Ok(Outcome::Scrubbed {
                 segment,
@@ -555,5 +611,22 @@ impl Store {
         } else if present.subjects > 0 {
             stream.bare.push(Part::new(segment.clone(), present));
         }
+    }
+}
+
+fn copy_file(disk: &dyn Disk, source: &dyn File, target: &Path) -> Result<(), Error> {
+    let fail = |error| Error::io(target, error);
+    let file = disk.open(target, OpenMode::Create).map_err(fail)?;
+    file.set_len(0).map_err(fail)?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = 0;
+    loop {
+        let count = source.read_at(&mut buffer, at).map_err(fail)?;
+        if count == 0 {
+            return file.sync().map_err(fail);
+        }
+        file.write_at(buffer.get(..count).unwrap_or_default(), at)
+            .map_err(fail)?;
+        at += count as u64;
     }
 }

@@ -25,9 +25,6 @@ pub(crate) const PAGE_BYTES: usize = 32 * 1024;
 /// Subjects in one block of a segment's subject table. 64: about 2 KiB, and a mask of matches fits one word.
 pub(crate) const SUBJECTS_PER_BLOCK: usize = 64;
 
-/// Sequences in one block of a long posting list: about 16 KiB, decoded in some ten microseconds.
-pub(crate) const POSTINGS_PER_BLOCK: u32 = 8192;
-
 /// Posting lists of at most so many encoded bytes live inside the subject table.
 pub(crate) const POSTINGS_INLINE_BYTES: usize = 96;
 

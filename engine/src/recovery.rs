@@ -192,6 +192,13 @@ fn load_subjects(stream: &mut Stream, io: &Cache) -> Result<(), Error> {
     for cursor in &mut cursors {
         cursor.load(io)?;
     }
+    // Most stores have one large part: its rows are about the stream's subjects.
+    let most = cursors
+        .iter()
+        .map(|cursor| cursor.part.subject_count())
+        .max()
+        .unwrap_or(0);
+    subjects.reserve(most as usize);
     while let Some(name) = cursors.iter().filter_map(TableCursor::name).min().cloned() {
         let mut newest = None;
         for cursor in &mut cursors {

@@ -41,10 +41,6 @@ impl PartialEq for Runs {
 }
 
 impl Runs {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
-
     /// How many runs there are.
     pub(crate) fn run_count(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.runs.len()).sum()

@@ -385,6 +385,15 @@ impl Store {
         self.options.compress = compress;
     }
 
+    /// What the stream's indexes hold on the heap: subjects and dead runs, in bytes. Messages of the tail are not in it.
+    #[must_use]
+    pub fn index_bytes(&self, id: StreamId) -> usize {
+        let stream = self.streams.get(&id);
+        stream.map_or(0, |stream| {
+            stream.subjects.heap_bytes() + stream.dead.heap_bytes()
+        })
+    }
+
     /// The directory of the store.
     #[must_use]
     pub fn dir(&self) -> &Path {

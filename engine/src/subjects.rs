@@ -124,11 +124,13 @@ impl Subjects {
 
     /// Where its postings are in the tail of that generation, if it ever had any there.
     pub(crate) fn tail_slot(&self, subject: SubjectNumber, generation: u64) -> u32 {
-        self.entry(subject.0).slots[(generation & 1) as usize]
+        let [even, odd] = self.entry(subject.0).slots;
+        if generation & 1 == 0 { even } else { odd }
     }
 
     pub(crate) fn set_tail_slot(&mut self, subject: SubjectNumber, generation: u64, slot: u32) {
-        self.entry_mut(subject.0).slots[(generation & 1) as usize] = slot;
+        let [even, odd] = &mut self.entry_mut(subject.0).slots;
+        *(if generation & 1 == 0 { even } else { odd }) = slot;
     }
 
     /// Finds a subject by name.

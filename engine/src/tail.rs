@@ -67,20 +67,10 @@ pub(crate) struct Tail {
     popped: u32,
     postings: Vec<Posting>,
     live_bytes: u64,
-    live: u64,
     pushed: u32,
 }
 
 impl Tail {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Messages that were alive when it was last changed.
-    pub(crate) fn live(&self) -> u64 {
-        self.live
-    }
-
     pub(crate) fn first_seq(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.seq)
     }
@@ -120,7 +110,6 @@ impl Tail {
         assert!(self.pushed < TAIL_ENTRIES_MAX, "checked by the stream");
         let number = self.pushed;
         self.pushed += 1;
-        self.live += 1;
         self.live_bytes += append.record.len() as u64;
         self.entries.push_back(TailEntry {
             record: append.record,
@@ -196,7 +185,6 @@ impl Tail {
         if entry.is_dead {
             return;
         }
-        self.live -= 1;
         self.live_bytes -= entry.record.len() as u64;
         entry.record = Bytes::new();
         entry.is_dead = true;

@@ -297,24 +297,6 @@ impl Store {
         }
     }
 
-    #[doc(hidden)]
-    pub fn debug_upkeep(&self) -> String {
-        let u = &self.upkeep;
-        format!(
-            "ordinal {} durable {} erase_frozen {:?} waits {} frozen {} dirty {:?} marks {:?}",
-            u.ordinal,
-            u.durable_ordinal(),
-            u.erase_frozen,
-            u.erase_waits,
-            u.frozen.is_some(),
-            u.dirty,
-            u.segments
-                .iter()
-                .map(|s| (s.segment.id(), s.rewrite_after, s.is_damaged))
-                .collect::<Vec<_>>()
-        )
-    }
-
     /// How far erasure has come.
     #[must_use]
     pub fn erasure_pending(&self) -> ErasureProgress {

@@ -3,6 +3,12 @@
 //!
 //! HALYARD_HISTORIES=n runs n histories of each kind instead of the few thousand of a test run; HALYARD_SEED=n runs one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
 mod model;
 mod world;
 
@@ -86,11 +92,7 @@ fn end_of_history(mut world: World) {
     world.store.check().unwrap();
     world.settle();
     let pending = world.store.erasure_pending();
-    assert!(
-        pending.is_done(),
-        "{pending:?} {}",
-        world.store.debug_upkeep()
-    );
+    assert!(pending.is_done(), "{pending:?}");
     for canary in world.canaries() {
         let found = world.disk.find(&canary);
         assert!(
@@ -105,18 +107,18 @@ fn end_of_history(mut world: World) {
 
 #[test]
 fn histories_with_crashes_a() {
-    each_seed(2500, |seed| end_of_history(history(seed)));
+    each_seed(4500, |seed| end_of_history(history(seed)));
 }
 
 #[test]
 fn histories_with_crashes_b() {
-    each_seed(2500, |seed| end_of_history(history(seed ^ 0xB000_0000)));
+    each_seed(4500, |seed| end_of_history(history(seed ^ 0xB000_0000)));
 }
 
 /// One history, cut at each of its I/O operations in turn.
 #[test]
 fn a_crash_at_every_operation() {
-    each_seed(24, |seed| {
+    each_seed(12, |seed| {
         let run = |crash_at: Option<u64>| -> u64 {
             let mut draw = Draw(seed ^ 0xE0E0);
             let options = options(&mut draw);
@@ -175,12 +177,9 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
                 .disk
                 .set_faults(|faults| faults.capacity_bytes = used + room);
             let flush = draw.one_in(2);
-            match world.job(&mut draw, flush, None) {
-                Some(Err(error)) => {
-                    assert!(matches!(error, Error::Full { .. }), "{error}");
-                    assert!(matches!(world.store.accepting(), Err(Error::Full { .. })));
-                }
-                Some(Ok(())) | None => {}
+            if let Some(Err(error)) = world.job(&mut draw, flush, None) {
+                assert!(matches!(error, Error::Full { .. }), "{error}");
+                assert!(matches!(world.store.accepting(), Err(Error::Full { .. })));
             }
             // Everything still works in memory, and once there is space the flush goes through.
             let op = draw.op();
@@ -190,9 +189,9 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
                 .disk
                 .set_faults(|faults| faults.capacity_bytes = u64::MAX);
             if draw.one_in(2) {
-                world
-                    .job(&mut draw, true, None)
-                    .map_or((), |result| result.unwrap());
+                if let Some(result) = world.job(&mut draw, true, None) {
+                    result.unwrap();
+                }
                 world.store.accepting().unwrap();
             } else if draw.one_in(2) {
                 world.disk.power_loss();

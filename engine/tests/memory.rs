@@ -1,5 +1,11 @@
 //! Random operations against the naive model, without crashes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
 mod model;
 
 use std::path::Path;

@@ -1,6 +1,12 @@
 //! Random operations with flushes, maintenance and restarts, against the naive model: after each restart the store is at
 //! the state of its durable applied index, and replaying what came after makes it equal again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
 mod model;
 
 use std::path::Path;

@@ -126,11 +126,6 @@ impl SegmentWriter {
         })
     }
 
-    /// Bytes so far.
-    pub(crate) fn len(&self) -> u64 {
-        self.blocks.len()
-    }
-
     /// Adds a message of the current stream; sequences rise.
     pub(crate) fn push(&mut self, message: Incoming<'_>) -> Result<(), Error> {
         if self.page.is_some() && self.body.len() + message.record.len() > PAGE_BYTES {

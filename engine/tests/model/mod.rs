@@ -1,6 +1,10 @@
 //! A naive store: ordered maps and full scans. What the real one does must be equal to this after every step.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,11 @@
 //! A store on a simulated disk, the model beside it, and the log of changes that a group would have: what a crash test
 //! needs to lose power at any I/O operation and go on.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses its own part"
+)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -250,9 +254,10 @@ impl World {
     }
 }
 
-/// The tag that [`crate::model::message`] wrote into the payload, if there was room for all of it.
+/// The tag that [`crate::model::message`] wrote into the payload, twice, if there was room for it: once could be the cut
+/// end of another one before a byte of a block's frame.
 pub fn canary(stream: u64, message: &Naive) -> Option<Vec<u8>> {
-    let tag = format!("<{stream}:{}>", message.time);
+    let tag = format!("<{stream}:{}>", message.time).repeat(2);
     let payload = &message.record[message.subject_len + message.headers_len..];
     payload
         .windows(tag.len())

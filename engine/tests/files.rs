@@ -1,0 +1,489 @@
+//! What the files promise: damage is named and contained, keys are kept and changed, old formats open, erased names go.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+mod model;
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use halyard_engine::{
+    Append, Cipher, Encryption, Erase, Error, Filters, Key, Options, Purge, Store, StreamId,
+    Timestamp, inspect,
+};
+use halyard_runtime::disk::{Disk, OpenMode};
+use halyard_runtime::sim::{DiskFaults, SimDisk};
+use world::DIR;
+
+const STREAM: StreamId = StreamId(1);
+
+fn options() -> Options {
+    Options {
+        reserve_bytes: 0,
+        ..Options::default()
+    }
+}
+
+fn encrypted(key: u8, previous: Option<u8>) -> Options {
+    let encryption = Encryption {
+        cipher: Cipher::Aes256Gcm,
+        key: Key([key; 32]),
+        previous: previous.map(|key| Key([key; 32])),
+    };
+    Options {
+        encryption: Some(encryption),
+        ..options()
+    }
+}
+
+fn open(disk: &SimDisk, options: &Options) -> Result<Store, Error> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Store::open(disk, Path::new(DIR), options.clone()).map(|(store, _)| store)
+}
+
+fn message(subject: &str, payload: &[u8], time: i64) -> Append {
+    let record = [subject.as_bytes(), payload].concat();
+    Append {
+        record: record.into(),
+        subject_len: subject.len() as u16,
+        headers_len: 0,
+        time: Timestamp::from_nanos(time),
+        expires: None,
+    }
+}
+
+fn flush(store: &mut Store) {
+    let job = store.begin_flush(store.applied() + 1).unwrap();
+    store.finish(job.run()).unwrap();
+}
+
+/// Flushes and maintains until nothing is left to do.
+fn settle(store: &mut Store) {
+    flush(store);
+    while let Some(job) = store.begin_maintenance() {
+        store.finish(job.run()).unwrap();
+    }
+}
+
+/// `segments` segments of `each` messages of 200 bytes over 10 subjects.
+fn fill(store: &mut Store, segments: u64, each: u64) {
+    store.create_stream(STREAM, 1).unwrap();
+    for segment in 0..segments {
+        for number in 0..each {
+            let at = segment * each + number;
+            let payload = format!("canary-{at:06}-").repeat(14);
+            let subject = format!("orders.{}", at % 10);
+            store
+                .append(STREAM, message(&subject, payload.as_bytes(), at as i64))
+                .unwrap();
+        }
+        flush(store);
+    }
+}
+
+fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    files
+        .filter(|path| path.to_string_lossy().contains("segment-"))
+        .collect()
+}
+
+#[test]
+fn every_flipped_bit_is_found_and_only_its_range_is_lost() {
+    let disk = SimDisk::new(1, DiskFaults::default());
+    let mut store = open(&disk, &options()).unwrap();
+    fill(&mut store, 2, 600);
+    let path = segments(&disk).remove(0);
+    let len = disk
+        .files()
+        .iter()
+        .find(|(file, _)| *file == path)
+        .unwrap()
+        .1;
+    let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut unreadable = 0;
+    let mut refused = 0;
+    for offset in (0..len).step_by(997) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).unwrap();
+        disk.damage(&path, offset, &[byte[0] ^ 0x10]);
+        let found = inspect::check(&shared, Path::new(DIR), &options()).unwrap();
+        assert!(
+            !found.damage.is_empty(),
+            "a flipped bit at {offset} of {len} is not found"
+        );
+        match open(&disk, &options()) {
+            Err(Error::Corrupt { file, .. }) => {
+                assert_eq!(file, path);
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+            Ok(store) => {
+                let lost = (1..=1200).filter(|&seq| match store.get(STREAM, seq) {
+                    Ok(Some(message)) => {
+                        let want = format!("canary-{:06}-", seq - 1).repeat(14);
+                        assert_eq!(message.payload(), want.as_bytes());
+                        false
+                    }
+                    Ok(None) => panic!("message {seq} is missing without an error"),
+                    Err(Error::Corrupt { file, .. }) => {
+                        assert_eq!(file, path);
+                        true
+                    }
+                    Err(error) => panic!("{error}"),
+                });
+                let lost = lost.count();
+                assert!(lost <= 170, "one flipped bit took {lost} messages");
+                unreadable += usize::from(lost > 0);
+            }
+        }
+        disk.damage(&path, offset, &byte);
+    }
+    assert!(
+        unreadable > 100,
+        "most bytes are payload: {unreadable} lost a page, {refused} refused to open"
+    );
+    assert!(
+        inspect::check(&shared, Path::new(DIR), &options())
+            .unwrap()
+            .damage
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_scrub_finds_rot_and_a_good_copy_heals_it() {
+    let disk = SimDisk::new(2, DiskFaults::default());
+    let mut store = open(
+        &disk,
+        &Options {
+            scrub_bytes: 64 << 10,
+            ..options()
+        },
+    )
+    .unwrap();
+    fill(&mut store, 1, 2000);
+    let path = segments(&disk).remove(0);
+    let good = disk.read(&path).unwrap();
+    disk.break_sector(&path, 150_000);
+    let mut rounds = 0;
+    let damage = loop {
+        let job = store.begin_scrub().unwrap();
+        rounds += 1;
+        if let Some(damage) = store.finish(job.run()).unwrap().damage {
+            break damage;
+        }
+        assert!(rounds < 100);
+    };
+    assert!(rounds > 1, "the rate is bounded");
+    assert!(damage.contains("unreadable"), "{damage}");
+    assert_eq!(store.damage().len(), 1);
+    // What is intact keeps serving, and goes on taking messages.
+    assert!(store.get(STREAM, 1).unwrap().is_some());
+    store
+        .append(STREAM, message("orders.1", b"more", 9999))
+        .unwrap();
+    settle(&mut store);
+    let copy = disk.open(Path::new("copy"), OpenMode::CreateNew).unwrap();
+    copy.write_at(&good, 0).unwrap();
+    let mut wrong = good;
+    wrong[140_000] ^= 1;
+    let bad = disk.open(Path::new("bad"), OpenMode::CreateNew).unwrap();
+    bad.write_at(&wrong, 0).unwrap();
+    assert!(matches!(
+        store.replace_segment(&path, &*bad),
+        Err(Error::Corrupt { .. })
+    ));
+    store.replace_segment(&path, &*copy).unwrap();
+    assert!(store.damage().is_empty());
+    store.check().unwrap();
+}
+
+#[test]
+fn an_unreadable_sector_is_an_error_of_its_range() {
+    let disk = SimDisk::new(3, DiskFaults::default());
+    let mut store = open(&disk, &options()).unwrap();
+    fill(&mut store, 1, 1000);
+    let path = segments(&disk).remove(0);
+    disk.break_sector(&path, 60_000);
+    let mut store = open(&disk, &options()).unwrap();
+    let lost = (1..=1000)
+        .filter(|&seq| store.get(STREAM, seq).is_err())
+        .count();
+    assert!(lost > 0 && lost < 170, "{lost}");
+    // Deleting needs no payload.
+    for seq in 1..=1000 {
+        store.delete(STREAM, seq, Erase::No).unwrap();
+    }
+    assert_eq!(store.state(STREAM).unwrap().messages, 0);
+}
+
+#[test]
+fn plaintext_never_reaches_the_disk() {
+    let disk = SimDisk::new(4, DiskFaults::default());
+    let mut store = open(&disk, &encrypted(1, None)).unwrap();
+    fill(&mut store, 3, 500);
+    store
+        .put(b"canary-record", bytes::Bytes::from_static(b"canary-value"))
+        .unwrap();
+    settle(&mut store);
+    for needle in [&b"canary"[..], b"orders."] {
+        assert_eq!(disk.find(needle), [], "{}", String::from_utf8_lossy(needle));
+    }
+    store.check().unwrap();
+    let plain = SimDisk::new(4, DiskFaults::default());
+    fill(&mut open(&plain, &options()).unwrap(), 1, 10);
+    assert!(
+        !plain.find(b"canary").is_empty(),
+        "the search finds what is there"
+    );
+}
+
+#[test]
+fn a_wrong_key_is_a_clear_error_and_changes_nothing() {
+    let disk = SimDisk::new(5, DiskFaults::default());
+    fill(&mut open(&disk, &encrypted(1, None)).unwrap(), 2, 50);
+    let before: Vec<_> = disk
+        .files()
+        .iter()
+        .map(|(path, _)| disk.read(path).unwrap())
+        .collect();
+    for wrong in [encrypted(2, None), encrypted(2, Some(3)), options()] {
+        let error = open(&disk, &wrong).unwrap_err();
+        assert!(
+            matches!(&error, Error::WrongKey { file, .. } if file.ends_with("manifest")),
+            "{error}"
+        );
+    }
+    let after: Vec<_> = disk
+        .files()
+        .iter()
+        .map(|(path, _)| disk.read(path).unwrap())
+        .collect();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_key_is_rotated_by_maintenance() {
+    let disk = SimDisk::new(6, DiskFaults::default());
+    let stages = [
+        options(),
+        encrypted(1, None),
+        encrypted(2, Some(1)),
+        encrypted(2, None),
+        encrypted(3, Some(2)),
+    ];
+    for (number, stage) in stages.iter().enumerate() {
+        let mut store = open(&disk, stage).unwrap();
+        if number == 0 {
+            fill(&mut store, 2, 100);
+        }
+        store
+            .append(STREAM, message("orders.new", b"canary-new", 1_000_000))
+            .unwrap();
+        settle(&mut store);
+        store.check().unwrap();
+        assert_eq!(store.state(STREAM).unwrap().messages, 201 + number as u64);
+    }
+    assert_eq!(
+        disk.find(b"canary"),
+        [],
+        "nothing is plain any more, freed space included"
+    );
+    assert!(matches!(
+        open(&disk, &encrypted(2, None)),
+        Err(Error::WrongKey { .. })
+    ));
+}
+
+#[test]
+fn a_newer_version_is_refused() {
+    let disk = SimDisk::new(7, DiskFaults::default());
+    fill(&mut open(&disk, &options()).unwrap(), 1, 10);
+    for path in [segments(&disk).remove(0), Path::new(DIR).join("manifest")] {
+        disk.damage(&path, 8, &9u16.to_le_bytes());
+        match open(&disk, &options()) {
+            Err(Error::NewerVersion {
+                file,
+                found: 9,
+                supported: 1,
+            }) => assert_eq!(file, path),
+            other => panic!("{other:?}"),
+        }
+        disk.damage(&path, 8, &1u16.to_le_bytes());
+    }
+    open(&disk, &options()).unwrap();
+}
+
+#[test]
+fn a_store_without_its_manifest_is_not_an_empty_store() {
+    let disk = SimDisk::new(8, DiskFaults::default());
+    fill(&mut open(&disk, &options()).unwrap(), 1, 10);
+    disk.remove_file(&Path::new(DIR).join("manifest")).unwrap();
+    let before = disk.files();
+    assert!(matches!(
+        open(&disk, &options()),
+        Err(Error::Corrupt { .. })
+    ));
+    assert_eq!(disk.files(), before, "nothing was overwritten");
+}
+
+#[test]
+fn names_of_purged_subjects_leave_the_disk() {
+    for way in 0..4 {
+        let disk = SimDisk::new(9, DiskFaults::default());
+        let mut store = open(&disk, &options()).unwrap();
+        store.create_stream(STREAM, 1).unwrap();
+        for round in 0..4 {
+            for number in 0..50 {
+                let subject = format!("person.{}", ["alice-canary", "bob", "carol"][number % 3]);
+                store
+                    .append(STREAM, message(&subject, b"payload", round))
+                    .unwrap();
+            }
+            flush(&mut store);
+            // A row without messages of its own: only totals.
+            let first = store
+                .subject_totals(STREAM, b"person.alice-canary")
+                .unwrap()
+                .unwrap()
+                .first_seq;
+            store.delete(STREAM, first, Erase::No).unwrap();
+            flush(&mut store);
+        }
+        match way {
+            0 => {
+                let purge = Purge {
+                    filters: Filters::parse(&["person.alice-canary"]).unwrap(),
+                    ..Purge::default()
+                };
+                store.purge(STREAM, &purge, Erase::Yes).unwrap();
+            }
+            1 => {
+                store.purge(STREAM, &Purge::default(), Erase::Yes).unwrap();
+            }
+            2 => store.drop_stream(STREAM, Erase::Yes).unwrap(),
+            _ => {
+                while let Some(seq) = store.last_for_subject(STREAM, b"person.alice-canary") {
+                    store.delete(STREAM, seq, Erase::Yes).unwrap();
+                }
+            }
+        }
+        assert!(!store.erasure_pending().is_done());
+        settle(&mut store);
+        assert!(store.erasure_pending().is_done());
+        assert_eq!(disk.find(b"alice-canary"), [], "way {way}");
+        store.check().unwrap();
+    }
+}
+
+/// The golden store of format version 1 opens for ever. HALYARD_GOLDEN=write makes a new one (for a new version).
+#[test]
+fn golden_stores_open() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let real: Arc<dyn Disk> = Arc::new(halyard_runtime::disk::RealDisk);
+    for (name, options) in [
+        ("store-v1", options()),
+        ("store-v1-encrypted", encrypted(1, None)),
+    ] {
+        let options = Options {
+            compress: name.contains("encrypted"),
+            overwrite_freed: false,
+            ..options
+        };
+        let dir = root.join(name);
+        if std::env::var("HALYARD_GOLDEN").is_ok_and(|what| what == "write") {
+            let (mut store, _) = Store::open(real.clone(), &dir, options.clone()).unwrap();
+            write_golden(&mut store);
+        }
+        // Opening may not change a store, so the checked-in one can be opened where it is.
+        let stats = inspect::stats(&real, &dir, &options).unwrap();
+        assert_eq!(stats.streams.len(), 2, "{stats:?}");
+        assert!(
+            inspect::check(&real, &dir, &options)
+                .unwrap()
+                .damage
+                .is_empty()
+        );
+        let mut lines = Vec::new();
+        inspect::dump(&real, &dir, &options, None, &mut |dumped| {
+            lines.push(match dumped {
+                inspect::Dumped::Record(key, value) => {
+                    format!(
+                        "record {} = {}",
+                        String::from_utf8_lossy(key),
+                        String::from_utf8_lossy(value)
+                    )
+                }
+                inspect::Dumped::Message(id, message) => format!(
+                    "{} {} {} {:?} {} | {} | {}",
+                    id.0,
+                    message.seq,
+                    message.time.as_nanos(),
+                    message.expires.map(Timestamp::as_nanos),
+                    String::from_utf8_lossy(message.subject()),
+                    message.headers().escape_ascii(),
+                    message.payload().escape_ascii(),
+                ),
+                inspect::Dumped::Unreadable(..) => panic!("{dumped:?}"),
+            });
+            true
+        })
+        .unwrap();
+        let expected = root.join("store-v1.txt");
+        if std::env::var("HALYARD_GOLDEN").is_ok_and(|what| what == "write") {
+            let file = real.open(&expected, OpenMode::Create).unwrap();
+            file.set_len(0).unwrap();
+            file.write_at((lines.join("\n") + "\n").as_bytes(), 0)
+                .unwrap();
+        }
+        let text = String::from_utf8(real.read(&expected).unwrap()).unwrap();
+        assert_eq!(lines, text.lines().collect::<Vec<_>>());
+    }
+}
+
+fn write_golden(store: &mut Store) {
+    for (id, first) in [(1, 1), (2, 100)] {
+        store.create_stream(StreamId(id), first).unwrap();
+    }
+    store.create_stream(StreamId(3), 1).unwrap();
+    for round in 0..3i64 {
+        for number in 0..30i64 {
+            let id = StreamId(1 + number as u64 % 3);
+            let subject = format!("golden.{}", number % 7);
+            let mut append = message(
+                &subject,
+                format!("NATS/1.0\r\n\r\n{round}/{number}").as_bytes(),
+                round * 100 + number,
+            );
+            append.headers_len = if number % 4 == 0 { 12 } else { 0 };
+            append.expires = (number % 11 == 0).then_some(Timestamp::from_nanos(1 << 40));
+            store.append(id, append).unwrap();
+        }
+        store
+            .put(
+                format!("key.{round}").as_bytes(),
+                format!("value {round}").into(),
+            )
+            .unwrap();
+        flush(store);
+        store
+            .delete(StreamId(1), 2 + round as u64, Erase::No)
+            .unwrap();
+        store.skip(StreamId(2), 3).unwrap();
+    }
+    let purge = Purge {
+        filters: Filters::parse(&["golden.3"]).unwrap(),
+        ..Purge::default()
+    };
+    store.purge(StreamId(1), &purge, Erase::No).unwrap();
+    store.drop_stream(StreamId(3), Erase::No).unwrap();
+    store.remove(b"key.1").unwrap();
+    flush(store);
+}

@@ -145,6 +145,23 @@ impl Raw {
         std::mem::take(&mut self.received)
     }
 
+    /// The next so many bytes, which must come. The server's first PING, if it comes in between, is not expected here.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.received.len() < count {
+            assert!(
+                !self.closed,
+                "closed after {} of {count} bytes",
+                self.received.len()
+            );
+            assert!(
+                self.receive(PATIENCE),
+                "{} of {count} bytes came",
+                self.received.len()
+            );
+        }
+        self.received.drain(..count).collect()
+    }
+
     /// Ends the sending side only.
     pub fn half_close(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Write);

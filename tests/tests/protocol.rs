@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use halyard_tests::node::Start;
+use halyard_tests::node::{Start, TempDir};
 use halyard_tests::raw::{Heard, Raw};
 use halyard_tests::{node, script, tools};
 
@@ -65,7 +65,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { lines connect subjects delivery limits keepalive authorization lameduck }
+scripts! { lines connect subjects delivery limits refusals keepalive authorization lameduck }
 
 /// Who gets a message is drawn by lot, so this is not a transcript.
 #[test]
@@ -107,4 +107,75 @@ fn queue_groups_share_the_work() {
             Heard::Silence(_)
         ));
     }
+}
+
+/// Sizes around every border inside a server: read buffers, shared payloads, the limit.
+const SIZES: [usize; 15] = [
+    0, 1, 15, 511, 512, 4096, 8191, 8192, 8193, 65_535, 65_536, 65_537, 131_072, 1_048_575,
+    1_048_576,
+];
+
+#[test]
+fn payloads_of_all_sizes_arrive_intact() {
+    let mut servers = vec![Start::halyard()];
+    servers.extend(tools::peer().map(|peer| Start::with(&peer)));
+    for start in servers {
+        let node = start.start();
+        let mut with_headers = Raw::quiet(node.address());
+        let mut without = Raw::client(node.address(), r#"{"verbose":false}"#);
+        for raw in [&mut with_headers, &mut without] {
+            raw.send(b"SUB size.> 1\r\n");
+            raw.settle();
+        }
+        let mut publisher = Raw::quiet(node.address());
+        let mut expected = (Vec::new(), Vec::new());
+        for (round, size) in SIZES.into_iter().chain(SIZES.into_iter().rev()).enumerate() {
+            let payload: Vec<u8> = (0..size).map(|i| (i * 7 + i / 251 + round) as u8).collect();
+            let head = b"NATS/1.0\r\nA: b\r\n\r\n";
+            let bytes = if round % 2 == 0 || size + head.len() > 1_048_576 {
+                let message = [format!("{size}\r\n").as_bytes(), &payload, b"\r\n"].concat();
+                for all in [&mut expected.0, &mut expected.1] {
+                    all.extend_from_slice(&[b"MSG size.x 1 ", message.as_slice()].concat());
+                }
+                [b"PUB size.x ", message.as_slice()].concat()
+            } else {
+                let total = size + head.len();
+                let sizes = format!("{} {total}\r\n", head.len());
+                let message = [sizes.as_bytes(), head, &payload, b"\r\n"].concat();
+                expected
+                    .0
+                    .extend_from_slice(&[b"HMSG size.x 1 ", message.as_slice()].concat());
+                let line = format!("MSG size.x 1 {size}\r\n");
+                let plain = [line.as_bytes(), &payload, b"\r\n"].concat();
+                expected.1.extend_from_slice(&plain);
+                [b"HPUB size.x ", message.as_slice()].concat()
+            };
+            // In portions that have nothing to do with the message's parts.
+            for portion in bytes.chunks(1 + (round * 30_011) % 70_001) {
+                publisher.send(portion);
+            }
+        }
+        publisher.settle();
+        for (raw, expected) in [(&mut with_headers, expected.0), (&mut without, expected.1)] {
+            let received = raw.exactly(expected.len());
+            let differs = received.iter().zip(&expected).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "the first byte that is not the sent one");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_answers_pings_stays() {
+    let dir = TempDir::new();
+    let path = dir.path().join("server.conf");
+    std::fs::write(&path, "ping_interval: \"100ms\"").unwrap();
+    let node = Start::halyard()
+        .args(["-c", path.to_str().unwrap()])
+        .start();
+    let mut raw = Raw::quiet(node.address());
+    for _ in 0..8 {
+        assert_eq!(raw.line(), "PING");
+        raw.send(b"PONG\r\n");
+    }
+    raw.settle();
 }

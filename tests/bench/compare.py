@@ -77,6 +77,12 @@ class Server:
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True, env={**os.environ, "HOME": self.dir.name})
 
+    def stream(self, storage="file"):
+        """The stream that the JetStream loads use, made beforehand: the same on both servers."""
+        subprocess.run([NATS, "--no-context", "-s", self.url, "stream", "add", "benchstream", "--subjects", "load",
+                        "--storage", storage, "--max-bytes", "1GB", "--defaults"], check=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "HOME": self.dir.name})
+
     def run(self, *args):
         process = self.bench(*args)
         output, _ = process.communicate(timeout=180)
@@ -154,7 +160,8 @@ def request_reply(clients, messages):
 
 def js_sync(clients, messages, size=128):
     def work(server):
-        server.run("js", "pub", "sync", "load", "--create", "--msgs", 100)
+        server.stream()
+        server.run("js", "pub", "sync", "load", "--msgs", 100)
         return measure(server, messages, lambda: server.run(
             "js", "pub", "sync", "load", "--clients", clients, "--msgs", messages, "--size", size))
     return work
@@ -162,7 +169,8 @@ def js_sync(clients, messages, size=128):
 
 def js_async(clients, messages, size, storage="file"):
     def work(server):
-        server.run("js", "pub", "async", "load", "--create", "--msgs", 1000, "--storage", storage)
+        server.stream(storage)
+        server.run("js", "pub", "async", "load", "--msgs", 1000)
         return measure(server, messages, lambda: server.run(
             "js", "pub", "async", "load", "--clients", clients, "--msgs", messages, "--size", size, "--batch", 500))
     return work
@@ -170,7 +178,8 @@ def js_async(clients, messages, size, storage="file"):
 
 def js_consume(kind, messages, size=128):
     def work(server):
-        server.run("js", "pub", "async", "load", "--create", "--msgs", messages, "--size", size)
+        server.stream()
+        server.run("js", "pub", "async", "load", "--msgs", messages, "--size", size)
         extra = [] if kind == "ordered" else ["--batch", 500]
         return measure(server, messages, lambda: server.run("js", kind, "--msgs", messages, "--size", size, *extra))
     return work

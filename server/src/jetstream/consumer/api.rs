@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use halyard_runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::command::{Command, ConsumerId};
 use super::info::{ConsumerInfo, Presence, remaining};
@@ -102,6 +101,15 @@ struct PageRequest {
 struct PauseRequest {
     #[serde(deserialize_with = "timestamp::deserialize_option")]
     pause_until: Option<Timestamp>,
+}
+
+/// The answer to a pause request.
+#[derive(Serialize)]
+struct Paused {
+    paused: bool,
+    pause_until: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pause_remaining: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -240,24 +248,21 @@ impl Asked<'_> {
         Ok(Success { success: true })
     }
 
-    async fn pause(&self, stream: &str, name: &str) -> Result<serde_json::Value, Stop> {
+    async fn pause(&self, stream: &str, name: &str) -> Result<Paused, Stop> {
         let body: PauseRequest = json::parse(&self.request.payload, self.service.strict())?;
         let handle = self.stream(stream)?;
         let id = find(&handle, name, Consumer::id)?;
         let until = body.pause_until.filter(|until| *until > Timestamp::now());
         propose(&handle, &Command::Pause { id, until }.to_bytes()).await?;
-        let mut answer = json!({
-            "paused": until.is_some(),
-            "pause_until": timestamp::format_option(until),
-        });
-        if until.is_some() {
-            let config = super::ConsumerConfig {
-                pause_until: until,
-                ..Default::default()
-            };
-            answer["pause_remaining"] = remaining(&config, Timestamp::now()).into();
-        }
-        Ok(answer)
+        let config = super::ConsumerConfig {
+            pause_until: until,
+            ..Default::default()
+        };
+        Ok(Paused {
+            paused: until.is_some(),
+            pause_until: timestamp::format_option(until),
+            pause_remaining: until.map(|_| remaining(&config, Timestamp::now())),
+        })
     }
 
     fn unpin(&self, stream: &str, name: &str) -> Result<(), Stop> {

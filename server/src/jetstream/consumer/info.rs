@@ -74,7 +74,7 @@ impl ConsumerInfo {
     ) -> Self {
         let (delivered, delivered_at, floor, acked_at) = match presence.reached {
             Some((reached, at)) if reached.consumer > consumer.delivered().consumer => {
-                (reached, Some(at), reached, Some(at))
+                (reached, Some(at), reached, None)
             }
             _ => (
                 consumer.delivered(),

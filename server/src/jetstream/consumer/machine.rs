@@ -257,7 +257,6 @@ impl Consumer {
         self.delivered = reached;
         self.delivered_at = Some(to.now);
         self.floor = reached;
-        self.acked_at = Some(to.now);
     }
 
     /// Messages below `first_seq` are gone because of limits.

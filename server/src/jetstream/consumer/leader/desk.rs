@@ -276,6 +276,9 @@ impl Desk {
             }
             Effect::StreamDeleted => self.stream_deleted(stream),
             Effect::Ready { id } => {
+                if let Some(worker) = self.workers.get_mut(&at(id)) {
+                    worker.resume_at = None;
+                }
                 self.ready.insert(at(id));
             }
             Effect::MaxDeliveries { id, .. }
@@ -583,6 +586,7 @@ impl Desk {
         }
         worker.drop_gone(&account);
         if !worker.has_demand(now) {
+            end_impatient(worker, &account, &mut self.sender);
             return;
         }
         let mut ask = None;

@@ -84,6 +84,13 @@ impl Cursor {
         }
     }
 
+    /// A message that was passed last is to come again after all.
+    pub fn put_back(&mut self, seq: u64) {
+        if self.first.front().is_none_or(|front| seq < *front) && seq < self.next {
+            self.first.push_front(seq);
+        }
+    }
+
     /// Messages below `first_seq` are gone.
     pub fn raise(&mut self, first_seq: u64) {
         while self.first.front().is_some_and(|front| *front < first_seq) {

@@ -102,6 +102,16 @@ impl Pending {
         ticket < u64::MAX && !self.queue.contains_key(&ticket)
     }
 
+    /// The place in the queue that is given next.
+    pub fn next_ticket(&self) -> u64 {
+        self.next_ticket
+    }
+
+    /// Gives no place below this one any longer.
+    pub fn skip_tickets(&mut self, next: u64) {
+        self.next_ticket = self.next_ticket.max(next);
+    }
+
     /// Takes or replaces the entry of a message.
     pub fn insert(&mut self, seq: u64, entry: Entry) {
         if let Some(old) = self.entries.insert(seq, entry) {

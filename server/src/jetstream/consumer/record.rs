@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! version u8 = 1 | config (JSON) | created i64 | delivered (2 x u64) | delivered_at i64 | floor (2 x u64) | acked_at i64
-//!   | cursor | count, (seq delta, consumer_seq, sent i64, count, state u8, due i64 or ticket)* | count, (given-up delta)*
+//!   | cursor | next ticket | count, (seq delta, consumer_seq, sent i64, count, state u8, due i64 or ticket)* | count, (given-up delta)*
 //! ```
 //!
 //! LEB128 integers; a time that is not set is 0. The record of id 0 is the set's own: the next id to give.
@@ -34,6 +34,7 @@ impl Consumer {
         put_position(&mut out, self.delivered, self.delivered_at);
         put_position(&mut out, self.floor, self.acked_at);
         self.cursor.encode(&mut out);
+        put_u64(&mut out, self.pending.next_ticket());
         put_u64(&mut out, self.pending.len() as u64);
         let mut before = 0;
         for (seq, entry) in self.pending.iter() {
@@ -127,6 +128,7 @@ fn put_entry(out: &mut impl BufMut, entry: &Entry) {
 
 fn pending(reader: &mut Reader<'_>) -> Result<Pending, Unreadable> {
     let mut pending = Pending::default();
+    pending.skip_tickets(reader.u64()?);
     let mut seq = 0_u64;
     for at in 0..reader.count()? {
         let delta = reader.u64()?;

@@ -12,6 +12,9 @@ use crate::broker::{Delivered, Pressure, Publish, Sink, Subscription, flush};
 use crate::jetstream::consumer::command::{ConsumerId, Verb};
 use crate::jetstream::consumer::info::Presence;
 
+/// Events that wait for the driver; with more, connections that bring them pause.
+const EVENTS_HIGH: usize = 64 * 1024;
+
 /// Which consumer of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
@@ -149,6 +152,7 @@ impl Sink for Intake {
 
     fn flush(&self) -> Pressure {
         (self.wake)();
-        Pressure::Low
+        let high = self.events.lock().len() > EVENTS_HIGH;
+        if high { Pressure::High } else { Pressure::Low }
     }
 }

@@ -9,12 +9,14 @@
 //! things reach the log: which messages were selected, and what clients answered.
 
 pub mod ack_subject;
+mod clock;
 pub mod desk;
 pub mod directory;
 pub mod intake;
 pub mod pull;
 pub mod push;
 pub mod send;
+mod serve;
 pub mod status;
 pub mod worker;
 

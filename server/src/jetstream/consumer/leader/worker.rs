@@ -32,6 +32,16 @@ pub struct Local {
     pub logged: u64,
 }
 
+impl Local {
+    /// Nobody took these messages, the last of a batch: they are sent again when somebody listens.
+    pub fn take_back(&mut self, missed: &[u64]) {
+        for seq in missed.iter().rev() {
+            self.cursor.put_back(*seq);
+            self.reached.consumer = self.reached.consumer.saturating_sub(1);
+        }
+    }
+}
+
 /// One consumer's waiting side.
 pub struct Worker {
     /// Its configuration.
@@ -129,6 +139,18 @@ impl Worker {
     pub fn drop_gone(&mut self, account: &Account) {
         self.waiting
             .retain(|request| account.interest(&request.reply));
+    }
+
+    /// Puts requests back after a batch: those that got nothing come first again, then those that came meanwhile, then
+    /// those that got something.
+    pub fn put_back(&mut self, turns: Vec<(bool, Request)>) {
+        let (served, unserved): (Vec<_>, Vec<_>) =
+            turns.into_iter().partition(|(served, _)| *served);
+        for (_, request) in unserved.into_iter().rev() {
+            self.waiting.push_front(request);
+        }
+        self.waiting
+            .extend(served.into_iter().map(|(_, request)| request));
     }
 
     /// How long it may be idle.

@@ -42,6 +42,18 @@ pub fn in_sim() -> bool {
     false
 }
 
+/// True when a simulation has switched on the bug of this name; a constant `false` in builds without the feature `sim`.
+///
+/// A planted bug is a few lines beside the right ones that do the wrong thing, so that the simulator can prove that its
+/// checkers notice.
+#[inline]
+pub fn planted(_bug: &str) -> bool {
+    #[cfg(feature = "sim")]
+    return sim::is_planted(_bug);
+    #[cfg(not(feature = "sim"))]
+    false
+}
+
 /// Records one line in the simulation's trace, stamped with virtual time and node; does nothing elsewhere.
 ///
 /// The trace is what "same seed, same trace" compares, so a line must hold nothing that differs between two runs:

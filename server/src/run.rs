@@ -48,6 +48,7 @@ pub enum StartError {
 pub struct Builder {
     config: Config,
     disk: Option<Arc<dyn Disk>>,
+    tuning: jetstream::Tuning,
 }
 
 /// A running server. Dropping it stops it abruptly; [`Server::shutdown`] stops it in order.
@@ -89,6 +90,13 @@ impl Builder {
         self
     }
 
+    /// Sizes of the log and of flushes, for tests that want to see many of them.
+    #[must_use]
+    pub const fn tuning(mut self, tuning: jetstream::Tuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+
     /// Keeps streams on this disk in place of the real one.
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
@@ -109,7 +117,7 @@ impl Builder {
     /// See [`StartError`].
     pub async fn start(self) -> Result<Server, StartError> {
         let disk = self.disk.unwrap_or_else(|| Arc::new(RealDisk));
-        Server::start_on(self.config, disk).await
+        Server::start_on(self.config, disk, self.tuning).await
     }
 }
 
@@ -125,10 +133,14 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_on(config, Arc::new(RealDisk)).await
+        Self::start_on(config, Arc::new(RealDisk), jetstream::Tuning::default()).await
     }
 
-    async fn start_on(mut config: Config, disk: Arc<dyn Disk>) -> Result<Self, StartError> {
+    async fn start_on(
+        mut config: Config,
+        disk: Arc<dyn Disk>,
+        tuning: jetstream::Tuning,
+    ) -> Result<Self, StartError> {
         config.check().map_err(StartError::Settings)?;
         config.jetstream.fill_limits(&*disk);
         let broker = Broker::new();
@@ -141,7 +153,8 @@ impl Server {
         announce(&config, &info);
         let jetstream = match config.jetstream.enabled {
             true => {
-                let settings = jetstream::Settings::new(&config, &info.server_name, disk);
+                let mut settings = jetstream::Settings::new(&config, &info.server_name, disk);
+                settings.tuning = tuning;
                 announce_jetstream(&settings);
                 Some(JetStream::start(Arc::clone(&broker), settings).await?)
             }

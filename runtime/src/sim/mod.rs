@@ -38,6 +38,7 @@ pub(crate) struct World {
     // Kept here and not asked of madsim, so that destructors which run after the end still find them.
     time: madsim::time::TimeHandle,
     rng: Mutex<madsim::rand::GlobalRng>,
+    planted: Mutex<Option<&'static str>>,
 }
 
 thread_local! {
@@ -109,6 +110,20 @@ pub(crate) fn record(event: fmt::Arguments<'_>) {
 /// True time since the simulation began, which no node can see.
 pub fn now() -> Duration {
     World::with(|world| world.time.elapsed())
+}
+
+/// Switches on the bug of this name; see [`crate::planted`].
+///
+/// # Panics
+/// Outside of a simulation.
+pub fn plant(bug: &'static str) {
+    World::with(|world| *world.planted.lock() = Some(bug));
+}
+
+/// See [`crate::planted`].
+#[inline]
+pub(crate) fn is_planted(bug: &str) -> bool {
+    active() && World::with(|world| world.planted.lock().is_some_and(|planted| planted == bug))
 }
 
 /// The seed of this run.
@@ -202,6 +217,7 @@ where
             net: Mutex::default(),
             time: madsim::time::TimeHandle::current(),
             rng: Mutex::new(madsim::rand::thread_rng()),
+            planted: Mutex::new(None),
         });
         *slot.lock() = Some(Arc::clone(&world));
         WORLD.with(|current| *current.borrow_mut() = Some(world));

@@ -24,10 +24,8 @@ use super::group::command::Kind;
 use super::group::{Applied, Machine};
 use super::handle::GroupHandle;
 use super::inbox::{Gathered, Waiter};
-use super::limits::{
-    BYTES_IN_FLIGHT_MAX, DIRTY_BYTES_FLUSH, ENTRIES_IN_FLIGHT_MAX, FLUSH_INTERVAL,
-    MAINTENANCE_INTERVAL,
-};
+use super::limits::{BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, MAINTENANCE_INTERVAL};
+use super::start::Tuning;
 use crate::broker::FlushScope;
 
 /// The longest sleep; everything that matters wakes the driver earlier.
@@ -68,6 +66,7 @@ enum Event {
 pub(super) struct Driver {
     group: Arc<GroupHandle>,
     leader: Leader,
+    tuning: Tuning,
     answers: Answers,
     flights: VecDeque<Flight>,
     bytes_in_flight: usize,
@@ -82,12 +81,13 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(group: Arc<GroupHandle>, leader: Leader) -> Self {
+    pub(super) fn new(group: Arc<GroupHandle>, leader: Leader, tuning: Tuning) -> Self {
         let flushed_index = group.read(|machine| machine.store().applied());
         Self {
             answers: Answers::new(group.clone()),
             group,
             leader,
+            tuning,
             flights: VecDeque::new(),
             bytes_in_flight: 0,
             recycled: None,
@@ -337,8 +337,9 @@ impl Driver {
         let (dirty, applied) = self
             .group
             .read(|machine| (machine.store().dirty_bytes(), machine.applied()));
-        dirty >= DIRTY_BYTES_FLUSH
-            || (applied > self.flushed_index && self.flushed_at.elapsed() >= FLUSH_INTERVAL)
+        dirty >= self.tuning.flush_bytes
+            || (applied > self.flushed_index
+                && self.flushed_at.elapsed() >= self.tuning.flush_interval)
     }
 
     fn begin_flush(&mut self) -> Option<Job> {

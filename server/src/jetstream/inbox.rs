@@ -164,6 +164,11 @@ impl Inbox {
                 message.headers,
                 message.payload,
             );
+            if halyard_runtime::planted("flipped-byte")
+                && let Some(last) = current.bytes.last_mut()
+            {
+                *last ^= 1;
+            }
             current.replies.extend_from_slice(reply);
             current.publishes += 1;
             filling.pushed(Waiter::Publisher(stream, reply_len))

@@ -29,4 +29,4 @@ pub mod service;
 pub mod start;
 
 pub use service::JetStream;
-pub use start::{Settings, StartError};
+pub use start::{Settings, StartError, Tuning};

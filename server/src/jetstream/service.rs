@@ -26,7 +26,7 @@ use super::group::command::{Kind, StreamCreate, StreamUpdate};
 use super::handle::{GroupHandle, StreamHandle};
 use super::limits::API_LEVEL;
 use super::meta::{self, Assignment};
-use super::start::{self, Opened, Settings, StartError};
+use super::start::{self, Opened, Settings, StartError, Tuning};
 use crate::broker::{Account, Broker, Subscription};
 
 /// What became of a change.
@@ -153,6 +153,10 @@ impl JetStream {
         service.reconcile().await?;
         service.listen();
         Ok(service)
+    }
+
+    pub(super) const fn tuning(&self) -> Tuning {
+        self.settings.tuning
     }
 
     /// Stops in order: what was taken is answered, stores are flushed, logs are closed.

@@ -10,7 +10,7 @@ use halyard_engine::{Options, Overhead, Store};
 use halyard_raft::{self as raft, GroupId, NodeId};
 use halyard_runtime::disk::{Disk, MemDisk};
 use halyard_runtime::task::{self, JoinHandle};
-use halyard_runtime::time;
+use halyard_runtime::time::{self, Duration};
 use parking_lot::Mutex;
 
 use super::config::Storage;
@@ -18,7 +18,7 @@ use super::consumer::leader::Leader;
 use super::driver::Driver;
 use super::group;
 use super::handle::GroupHandle;
-use super::limits::FLUSH_INTERVAL;
+use super::limits::{DIRTY_BYTES_FLUSH, FLUSH_INTERVAL};
 use super::meta;
 use super::service::JetStream;
 use crate::config::Config;
@@ -28,6 +28,41 @@ const FILE: GroupId = GroupId(1);
 const MEMORY: GroupId = GroupId(2);
 /// A server alone is a cluster of one.
 const NODE: NodeId = NodeId(1);
+
+/// Sizes that only a test has reason to change.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Bytes of a segment of the log.
+    pub log_segment_bytes: u64,
+    /// Bytes of the log's very first segment.
+    pub first_log_segment_bytes: u64,
+    /// Bytes in a store's tail at which it is flushed to a segment.
+    pub flush_bytes: usize,
+    /// Age at which a smaller tail is flushed.
+    pub flush_interval: Duration,
+}
+
+impl Tuning {
+    /// What the log is opened with.
+    fn node_options(&self, disk: Arc<dyn Disk>, settings: &Settings) -> raft::NodeOptions {
+        raft::NodeOptions {
+            segment_bytes: self.log_segment_bytes,
+            first_segment_bytes: self.first_log_segment_bytes,
+            ..raft::NodeOptions::new(disk, &settings.data_dir, NODE)
+        }
+    }
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            log_segment_bytes: 32 << 20,
+            first_log_segment_bytes: 2 << 20,
+            flush_bytes: DIRTY_BYTES_FLUSH,
+            flush_interval: FLUSH_INTERVAL,
+        }
+    }
+}
 
 /// What JetStream is started with.
 #[derive(Debug, Clone)]
@@ -48,6 +83,8 @@ pub struct Settings {
     pub max_storage: Option<u64>,
     /// Longest duplicate window, nanoseconds; `None` is no cap.
     pub duplicate_window_max: Option<i64>,
+    /// Sizes of the log and of flushes.
+    pub tuning: Tuning,
 }
 
 impl Settings {
@@ -65,6 +102,7 @@ impl Settings {
             max_memory: jetstream.max_memory_store,
             max_storage: jetstream.max_file_store,
             duplicate_window_max: window.and_then(|window| i64::try_from(window.as_nanos()).ok()),
+            tuning: Tuning::default(),
         }
     }
 }
@@ -99,11 +137,7 @@ pub(super) struct Opened {
 
 pub(super) async fn open(settings: &Settings) -> Result<Opened, StartError> {
     let disk = settings.disk.clone();
-    let node = raft::Node::open(raft::NodeOptions::new(
-        disk.clone(),
-        &settings.data_dir,
-        NODE,
-    ))?;
+    let node = raft::Node::open(settings.tuning.node_options(disk.clone(), settings))?;
     let meta = {
         let machine = meta::Machine::open(open_store(&disk, settings, META, Overhead::FILE)?)?;
         let applied = machine.applied();
@@ -162,13 +196,21 @@ fn open_store(
 /// Starts the driver of a group.
 pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> Vec<JoinHandle<()>> {
     let leader = Leader::new(service, group);
-    vec![task::spawn(Driver::new(group.clone(), leader).run())]
+    vec![task::spawn(
+        Driver::new(group.clone(), leader, service.tuning()).run(),
+    )]
 }
 
 /// Flushes the meta group now and then: what only the log holds keeps the whole node's log from shrinking.
 pub(super) async fn flush_meta(service: Weak<JetStream>) {
     loop {
-        time::sleep(FLUSH_INTERVAL).await;
+        let interval = service
+            .upgrade()
+            .map(|service| service.tuning().flush_interval);
+        let Some(interval) = interval else {
+            return;
+        };
+        time::sleep(interval).await;
         let Some(service) = service.upgrade() else {
             return;
         };

@@ -228,6 +228,11 @@ impl SimDisk {
         self.0.lock().crash_at = None;
     }
 
+    /// True when [`SimDisk::crash_after`] has not struck yet.
+    pub fn is_crash_armed(&self) -> bool {
+        self.0.lock().crash_at.is_some()
+    }
+
     /// What else happens when [`SimDisk::crash_after`] strikes; called without any lock of the disk.
     pub fn on_crash(&self, then: impl Fn() + Send + Sync + 'static) {
         self.0.lock().on_crash = Some(Arc::new(then));

@@ -164,6 +164,18 @@ async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Resul
         below: asked.seq,
         keep: asked.keep,
     };
+    if halyard_runtime::planted("purge-answered-early") {
+        let group = Arc::clone(handle.group());
+        let id = handle.id();
+        drop(halyard_runtime::task::spawn(async move {
+            halyard_runtime::time::sleep(halyard_runtime::time::Duration::from_millis(50)).await;
+            group.propose(Kind::Purge, id, &command).await
+        }));
+        return Ok(Purged {
+            success: true,
+            purged: 0,
+        });
+    }
     match handle
         .group()
         .propose(Kind::Purge, handle.id(), &command)

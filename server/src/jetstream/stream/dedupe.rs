@@ -150,6 +150,9 @@ impl Dedupe {
             return false;
         };
         self.next_number = number.wrapping_add(1);
+        if halyard_runtime::planted("forgotten-ids") {
+            return true;
+        }
         self.generations.push_back(generation);
         true
     }

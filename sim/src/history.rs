@@ -1,0 +1,140 @@
+//! Everything that clients did and saw in one run.
+//!
+//! The counter `order` is true real-time order: what has the smaller number happened before. A request's outcome may stay
+//! unknown for ever; unknown is never read as "did not happen".
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+/// What became of a request that changes something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// No answer: it may or may not have happened, and may still happen.
+    Unknown,
+    /// The server said that it is done.
+    Done {
+        /// When.
+        order: u64,
+    },
+    /// The server said that it did not happen.
+    Refused(String),
+}
+
+/// One message that a client wanted to have in a stream, with all its attempts.
+#[derive(Clone, Debug)]
+pub(crate) struct Publish {
+    /// Index into [`crate::Options::streams`].
+    pub(crate) stream: usize,
+    pub(crate) subject: String,
+    pub(crate) msg_id: Option<String>,
+    pub(crate) headers: Bytes,
+    pub(crate) payload: Bytes,
+    /// The connection of the first attempt.
+    pub(crate) connection: u64,
+    /// When the first attempt was made.
+    pub(crate) invoked: u64,
+    pub(crate) attempts: u32,
+    pub(crate) outcome: Outcome,
+    /// What the answer said, when it said that it is stored.
+    pub(crate) seq: u64,
+    /// The answer said that it was already there.
+    pub(crate) duplicate: bool,
+}
+
+/// What an admin wanted to have removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// One message.
+    One(u64),
+    /// Everything below a sequence.
+    Below(u64),
+}
+
+impl Target {
+    pub(crate) fn covers(self, seq: u64) -> bool {
+        match self {
+            Self::One(one) => seq == one,
+            Self::Below(end) => seq < end,
+        }
+    }
+}
+
+/// A delete or a purge.
+#[derive(Clone, Debug)]
+pub(crate) struct Removal {
+    pub(crate) stream: usize,
+    pub(crate) target: Target,
+    pub(crate) outcome: Outcome,
+}
+
+/// A message that a consumer was given.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Index into [`crate::Options::consumers`].
+    pub(crate) consumer: usize,
+    pub(crate) seq: u64,
+    /// How many times the server says that it has delivered it.
+    pub(crate) delivered: u64,
+    pub(crate) subject: String,
+    pub(crate) headers: Bytes,
+    pub(crate) payload: Bytes,
+    pub(crate) connection: u64,
+    pub(crate) order: u64,
+}
+
+/// An acknowledgement that a client sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Acked {
+    pub(crate) consumer: usize,
+    pub(crate) seq: u64,
+    /// The connection over which it went.
+    pub(crate) connection: u64,
+    /// When the server confirmed it; `None` when it did not, or was not asked to.
+    pub(crate) confirmed: Option<u64>,
+}
+
+/// What is known of a stream that admins make and delete.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Existence {
+    /// What the last answered request left; `None` before the first.
+    pub(crate) exists: Option<bool>,
+    /// A request is under way.
+    pub(crate) unknown: bool,
+    /// A request was never answered. It may have happened at any time since, so nothing is known any more.
+    pub(crate) abandoned: bool,
+}
+
+/// The record of a run.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    next_order: u64,
+    pub(crate) publishes: Vec<Publish>,
+    pub(crate) removals: Vec<Removal>,
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) acked: Vec<Acked>,
+    pub(crate) existence: BTreeMap<String, Existence>,
+}
+
+impl History {
+    /// The next moment.
+    pub(crate) fn tick(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order
+    }
+
+    /// A sequence of the stream that was acknowledged, picked by `draw`.
+    pub(crate) fn some_seq(&self, stream: usize, draw: u64) -> Option<u64> {
+        let done = |publish: &&Publish| {
+            publish.stream == stream && matches!(publish.outcome, Outcome::Done { .. })
+        };
+        let known: Vec<u64> = self
+            .publishes
+            .iter()
+            .filter(done)
+            .map(|publish| publish.seq)
+            .collect();
+        let index = usize::try_from(draw.checked_rem(known.len() as u64)?).ok()?;
+        known.get(index).copied()
+    }
+}

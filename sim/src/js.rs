@@ -1,0 +1,245 @@
+//! The JetStream API over a raw client.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Delivery, Unknown};
+use crate::options::{ConsumerPlan, StreamKind, StreamPlan};
+
+/// How long an API request may take.
+pub(crate) const API_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long message ids are remembered: longer than any run.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(3600);
+
+/// Why an API request has no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nobody knows what became of it.
+    Unknown,
+    /// The server refused it: `err_code` and text.
+    Refused(u64, String),
+}
+
+impl From<Unknown> for Failure {
+    fn from(_: Unknown) -> Self {
+        Self::Unknown
+    }
+}
+
+/// JetStream's "stream not found".
+pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
+/// JetStream's "no message found".
+pub(crate) const NO_MESSAGE: u64 = 10037;
+
+/// Sends a request to `$JS.API.` + `what`.
+pub(crate) async fn api(client: &Client, what: &str, body: &Value) -> Result<Value, Failure> {
+    let payload = if body.is_null() {
+        Vec::new()
+    } else {
+        body.to_string().into_bytes()
+    };
+    let subject = format!("$JS.API.{what}");
+    let answer = client
+        .request(&subject, b"", &payload, API_PATIENCE)
+        .await?;
+    result(&answer)
+}
+
+/// Reads an answer: a status without content (503) leaves the outcome unknown, an `error` is a refusal.
+pub(crate) fn result(answer: &Delivery) -> Result<Value, Failure> {
+    if answer.status().is_some() {
+        return Err(Failure::Unknown);
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(&answer.payload) else {
+        let text = String::from_utf8_lossy(&answer.payload).into_owned();
+        return Err(Failure::Refused(0, format!("not JSON: {text}")));
+    };
+    match value.get("error") {
+        None => Ok(value),
+        Some(error) => {
+            let code = error.get("err_code").and_then(Value::as_u64).unwrap_or(0);
+            let text = error
+                .get("description")
+                .and_then(Value::as_str)
+                .unwrap_or("");
+            // Unavailable, without quorum, shutting down: the server promises nothing.
+            let status = error.get("code").and_then(Value::as_u64).unwrap_or(0);
+            if status == 503 {
+                Err(Failure::Unknown)
+            } else {
+                Err(Failure::Refused(code, text.to_owned()))
+            }
+        }
+    }
+}
+
+/// The configuration of a planned stream.
+pub(crate) fn stream_config(plan: &StreamPlan) -> Value {
+    let mut config = json!({
+        "name": plan.name,
+        "subjects": [format!("{}.>", plan.name)],
+        "storage": "file",
+        "num_replicas": 1,
+        "retention": "limits",
+        "duplicate_window": nanos(DUPLICATE_WINDOW),
+    });
+    match plan.kind {
+        StreamKind::Limited(messages) => config["max_msgs"] = messages.into(),
+        StreamKind::WorkQueue => config["retention"] = "workqueue".into(),
+        StreamKind::Plain | StreamKind::Purged => {}
+    }
+    config
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(crate) async fn create_stream(client: &Client, plan: &StreamPlan) -> Result<Value, Failure> {
+    api(
+        client,
+        &format!("STREAM.CREATE.{}", plan.name),
+        &stream_config(plan),
+    )
+    .await
+}
+
+pub(crate) async fn delete_stream(client: &Client, name: &str) -> Result<Value, Failure> {
+    api(client, &format!("STREAM.DELETE.{name}"), &Value::Null).await
+}
+
+pub(crate) async fn stream_info(client: &Client, name: &str) -> Result<Value, Failure> {
+    api(client, &format!("STREAM.INFO.{name}"), &Value::Null).await
+}
+
+/// Removes everything below `seq`.
+pub(crate) async fn purge_below(client: &Client, name: &str, seq: u64) -> Result<Value, Failure> {
+    api(
+        client,
+        &format!("STREAM.PURGE.{name}"),
+        &json!({ "seq": seq }),
+    )
+    .await
+}
+
+pub(crate) async fn delete_message(
+    client: &Client,
+    name: &str,
+    seq: u64,
+) -> Result<Value, Failure> {
+    let body = json!({ "seq": seq, "no_erase": true });
+    api(client, &format!("STREAM.MSG.DELETE.{name}"), &body).await
+}
+
+pub(crate) async fn create_consumer(
+    client: &Client,
+    stream: &str,
+    plan: &ConsumerPlan,
+) -> Result<Value, Failure> {
+    let config = json!({
+        "durable_name": plan.name,
+        "ack_policy": "explicit",
+        "ack_wait": nanos(plan.ack_wait),
+        "deliver_policy": "all",
+        "max_ack_pending": 1000,
+        "num_replicas": 1,
+    });
+    let body = json!({ "stream_name": stream, "config": config, "action": "" });
+    api(
+        client,
+        &format!("CONSUMER.CREATE.{stream}.{}", plan.name),
+        &body,
+    )
+    .await
+}
+
+pub(crate) async fn consumer_info(
+    client: &Client,
+    stream: &str,
+    name: &str,
+) -> Result<Value, Failure> {
+    api(
+        client,
+        &format!("CONSUMER.INFO.{stream}.{name}"),
+        &Value::Null,
+    )
+    .await
+}
+
+/// A message as a stream holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) seq: u64,
+    pub(crate) subject: String,
+    pub(crate) headers: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+/// The message at `seq`, or `None` when there is none.
+pub(crate) async fn message(
+    client: &Client,
+    name: &str,
+    seq: u64,
+) -> Result<Option<Stored>, Failure> {
+    let body = json!({ "seq": seq });
+    let value = match api(client, &format!("STREAM.MSG.GET.{name}"), &body).await {
+        Err(Failure::Refused(NO_MESSAGE, _)) => return Ok(None),
+        other => other?,
+    };
+    let unreadable = || Failure::Refused(0, format!("unreadable message: {value}"));
+    let message = value.get("message").ok_or_else(unreadable)?;
+    let text = |key: &str| message.get(key).and_then(Value::as_str);
+    let bytes = |key: &str| base64(text(key).unwrap_or(""));
+    Ok(Some(Stored {
+        seq: message
+            .get("seq")
+            .and_then(Value::as_u64)
+            .ok_or_else(unreadable)?,
+        subject: text("subject").ok_or_else(unreadable)?.to_owned(),
+        headers: bytes("hdrs").ok_or_else(unreadable)?,
+        payload: bytes("data").ok_or_else(unreadable)?,
+    }))
+}
+
+/// Decodes base64 with padding.
+fn base64(text: &str) -> Option<Bytes> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut held) = (0u32, 0u32);
+    for character in text.bytes() {
+        let value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            b'=' => continue,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held & 0xFF).ok()?);
+        }
+    }
+    Some(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn base64_of_every_length() {
+        let decoded = |text| base64(text).map(|bytes| bytes.to_vec());
+        assert_eq!(decoded(""), Some(vec![]));
+        assert_eq!(decoded("Zg=="), Some(b"f".to_vec()));
+        assert_eq!(decoded("Zm8="), Some(b"fo".to_vec()));
+        assert_eq!(decoded("Zm9vYmFy"), Some(b"foobar".to_vec()));
+        assert_eq!(decoded("/+8="), Some(vec![0xFF, 0xEF]));
+        assert_eq!(decoded("a!"), None);
+    }
+}

@@ -1,0 +1,157 @@
+//! Publishers: one at a time or a window at a time, with and without message ids.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use halyard_net::proto::headers;
+use halyard_runtime::{event, random};
+use serde_json::Value;
+
+use super::{Stage, pause};
+use crate::client::{Answer, Client};
+use crate::history::{Outcome, Publish};
+use crate::js::{self, Failure};
+use crate::options::{Mode, PublisherPlan};
+use crate::random::filler;
+
+/// How long a publisher waits for an acknowledgement.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Publishes until its plan or the run ends; what has a message id is sent until it is answered.
+pub(crate) async fn run(stage: Arc<Stage>, plan: PublisherPlan, publisher: usize) {
+    let mut sent = 0;
+    // Numbers of publishes that have an id and no answer.
+    let mut unanswered: Vec<usize> = Vec::new();
+    let mut client = stage.connect().await;
+    loop {
+        if client.is_closed() {
+            client = stage.connect().await;
+        }
+        let window = match plan.mode {
+            Mode::Synchronous => 1,
+            Mode::Pipelined(window) => window,
+        };
+        let mut batch = std::mem::take(&mut unanswered);
+        while batch.len() < window && sent < plan.messages_max && !stage.is_stopped() {
+            sent += 1;
+            batch.push(invent(&stage, &plan, publisher, client.number));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let waiting: Vec<(usize, Answer)> = batch
+            .into_iter()
+            .map(|number| (number, send(&stage, &client, number)))
+            .collect();
+        for (number, answer) in waiting {
+            settle(&stage, number, answer).await;
+            let history = stage.history.lock();
+            let open = history
+                .publishes
+                .get(number)
+                .filter(|publish| publish.msg_id.is_some());
+            if open.is_some_and(|publish| publish.outcome == Outcome::Unknown) {
+                unanswered.push(number);
+            }
+        }
+        pause(plan.pause).await;
+    }
+}
+
+/// Makes up the next message and writes it down.
+fn invent(stage: &Stage, plan: &PublisherPlan, publisher: usize, connection: u64) -> usize {
+    let len = usize::try_from(random::below(plan.payload_max + 1)).unwrap_or(0);
+    let subject_number = random::below(4);
+    let mut history = stage.history.lock();
+    let number = history.publishes.len();
+    let invoked = history.tick();
+    let mut payload = format!("{number}|").into_bytes();
+    payload.extend_from_slice(&filler(number as u64, len));
+    let msg_id = plan.msg_ids.then(|| format!("id-{number}"));
+    let name = stage
+        .options
+        .streams
+        .get(plan.stream)
+        .map_or("", |stream| &stream.name);
+    history.publishes.push(Publish {
+        stream: plan.stream,
+        subject: format!("{name}.{publisher}.{subject_number}"),
+        headers: header_block(number, msg_id.as_deref()),
+        msg_id,
+        payload: payload.into(),
+        connection,
+        invoked,
+        attempts: 0,
+        outcome: Outcome::Unknown,
+        seq: 0,
+        duplicate: false,
+    });
+    number
+}
+
+/// Some messages have headers of their own; those with an id always have one.
+fn header_block(number: usize, msg_id: Option<&str>) -> Bytes {
+    let mut lines: Vec<(&[u8], String)> = Vec::new();
+    if let Some(id) = msg_id {
+        lines.push((b"Nats-Msg-Id", id.to_owned()));
+    }
+    if number.is_multiple_of(3) {
+        lines.push((b"Weather", format!("rain {number}")));
+    }
+    if lines.is_empty() {
+        return Bytes::new();
+    }
+    let block = lines
+        .iter()
+        .try_fold(headers::Builder::new(), |block, (name, value)| {
+            block.header(name, value.as_bytes())
+        });
+    block.map(|block| block.finish().into()).unwrap_or_default()
+}
+
+fn send(stage: &Stage, client: &Client, number: usize) -> Answer {
+    let mut history = stage.history.lock();
+    let publish = history
+        .publishes
+        .get_mut(number)
+        .expect("it was written down");
+    publish.attempts += 1;
+    let (subject, headers, payload) = (
+        publish.subject.clone(),
+        publish.headers.clone(),
+        publish.payload.clone(),
+    );
+    drop(history);
+    client.ask(&subject, &headers, &payload)
+}
+
+/// Waits for the answer and writes it down.
+async fn settle(stage: &Stage, number: usize, answer: Answer) {
+    let result = match answer.within(PATIENCE).await {
+        Ok(delivery) => js::result(&delivery),
+        Err(unknown) => Err(unknown.into()),
+    };
+    let mut history = stage.history.lock();
+    let order = history.tick();
+    let publish = history
+        .publishes
+        .get_mut(number)
+        .expect("it was written down");
+    match result {
+        Ok(ack) => {
+            publish.outcome = Outcome::Done { order };
+            publish.seq = ack.get("seq").and_then(Value::as_u64).unwrap_or(0);
+            publish.duplicate = ack
+                .get("duplicate")
+                .and_then(Value::as_bool)
+                .unwrap_or(false);
+            event!("publish {number} is {} {}", publish.seq, publish.duplicate);
+        }
+        Err(Failure::Unknown) => event!("publish {number} is unknown"),
+        Err(Failure::Refused(code, text)) => {
+            event!("publish {number} is refused: {code} {text}");
+            publish.outcome = Outcome::Refused(format!("{code} {text}"));
+        }
+    }
+}

@@ -166,14 +166,8 @@ impl Store {
         dir: &Path,
         options: Options,
     ) -> Result<(Self, Report), Error> {
-        if !disk.exists(dir).map_err(|error| Error::io(dir, error))? {
-            disk.create_dir_all(dir)
-                .map_err(|error| Error::io(dir, error))?;
-            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                disk.sync_dir(parent)
-                    .map_err(|error| Error::io(parent, error))?;
-            }
-        }
+        disk.create_dir_all_durably(dir)
+            .map_err(|error| Error::io(dir, error))?;
         let io = Cache::new(options.cache_bytes);
         let recovered = recover(&*disk, dir, &options, &io)?;
         let (upkeep, streams, records) = Upkeep::new(recovered, dir);

@@ -122,7 +122,7 @@ impl Node {
         } = options;
         let log_dir = dir.join("log");
         let fail = |action, source| Error::io(action, &log_dir, source);
-        disk.create_dir_all(&log_dir)
+        disk.create_dir_all_durably(&log_dir)
             .map_err(|source| fail("making the log directory", source))?;
         let lock = disk
             .lock(&dir.join("LOCK"))
@@ -130,12 +130,6 @@ impl Node {
                 std::io::ErrorKind::WouldBlock => Error::InUse { path: dir.clone() },
                 _ => Error::io("locking the store", &dir, source),
             })?;
-        for path in [Some(dir.as_path()), dir.parent()].into_iter().flatten() {
-            if !path.as_os_str().is_empty() {
-                disk.sync_dir(path)
-                    .map_err(|source| Error::io("syncing the directory", path, source))?;
-            }
-        }
         let layout = Layout {
             segment_bytes,
             first_segment_bytes,

@@ -146,6 +146,23 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// As [`Disk::open`].
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
 
+    /// [`Disk::create_dir_all`] whose names are durable when it returns. The directories above are synced also when all
+    /// of them exist: an earlier start may have made them and died before it synced.
+    ///
+    /// # Errors
+    /// As [`Disk::create_dir_all`] and [`Disk::sync_dir`]. A directory above that we may not read is not ours, and left
+    /// alone.
+    fn create_dir_all_durably(&self, path: &Path) -> io::Result<()> {
+        self.create_dir_all(path)?;
+        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+            match self.sync_dir(above) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// Gives `from` the name `to`, atomically replacing a file of that name.
     ///
     /// # Errors

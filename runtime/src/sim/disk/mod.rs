@@ -336,12 +336,12 @@ impl SimDisk {
         }
         state.crash_at = None;
         // Half of the time the operation had begun. A sync that did never returned, so it promises nothing.
-        if state.random.coin() {
-            let _ = operation(&mut state);
-        }
+        let begun = state.random.coin().then(|| operation(&mut state));
         state.power_loss();
         let on_crash = state.on_crash.clone();
         drop(state);
+        // Only now: what it opened takes the lock when it is dropped.
+        drop(begun);
         if let Some(on_crash) = on_crash {
             on_crash();
         }

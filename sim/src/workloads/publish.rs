@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_net::proto::headers;
+use halyard_runtime::time::Instant;
 use halyard_runtime::{event, random};
 use serde_json::Value;
 
-use super::{Stage, pause};
+use super::{Stage, pause, percent};
 use crate::client::{Answer, Client};
 use crate::history::{Outcome, Publish};
 use crate::js::{self, Failure};
@@ -44,16 +45,20 @@ pub(crate) async fn run(stage: Arc<Stage>, plan: PublisherPlan, publisher: usize
             .into_iter()
             .map(|number| (number, send(&stage, &client, number)))
             .collect();
+        let deadline = Instant::now() + PATIENCE;
+        let mut silent = false;
         for (number, answer) in waiting {
-            settle(&stage, number, answer).await;
+            settle(&stage, number, answer, deadline - Instant::now()).await;
             let history = stage.history.lock();
-            let open = history
-                .publishes
-                .get(number)
-                .filter(|publish| publish.msg_id.is_some());
-            if open.is_some_and(|publish| publish.outcome == Outcome::Unknown) {
-                unanswered.push(number);
+            let publish = history.publishes.get(number);
+            if let Some(publish) = publish.filter(|publish| publish.outcome == Outcome::Unknown) {
+                silent = true;
+                unanswered.extend(publish.msg_id.is_some().then_some(number));
             }
+        }
+        if silent && percent(50) {
+            // As a client would whose pings are not answered: the connection may be half-open.
+            client = stage.connect().await;
         }
         pause(plan.pause).await;
     }
@@ -127,8 +132,8 @@ fn send(stage: &Stage, client: &Client, number: usize) -> Answer {
 }
 
 /// Waits for the answer and writes it down.
-async fn settle(stage: &Stage, number: usize, answer: Answer) {
-    let result = match answer.within(PATIENCE).await {
+async fn settle(stage: &Stage, number: usize, answer: Answer, patience: Duration) {
+    let result = match answer.within(patience).await {
         Ok(delivery) => js::result(&delivery),
         Err(unknown) => Err(unknown.into()),
     };

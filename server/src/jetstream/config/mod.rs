@@ -8,7 +8,7 @@ mod update;
 mod validate;
 
 pub use stream::{
-    Compression, ConsumerLimits, Discard, PersistMode, Retention, Storage, StreamConfig,
+    Compression, ConsumerLimits, Discard, PersistMode, Placement, Retention, Storage, StreamConfig,
 };
 pub use update::check_update;
 pub use validate::{Defaults, check_create, normalize};

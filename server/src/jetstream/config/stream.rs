@@ -77,6 +77,21 @@ pub struct ConsumerLimits {
     pub max_ack_pending: i64,
 }
 
+/// Wishes about the nodes that hold a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Placement {
+    /// Name of the cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cluster: String,
+    /// Tags that the servers have; `!tag` for those that they must not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// Only for requests that move a leader; refused in a configuration.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub preferred: String,
+}
+
 /// The configuration of a stream. Limits: -1 is unlimited; durations are nanoseconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,9 +141,9 @@ pub struct StreamConfig {
     /// How long a message id is remembered.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub duplicate_window: i64,
-    /// Wishes about the nodes that hold it; not supported yet.
+    /// Wishes about the nodes that hold it; kept, one server has no choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub placement: Option<Value>,
+    pub placement: Option<Placement>,
     /// The stream that this one copies; not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Value>,

@@ -97,6 +97,13 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
     if config.num_replicas < 0 {
         return Err(table::REPLICAS_COUNT_CANNOT_BE_NEGATIVE.error());
     }
+    if config
+        .placement
+        .as_ref()
+        .is_some_and(|placement| !placement.preferred.is_empty())
+    {
+        return Err(invalid("preferred server not permitted in placement"));
+    }
     check_times(config, defaults)?;
     check_discard(config)?;
     check_subjects(config)?;
@@ -237,7 +244,6 @@ fn check_absent_features(config: &StreamConfig) -> Result<(), ApiError> {
         (!config.sources.is_empty(), "stream sources"),
         (config.republish.is_some(), "republish"),
         (config.subject_transform.is_some(), "subject transforms"),
-        (config.placement.is_some(), "placement"),
         (config.allow_msg_counter, "message counters"),
         (config.allow_atomic, "atomic publish"),
         (config.allow_batched, "batch publish"),

@@ -82,7 +82,7 @@ impl Answers {
     }
 
     fn answer_publisher(&mut self, stream: StreamId, reply: &[u8], outcome: &Reply) {
-        if let Reply::Stored(_) = outcome {
+        if let Reply::Stored(_) | Reply::Batch { .. } = outcome {
             self.stored.insert(stream);
         }
         if reply.is_empty() {
@@ -98,6 +98,17 @@ impl Answers {
         match outcome {
             Reply::Stored(seq) => put_ack(&mut self.body, handle.ack_prefix(), *seq, false),
             Reply::Duplicate(seq) => put_ack(&mut self.body, handle.ack_prefix(), *seq, true),
+            Reply::Staged => {}
+            Reply::Batch { last, count, id } => {
+                put_ack(&mut self.body, handle.ack_prefix(), *last, false);
+                self.body.pop();
+                let id = String::from_utf8_lossy(id);
+                let tail = format!(
+                    ",\"batch\":{},\"count\":{count}}}",
+                    serde_json::Value::from(&*id)
+                );
+                self.body.extend_from_slice(tail.as_bytes());
+            }
             Reply::Refused(refusal) => put_refusal(&mut self.body, refusal, handle.name()),
             Reply::NoStream => put_refusal(
                 &mut self.body,

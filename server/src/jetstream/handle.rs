@@ -9,13 +9,16 @@ use halyard_raft as raft;
 use parking_lot::{Mutex, RwLock};
 
 use super::answer::put_refusal;
-use super::api::errors::table;
+use super::api::errors::{ErrorKind, table};
 use super::config::{Storage, StreamConfig};
 use super::consumer::leader::{Event, Intake};
 use super::group::command::{Kind, encode_cold};
 use super::group::{Machine, Reply};
 use super::inbox::{Inbox, Waiter};
 use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
+
+/// How the reply subject of a member of a flow-controlled batch ends.
+const FAST_BATCH: &[u8] = b".$FI";
 
 /// One data group on this server.
 pub struct GroupHandle {
@@ -292,14 +295,9 @@ impl StreamHandle {
         }
     }
 
-    fn refuse(&self, message: &Publish<'_>, answer: bool) {
+    fn refuse(&self, message: &Publish<'_>, answer: bool, kind: ErrorKind) {
         let Some(reply) = message.reply.filter(|_| answer) else {
             return;
-        };
-        let kind = if self.group.failed() {
-            table::CLUSTER_NOT_AVAIL
-        } else {
-            table::STREAM_TOO_MANY_REQUESTS
         };
         let mut body = Vec::new();
         put_refusal(&mut body, &kind.error(), &self.name);
@@ -310,8 +308,19 @@ impl StreamHandle {
 impl Sink for StreamHandle {
     fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
         let answer = !self.no_ack.load(Ordering::Acquire);
+        if message
+            .reply
+            .is_some_and(|reply| reply.ends_with(FAST_BATCH))
+        {
+            self.refuse(message, answer, table::BATCH_PUBLISH_DISABLED);
+            return Delivered::Accepted;
+        }
         if self.group.inbox.publish(self.id, message, answer).is_err() {
-            self.refuse(message, answer);
+            let kind = match self.group.failed() {
+                true => table::CLUSTER_NOT_AVAIL,
+                false => table::STREAM_TOO_MANY_REQUESTS,
+            };
+            self.refuse(message, answer, kind);
         }
         Delivered::Accepted
     }

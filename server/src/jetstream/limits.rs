@@ -35,6 +35,15 @@ pub const MULTI_LAST_MAX: usize = 1024;
 /// API requests that wait to be answered; more are dropped, as by the peer.
 pub const REQUESTS_WAITING_MAX: usize = 10_000;
 
+/// Bytes of the id of an atomic batch.
+pub const BATCH_ID_BYTES_MAX: usize = 64;
+/// Members of an atomic batch; one more abandons it with 10199.
+pub const BATCH_MESSAGES_MAX: u64 = 1000;
+/// Atomic batches of one stream that are open at one time; one more is refused with 10210.
+pub const BATCHES_OPEN_MAX: usize = 50;
+/// Nanoseconds without a member after which an atomic batch is abandoned.
+pub const BATCH_IDLE: i64 = 10_000_000_000;
+
 /// Publishes that wait for a group; one more is refused with 10167.
 pub const INBOX_MESSAGES_MAX: usize = 100_000;
 /// Bytes of publishes that wait for a group; beyond it a publish is refused with 10167.

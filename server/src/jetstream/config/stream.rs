@@ -195,7 +195,7 @@ pub struct StreamConfig {
     /// Messages count; not supported yet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_msg_counter: bool,
-    /// All-or-nothing batches; not supported yet.
+    /// All-or-nothing batches.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_atomic: bool,
     /// Messages that publish others later; not supported yet.
@@ -204,7 +204,7 @@ pub struct StreamConfig {
     /// When a publish is acknowledged.
     #[serde(default, skip_serializing_if = "is_default_persist_mode")]
     pub persist_mode: PersistMode,
-    /// Flow-controlled batches; not supported yet.
+    /// Flow-controlled batches. Kept; a publish that uses them is refused, since they are not there yet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_batched: bool,
     /// Free key-value pairs; `_nats.` is reserved.

@@ -245,8 +245,6 @@ fn check_absent_features(config: &StreamConfig) -> Result<(), ApiError> {
         (config.republish.is_some(), "republish"),
         (config.subject_transform.is_some(), "subject transforms"),
         (config.allow_msg_counter, "message counters"),
-        (config.allow_atomic, "atomic publish"),
-        (config.allow_batched, "batch publish"),
         (config.allow_msg_schedules, "message schedules"),
         (
             config.subject_delete_marker_ttl != 0,
@@ -367,10 +365,10 @@ mod tests {
         assert!(refusal(named("a.b")).starts_with("stream name is required"));
         assert_eq!(
             refusal(StreamConfig {
-                allow_atomic: true,
+                allow_msg_schedules: true,
                 ..named("K")
             }),
-            "atomic publish: not supported by this server yet"
+            "message schedules: not supported by this server yet"
         );
     }
 }

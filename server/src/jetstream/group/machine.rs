@@ -13,6 +13,7 @@ use halyard_runtime::time::Timestamp;
 use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
 use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
+use crate::jetstream::stream::headers;
 use crate::jetstream::stream::machine::Fault;
 use crate::jetstream::stream::publish::Stored;
 use crate::jetstream::stream::{Refusal, Stream, Turn};
@@ -24,6 +25,17 @@ pub enum Reply {
     Stored(u64),
     /// A message had been stored before, under this sequence.
     Duplicate(u64),
+    /// A member of an atomic batch waits for the rest: an empty answer.
+    Staged,
+    /// An atomic batch was stored.
+    Batch {
+        /// Sequence of its last member.
+        last: u64,
+        /// Members.
+        count: u64,
+        /// Its id, for the acknowledgement.
+        id: Box<[u8]>,
+    },
     /// Done, nothing to tell.
     Done,
     /// So many messages were removed.
@@ -223,8 +235,17 @@ impl Machine {
             now: self.time,
             effects,
         };
+        let record = publish.record.clone();
+        let start = usize::from(publish.subject_len);
+        let block = start..start + publish.headers_len as usize;
         let reply = match stream.publish(&mut turn, publish)? {
             Ok(Stored::As(seq)) => Reply::Stored(seq),
+            Ok(Stored::Staged) => return Ok(Reply::Staged),
+            Ok(Stored::Batch { last, count }) => {
+                let asked = headers::parse(record.get(block).unwrap_or_default());
+                let id = asked.batch_id.unwrap_or_default().into();
+                Reply::Batch { last, count, id }
+            }
             Ok(Stored::Duplicate(seq)) => return Ok(Reply::Duplicate(seq)),
             Err(refusal) => return Ok(Reply::Refused(refusal)),
         };

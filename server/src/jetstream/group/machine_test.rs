@@ -417,6 +417,70 @@ fn a_dropped_stream_leaves_nothing_and_bad_bytes_change_nothing() {
     assert_eq!(bench.machine.store().digest(), before);
 }
 
+#[test]
+fn an_atomic_batch_is_stored_whole_or_not_at_all() {
+    let mut bench = Bench::with(StreamConfig {
+        allow_atomic: true,
+        ..subjects(&["s.>"])
+    });
+    let member = |bench: &mut Bench, seq: &str, subject: &str, more: &[(&str, &str)]| {
+        let mut headers = vec![("Nats-Batch-Id", "B"), ("Nats-Batch-Sequence", seq)];
+        headers.extend_from_slice(more);
+        bench.said(subject, &headers, b"x")
+    };
+    let commit = ("Nats-Batch-Commit", "1");
+    assert_eq!(member(&mut bench, "1", "s.a", &[]), "Staged");
+    bench.flush();
+    bench.restart();
+    assert_eq!(
+        member(
+            &mut bench,
+            "2",
+            "s.b",
+            &[("Nats-Expected-Last-Subject-Sequence", "0")]
+        ),
+        "Staged"
+    );
+    assert!(bench.sequences().is_empty());
+    let last = member(
+        &mut bench,
+        "3",
+        "s.a",
+        &[commit, ("Nats-Expected-Last-Subject-Sequence", "1")],
+    );
+    assert!(last.starts_with("Batch { last: 3, count: 3"), "{last}");
+    assert_eq!(bench.sequences(), [1, 2, 3]);
+    // A condition of one member fails: none is stored.
+    member(&mut bench, "1", "s.c", &[]);
+    let wrong = member(
+        &mut bench,
+        "2",
+        "s.b",
+        &[commit, ("Nats-Expected-Last-Subject-Sequence", "7")],
+    );
+    assert_eq!(wrong, "10071 wrong last sequence: 2");
+    assert_eq!(bench.sequences(), [1, 2, 3]);
+    // A gap, a pause, and a member of nothing.
+    member(&mut bench, "1", "s.c", &[]);
+    assert_eq!(
+        member(&mut bench, "3", "s.c", &[]),
+        "10176 atomic publish batch is incomplete"
+    );
+    member(&mut bench, "1", "s.c", &[]);
+    bench.now += 11 * SECOND;
+    assert_eq!(
+        member(&mut bench, "2", "s.c", &[commit]),
+        "10176 atomic publish batch is incomplete"
+    );
+    // The end without a message of its own.
+    member(&mut bench, "1", "s.d", &[]);
+    let end = member(&mut bench, "2", "s.d", &[("Nats-Batch-Commit", "eob")]);
+    assert!(end.starts_with("Batch { last: 4, count: 1"), "{end}");
+    bench.flush();
+    bench.restart();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4]);
+}
+
 /// What a person would write down: every message that should be there.
 #[derive(Default)]
 struct Naive {

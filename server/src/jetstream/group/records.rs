@@ -4,6 +4,7 @@
 //! g                        time i64                       the group's committed time
 //! s | id u64               configuration, creation, last message id (postcard around JSON)
 //! d | id u64 | n u32       one generation of remembered message ids
+//! b | id u64               open atomic batches (postcard)
 //! c | id u64 | n u32       one consumer, in its own encoding
 //! ```
 //!
@@ -21,6 +22,7 @@ use crate::jetstream::stream::machine::Fault;
 const GROUP: &[u8] = b"g";
 const STREAM: u8 = b's';
 const IDS: u8 = b'd';
+const BATCHES: u8 = b'b';
 const CONSUMER: u8 = b'c';
 
 /// Why a group cannot be opened.
@@ -60,6 +62,13 @@ impl Machine {
                         self.store.remove(&numbered(IDS, *id, number))?;
                     }
                 }
+            }
+            match stream.take_batches() {
+                Some(record) if record.is_empty() => {
+                    self.store.remove(&key(BATCHES, *id))?;
+                }
+                Some(record) => self.store.put(&key(BATCHES, *id), record.into())?,
+                None => {}
             }
             let mut changed = Vec::new();
             stream
@@ -103,6 +112,13 @@ impl Machine {
                 return Err(damaged(&key, "message ids"));
             }
         }
+        for (key, record) in collect(self, &[BATCHES]) {
+            let (id, _) = split(&key).ok_or_else(|| damaged(&key, "the key of batches"))?;
+            let stream = self.streams.get_mut(&id);
+            if !stream.is_some_and(|stream| stream.load_batches(&record)) {
+                return Err(damaged(&key, "batches of a known stream"));
+            }
+        }
         for (key, record) in collect(self, &[CONSUMER]) {
             let (id, number) = split(&key).ok_or_else(|| damaged(&key, "a consumer's key"))?;
             let stream = self
@@ -119,7 +135,7 @@ impl Machine {
 
     /// Removes every record of a stream that is dropped.
     pub(super) fn remove_records(&mut self, id: StreamId) -> Result<(), Fault> {
-        for kind in [STREAM, IDS, CONSUMER] {
+        for kind in [STREAM, IDS, BATCHES, CONSUMER] {
             for (key, _) in collect(self, &key(kind, id)) {
                 self.store.remove(&key)?;
             }

@@ -24,6 +24,12 @@ pub struct Asked<'a> {
     pub rollup: Option<&'a [u8]>,
     /// `Nats-TTL`.
     pub ttl: Option<&'a [u8]>,
+    /// `Nats-Batch-Id`: a member of this atomic batch.
+    pub batch_id: Option<&'a [u8]>,
+    /// `Nats-Batch-Sequence`: which member, from 1; 0 if it is no number.
+    pub batch_seq: Option<u64>,
+    /// `Nats-Batch-Commit`: the last member.
+    pub batch_commit: Option<&'a [u8]>,
     /// A header that only a feature understands which this server does not have.
     pub refused: Option<Refused>,
 }
@@ -50,8 +56,6 @@ impl Expected {
 pub enum Refused {
     /// `Nats-Incr`.
     Counter,
-    /// `Nats-Batch-Id`.
-    AtomicBatch,
     /// `Nats-Schedule`.
     Schedule,
     /// `Nats-Stream-Source`.
@@ -64,7 +68,6 @@ impl Refused {
     pub const fn error(self) -> ApiError {
         match self {
             Self::Counter => table::MESSAGE_INCR_DISABLED.error(),
-            Self::AtomicBatch => table::ATOMIC_PUBLISH_DISABLED.error(),
             Self::Schedule => table::MESSAGE_SCHEDULES_DISABLED.error(),
             Self::StreamSource => table::MESSAGE_SOURCE_HDR_NOT_ALLOWED.error(),
         }
@@ -100,7 +103,9 @@ pub fn parse(headers: &[u8]) -> Asked<'_> {
             b"Rollup" => set(&mut asked.rollup, value),
             b"TTL" => set(&mut asked.ttl, value),
             b"Incr" => set(&mut asked.refused, Refused::Counter),
-            b"Batch-Id" => set(&mut asked.refused, Refused::AtomicBatch),
+            b"Batch-Id" => set(&mut asked.batch_id, value),
+            b"Batch-Sequence" => set(&mut asked.batch_seq, number(value).unwrap_or(0)),
+            b"Batch-Commit" => set(&mut asked.batch_commit, value),
             b"Schedule" => set(&mut asked.refused, Refused::Schedule),
             b"Stream-Source" => set(&mut asked.refused, Refused::StreamSource),
             _ => {}
@@ -166,10 +171,11 @@ pub fn go_duration(text: &str) -> Option<i64> {
 }
 
 fn expected(value: &[u8]) -> Expected {
-    let number = str::from_utf8(value)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    number.map_or(Expected::Nothing, Expected::Seq)
+    number(value).map_or(Expected::Nothing, Expected::Seq)
+}
+
+fn number(value: &[u8]) -> Option<u64> {
+    str::from_utf8(value).ok()?.parse().ok()
 }
 
 fn set<T>(place: &mut Option<T>, value: T) {

@@ -8,6 +8,7 @@ use halyard_engine::{Erase, Filters, Store, StreamId, StreamState};
 use halyard_runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::batch::Batches;
 use super::dedupe::{Dedupe, Record};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Retention, StreamConfig};
@@ -41,6 +42,7 @@ pub struct Stream {
     pub(super) dedupe: Dedupe,
     pub(super) last_msg_id: Box<[u8]>,
     pub(super) consumers: Consumers,
+    pub(super) batches: Batches,
     dirty: bool,
 }
 
@@ -59,6 +61,7 @@ impl Stream {
         Self {
             dedupe: Dedupe::new(config.duplicate_window),
             consumers: Consumers::default(),
+            batches: Batches::default(),
             last_msg_id: Box::default(),
             dirty: true,
             id,
@@ -238,6 +241,16 @@ impl Stream {
             last_msg_id: self.last_msg_id.to_vec(),
         };
         Some(postcard::to_allocvec(&saved).unwrap_or_default())
+    }
+
+    /// The record of open atomic batches if it changed since the last call; empty if there are none.
+    pub(in crate::jetstream) fn take_batches(&mut self) -> Option<Vec<u8>> {
+        self.batches.take_record()
+    }
+
+    /// Takes the record of open atomic batches back; whether it could be read.
+    pub(in crate::jetstream) fn load_batches(&mut self, record: &[u8]) -> bool {
+        self.batches.load(self.id, record)
     }
 
     /// What a flush must write of the remembered message ids.

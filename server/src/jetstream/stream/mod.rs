@@ -2,8 +2,9 @@
 //!
 //! Reading order: [`machine`] (the state of a stream and its commands), [`headers`] (what a publisher asks for),
 //! [`publish`] (conditions, then storing), `room` (limits push the oldest out), `expiry` (age and life spans),
-//! [`dedupe`] (which message ids are remembered).
+//! [`dedupe`] (which message ids are remembered), `batch` (messages that are stored together).
 
+mod batch;
 pub mod dedupe;
 mod expiry;
 pub mod headers;

@@ -8,6 +8,7 @@ use halyard_runtime::time::Timestamp;
 use super::expiry::FOREVER;
 use super::headers::{self, Asked, Ttl};
 use super::machine::{Fault, Outcome, Stream, Turn};
+use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Discard, Retention, StreamConfig};
 use crate::jetstream::group::command::Publish;
@@ -20,11 +21,20 @@ pub enum Stored {
     As(u64),
     /// It was stored before, under this sequence.
     Duplicate(u64),
+    /// It waits for the rest of its atomic batch.
+    Staged,
+    /// Its atomic batch was stored.
+    Batch {
+        /// Sequence of the last member.
+        last: u64,
+        /// Members.
+        count: u64,
+    },
 }
 
 /// What a rollup replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rollup {
+pub(super) enum Rollup {
     Subject,
     All,
 }
@@ -35,23 +45,40 @@ impl Stream {
     /// # Errors
     /// The store failed.
     pub fn publish(&mut self, turn: &mut Turn<'_>, publish: Publish) -> Outcome<Stored> {
-        let asked = headers::parse(publish.headers());
+        // A reference of its own, so that what the headers say outlives the message's move into the store.
+        let record = publish.record.clone();
+        let start = usize::from(publish.subject_len);
+        let block = record.get(start..start + publish.headers_len as usize);
+        let asked = headers::parse(block.unwrap_or_default());
+        if let Some(id) = asked.batch_id {
+            return self.publish_in_batch(turn, publish, id);
+        }
         if let Err(refusal) = check_shape(&self.config, &publish, &asked) {
             return Ok(Err(refusal.into()));
         }
         if let Some(seq) = asked.msg_id.and_then(|id| self.dedupe.find(id, turn.now)) {
             return Ok(Ok(Stored::Duplicate(seq)));
         }
-        if let Some(refusal) = self.check_expected(turn, &publish, &asked)? {
+        if let Some(refusal) = self.check_expected(turn, &publish, &asked, &[])? {
             return Ok(Err(refusal.into()));
         }
-        let rollup = match check_rollup(&self.config, asked.rollup) {
-            Ok(rollup) => rollup,
-            Err(refusal) => return Ok(Err(refusal.into())),
-        };
-        if let Some(refusal) = self.check_room(turn, &publish)? {
+        if let Err(refusal) = check_rollup(&self.config, asked.rollup) {
             return Ok(Err(refusal.into()));
         }
+        if let Some(refusal) = self.check_room(turn, &publish, &[])? {
+            return Ok(Err(refusal.into()));
+        }
+        Ok(Ok(Stored::As(self.store_checked(turn, publish, &asked)?)))
+    }
+
+    /// Stores a message whose every condition holds; its sequence.
+    pub(super) fn store_checked(
+        &mut self,
+        turn: &mut Turn<'_>,
+        publish: Publish,
+        asked: &Asked<'_>,
+    ) -> Result<u64, Fault> {
+        let rollup = check_rollup(&self.config, asked.rollup).unwrap_or_default();
         let expires = asked
             .ttl
             .and_then(headers::parse_ttl)
@@ -70,7 +97,7 @@ impl Stream {
         if stored {
             self.make_room(turn, publish.subject())?;
         }
-        Ok(Ok(Stored::As(seq)))
+        Ok(seq)
     }
 
     /// Whether it was stored, or only took a sequence because nobody wants it.
@@ -95,12 +122,13 @@ impl Stream {
         Ok((turn.store.append(self.id, message)?, true))
     }
 
-    /// The `Nats-Expected-*` conditions that need the state.
-    fn check_expected(
+    /// The `Nats-Expected-*` conditions that need the state, as it will be after the members `before` it.
+    pub(super) fn check_expected(
         &self,
         turn: &Turn<'_>,
         publish: &Publish,
         asked: &Asked<'_>,
+        before: &[Publish],
     ) -> Result<Option<ApiError>, Fault> {
         if let Some(expected) = asked.expected_last_seq {
             let last = turn.store.state(self.id)?.last_seq;
@@ -114,27 +142,33 @@ impl Stream {
             let last = String::from_utf8_lossy(&self.last_msg_id);
             return Ok(Some(table::STREAM_WRONG_LAST_MSG_ID.with(last)));
         }
+        let missing = || table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error();
         let Some(expected) = asked.expected_last_subject_seq else {
-            let missing = asked.expected_subject.is_some();
-            return Ok(missing.then(|| table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error()));
+            return Ok(asked.expected_subject.is_some().then(missing));
         };
-        let last = match asked.expected_subject {
-            None => turn.store.last_for_subject(self.id, publish.subject()),
-            Some(filter) => match Filters::parse(&[filter]) {
+        let filter = asked.expected_subject.unwrap_or(publish.subject());
+        let earlier = before
+            .iter()
+            .rposition(|one| subject::matches(filter, one.subject()));
+        let last = match (earlier, asked.expected_subject) {
+            (Some(at), _) => Some(turn.store.state(self.id)?.last_seq + at as u64 + 1),
+            (None, None) => turn.store.last_for_subject(self.id, publish.subject()),
+            (None, Some(filter)) => match Filters::parse(&[filter]) {
                 Ok(filters) => turn.store.last_matching(self.id, &filters, u64::MAX)?,
-                Err(_) => {
-                    return Ok(Some(
-                        table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error(),
-                    ));
-                }
+                Err(_) => return Ok(Some(missing())),
             },
         };
         let last = last.unwrap_or(0);
         Ok((!expected.is(last)).then(|| table::STREAM_WRONG_LAST_SEQUENCE.with(last)))
     }
 
-    /// With `discard: new`: whether the message fits without pushing another out.
-    fn check_room(&self, turn: &Turn<'_>, publish: &Publish) -> Result<Option<ApiError>, Fault> {
+    /// With `discard: new`: whether the message fits without pushing another out, beside the members `before` it.
+    pub(super) fn check_room(
+        &self,
+        turn: &Turn<'_>,
+        publish: &Publish,
+        before: &[Publish],
+    ) -> Result<Option<ApiError>, Fault> {
         if self.config.discard != Discard::New {
             return Ok(None);
         }
@@ -145,23 +179,30 @@ impl Stream {
         };
         let mut replaces = 0;
         if let Some(max) = StreamConfig::limit(self.config.max_msgs_per_subject) {
+            let earlier = before
+                .iter()
+                .filter(|one| one.subject() == publish.subject())
+                .count() as u64;
             let totals = turn.store.subject_totals(self.id, publish.subject())?;
+            let held = totals.as_ref().map_or(0, |totals| totals.messages);
+            if held + earlier >= max && self.config.discard_new_per_subject {
+                return refuse("messages per subject");
+            }
             if let Some(totals) = totals.filter(|totals| totals.messages >= max) {
-                if self.config.discard_new_per_subject {
-                    return refuse("messages per subject");
-                }
                 // The oldest of its subject makes room for it.
                 let oldest = turn.store.get(self.id, totals.first_seq)?;
                 replaces = oldest.map_or(0, |message| message.size());
             }
         }
         let state = turn.store.state(self.id)?;
+        let messages = state.messages + before.len() as u64;
         if StreamConfig::limit(self.config.max_msgs)
-            .is_some_and(|max| replaces == 0 && state.messages >= max)
+            .is_some_and(|max| replaces == 0 && messages >= max)
         {
             return refuse("messages");
         }
-        let size = self.message_size(publish);
+        let size = before.iter().map(|one| self.message_size(one)).sum::<u64>()
+            + self.message_size(publish);
         if StreamConfig::limit(self.config.max_bytes)
             .is_some_and(|max| state.bytes - replaces + size > max)
         {
@@ -213,7 +254,7 @@ impl Stream {
 }
 
 /// Conditions that need the configuration only.
-fn check_shape(
+pub(super) fn check_shape(
     config: &StreamConfig,
     publish: &Publish,
     asked: &Asked<'_>,
@@ -247,7 +288,10 @@ fn check_shape(
     Ok(())
 }
 
-fn check_rollup(config: &StreamConfig, asked: Option<&[u8]>) -> Result<Option<Rollup>, ApiError> {
+pub(super) fn check_rollup(
+    config: &StreamConfig,
+    asked: Option<&[u8]>,
+) -> Result<Option<Rollup>, ApiError> {
     let Some(asked) = asked else {
         return Ok(None);
     };

@@ -54,6 +54,17 @@ impl Running {
     }
 }
 
+/// The machine as it was after the last answered entry.
+#[derive(Default)]
+struct Seen {
+    /// When a tick has something to do.
+    deadline: Option<Timestamp>,
+    dirty_bytes: usize,
+    applied: u64,
+    /// A flush found no room: messages are refused until there is.
+    is_full: bool,
+}
+
 /// What woke the driver.
 enum Event {
     Answered(Result<Applied, raft::ProposeError>),
@@ -73,7 +84,7 @@ pub(super) struct Driver {
     recycled: Option<Gathered>,
     running: Option<Running>,
     tick_in_flight: bool,
-    deadline: Option<Timestamp>,
+    seen: Seen,
     leader_deadline: Option<Timestamp>,
     flushed_at: Instant,
     flushed_index: u64,
@@ -93,7 +104,7 @@ impl Driver {
             recycled: None,
             running: None,
             tick_in_flight: false,
-            deadline: None,
+            seen: Seen::default(),
             leader_deadline: None,
             flushed_at: Instant::now(),
             flushed_index,
@@ -130,7 +141,7 @@ impl Driver {
             let Some(mut gathered) = self.group.inbox().take(self.recycled.take(), room) else {
                 return;
             };
-            if gathered.has_messages() && self.store_is_full() {
+            if gathered.has_messages() && self.seen.is_full {
                 self.refuse(gathered);
                 continue;
             }
@@ -146,12 +157,6 @@ impl Driver {
             return usize::MAX;
         }
         BYTES_IN_FLIGHT_MAX.saturating_sub(self.bytes_in_flight)
-    }
-
-    /// Whether a flush found no room: messages are refused until there is.
-    fn store_is_full(&self) -> bool {
-        let accepting = self.group.read(|machine| machine.store().accepting());
-        matches!(accepting, Err(halyard_engine::Error::Full { .. }))
     }
 
     /// Tells everybody of a batch that nothing of it was written.
@@ -239,7 +244,7 @@ impl Driver {
         } else {
             MAINTENANCE_INTERVAL
         };
-        if let Some(deadline) = self.deadline.filter(|_| !self.tick_in_flight) {
+        if let Some(deadline) = self.seen.deadline.filter(|_| !self.tick_in_flight) {
             wait = wait.min(due(deadline));
         }
         if let Some(deadline) = self.leader_deadline {
@@ -290,14 +295,19 @@ impl Driver {
         self.look_at_machine();
     }
 
+    /// Looks once at what decides the next steps: `apply` waits for each look.
     fn look_at_machine(&mut self) {
-        let (deadline, fault) = self.group.read(|machine| {
-            (
-                machine.next_deadline(),
-                machine.fault().map(ToString::to_string),
-            )
+        let (seen, fault) = self.group.read(|machine| {
+            let store = machine.store();
+            let seen = Seen {
+                deadline: machine.next_deadline(),
+                dirty_bytes: store.dirty_bytes(),
+                applied: machine.applied(),
+                is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. })),
+            };
+            (seen, machine.fault().map(ToString::to_string))
         });
-        self.deadline = deadline;
+        self.seen = seen;
         if let Some(fault) = fault {
             self.group.fail(&fault);
         }
@@ -305,6 +315,7 @@ impl Driver {
 
     fn tick(&mut self) {
         let due = self
+            .seen
             .deadline
             .is_some_and(|deadline| deadline <= Timestamp::now());
         if due && !self.tick_in_flight && !self.group.is_stopping() {
@@ -334,12 +345,9 @@ impl Driver {
     }
 
     fn flush_due(&self) -> bool {
-        let (dirty, applied) = self
-            .group
-            .read(|machine| (machine.store().dirty_bytes(), machine.applied()));
-        dirty >= self.tuning.flush_bytes
-            || (applied > self.flushed_index
-                && self.flushed_at.elapsed() >= self.tuning.flush_interval)
+        let behind = self.seen.applied > self.flushed_index;
+        self.seen.dirty_bytes >= self.tuning.flush_bytes
+            || (behind && self.flushed_at.elapsed() >= self.tuning.flush_interval)
     }
 
     fn begin_flush(&mut self) -> Option<Job> {
@@ -379,6 +387,7 @@ impl Driver {
             }
             Err(error) => self.group.fail(&error.to_string()),
         }
+        self.look_at_machine();
     }
 
     /// So that a start after an orderly stop has little to replay.

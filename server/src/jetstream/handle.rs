@@ -36,7 +36,7 @@ pub struct GroupHandle {
 impl GroupHandle {
     pub(super) fn new(
         storage: Storage,
-            machine: Arc<Mutex<Machine>>,
+        machine: Arc<Mutex<Machine>>,
         raft: raft::Group<Machine>,
     ) -> Arc<Self> {
         let (inbox, woken) = (Inbox::new(), Arc::new(AtomicBool::new(false)));

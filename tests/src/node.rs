@@ -142,6 +142,12 @@ impl Start {
         let log = scratch.path().join("server.log");
         let port = self.port.map_or("-1".to_owned(), |p| p.to_string());
         let mut command = Command::new(&self.binary);
+        if !self.args.iter().any(|arg| arg == "-c" || arg == "-js") {
+            // Without a configuration file Halyard serves streams from a directory of its own choice.
+            let empty = scratch.path().join("empty.conf");
+            std::fs::write(&empty, "").expect("the temporary directory is writable");
+            command.args(["-c", path_str(&empty)]);
+        }
         command
             .args(["-a", "127.0.0.1", "-p", &port, "-m", "-1"])
             .args(["--ports_file_dir", path_str(scratch.path())])

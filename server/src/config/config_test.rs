@@ -510,6 +510,18 @@ fn flags_in_every_style_beat_the_file() {
 }
 
 #[test]
+fn the_name_decides_whether_there_are_streams_without_a_word() {
+    let started = |name: &str| {
+        let line = CommandLine::parse([name.to_owned()]).unwrap();
+        line.load(&Fake::default()).unwrap().config.jetstream
+    };
+    assert!(!started("/usr/bin/nats-server").enabled);
+    let ours = started("./halyard");
+    assert!(ours.enabled);
+    assert_eq!(ours.store_dir, Some("halyard-data".into()));
+}
+
+#[test]
 fn commands_and_misuse() {
     let action = |args: &[&str]| command_line(args).unwrap().action;
     assert_eq!(action(&[]), Action::Run);

@@ -11,6 +11,10 @@ use super::keys;
 use super::parse::{Surroundings, parse_file};
 use super::position::Problem;
 use super::settings::Config;
+use super::version;
+
+/// Where streams are kept when nothing says where, below the working directory.
+const DEFAULT_STORE_DIR: &str = "halyard-data";
 
 /// Largest configuration file, in bytes: far more than anybody writes, far less than memory.
 const FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -80,6 +84,10 @@ impl CommandLine {
             warnings = findings.warnings;
             config.config_file = Some(file.clone());
             config.config_digest = Some(digest::digest(&map));
+        } else if self.program != version::PEER_NAME {
+            // Whoever just starts it gets streams; scripts that start it as the peer get the peer's defaults.
+            config.jetstream.enabled = true;
+            config.jetstream.store_dir = Some(DEFAULT_STORE_DIR.into());
         }
         self.apply(&mut config);
         config.check().map_err(LoadError::Contradiction)?;

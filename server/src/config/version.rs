@@ -8,7 +8,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Our own name.
 pub const NAME: &str = "halyard";
 /// The name under which scripts written for NATS start a server.
-const PEER_NAME: &str = "nats-server";
+pub(super) const PEER_NAME: &str = "nats-server";
 
 /// The text of `--version`. Started as `nats-server`, it is what scripts look for; else our own name and version come first.
 #[must_use]

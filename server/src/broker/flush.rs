@@ -12,7 +12,16 @@ use super::message::{Pressure, Sink};
 struct Deferred {
     depth: usize,
     sinks: Vec<Arc<dyn Sink>>,
-    pressure: Pressure,
+    pressed: Pressed,
+}
+
+/// The sinks that hold back much after a flush.
+#[derive(Default)]
+pub struct Pressed {
+    /// They, to be asked for relief.
+    pub sinks: Vec<Arc<dyn Sink>>,
+    /// How much the worst of them holds back.
+    pub pressure: Pressure,
 }
 
 thread_local! {
@@ -34,10 +43,10 @@ impl FlushScope {
         }
     }
 
-    /// Ends the scope and says how much the flushed sinks still hold back (always `Low` for an inner scope).
-    pub fn finish(self) -> Pressure {
+    /// Ends the scope and says which of the flushed sinks hold back much (none for an inner scope).
+    pub fn finish(self) -> Pressed {
         drop(self);
-        DEFERRED.with_borrow_mut(|deferred| std::mem::take(&mut deferred.pressure))
+        DEFERRED.with_borrow_mut(|deferred| std::mem::take(&mut deferred.pressed))
     }
 }
 
@@ -51,7 +60,7 @@ impl Drop for FlushScope {
     fn drop(&mut self) {
         let outermost = DEFERRED.with_borrow_mut(|deferred| {
             if deferred.depth == 1 {
-                deferred.pressure = Pressure::Low;
+                deferred.pressed = Pressed::default();
                 return true;
             }
             deferred.depth = deferred.depth.saturating_sub(1);
@@ -71,17 +80,25 @@ fn flush_all() {
         if batch.is_empty() {
             return;
         }
-        let mut pressure = Pressure::Low;
         for sink in batch.drain(..) {
-            pressure = pressure.max(sink.flush());
+            let pressure = sink.flush();
+            if pressure != Pressure::Low {
+                DEFERRED.with_borrow_mut(|deferred| deferred.pressed.add(sink, pressure));
+            }
         }
         DEFERRED.with_borrow_mut(|deferred| {
-            deferred.pressure = deferred.pressure.max(pressure);
             // Keep the allocation for the next batch, unless a flush has deferred something meanwhile.
             if deferred.sinks.is_empty() {
                 deferred.sinks = batch;
             }
         });
+    }
+}
+
+impl Pressed {
+    fn add(&mut self, sink: Arc<dyn Sink>, pressure: Pressure) {
+        self.pressure = self.pressure.max(pressure);
+        self.sinks.push(sink);
     }
 }
 
@@ -117,7 +134,7 @@ mod tests {
         }
         fn flush(&self) -> Pressure {
             self.0.fetch_add(1, Ordering::Relaxed);
-            Pressure::High
+            Pressure::Soft
         }
     }
 
@@ -131,14 +148,11 @@ mod tests {
         let outer = FlushScope::new();
         let inner = FlushScope::new();
         defer(sink.clone());
-        assert_eq!(inner.finish(), Pressure::Low);
+        assert_eq!(inner.finish().sinks.len(), 0);
         assert_eq!(count(), 1);
-        assert_eq!(outer.finish(), Pressure::High);
+        let pressed = outer.finish();
+        assert_eq!((pressed.sinks.len(), pressed.pressure), (1, Pressure::Soft));
         assert_eq!(count(), 2);
-        assert_eq!(
-            FlushScope::new().finish(),
-            Pressure::Low,
-            "pressure is of one scope"
-        );
+        assert_eq!(FlushScope::new().finish().sinks.len(), 0, "of one scope");
     }
 }

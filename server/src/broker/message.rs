@@ -1,6 +1,7 @@
 //! One message on its way, and what takes it.
 
 use std::cell::OnceCell;
+use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
 
@@ -108,7 +109,9 @@ pub enum Pressure {
     /// Publishers may go on.
     #[default]
     Low,
-    /// It drains more slowly than it fills: publishers should pause for a moment.
+    /// More than is good for the caches: publishers better let it drain for an instant.
+    Soft,
+    /// It is about to be closed because it is too slow: publishers should pause.
     High,
 }
 
@@ -125,4 +128,14 @@ pub trait Sink: Send + Sync {
     fn flush(&self) -> Pressure {
         Pressure::Low
     }
+
+    /// Whether publishers, of whom one has met pressure in a flush, had better wait still; if so, `waker` is called once
+    /// that is over. Without a word from the sink they wait as long as they do at most.
+    fn is_pressed(&self, waker: &Waker) -> bool {
+        let _ = waker;
+        true
+    }
+
+    /// A publisher has waited as long as it would, and the sink is still pressed.
+    fn waited_in_vain(&self) {}
 }

@@ -23,7 +23,7 @@ mod watch;
 mod naive;
 
 pub use account::{Account, InterestCounters, InterestWatch, Outcome, SubscribeError};
-pub use flush::FlushScope;
+pub use flush::{FlushScope, Pressed};
 pub(crate) use hash::Keyed;
 pub use message::{ClientId, Delivered, Pressure, Publish, Sink};
 pub use router::Router;

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::front::Front;
 use super::link::Link;
 use super::session::Session;
-use crate::broker::{FlushScope, Pressure};
+use crate::broker::{FlushScope, Pressed, Pressure, Sink};
 use crate::caps;
 
 /// Serves one client until the connection ends.
@@ -51,6 +51,12 @@ fn greet(front: &Arc<Front>, connection: &Arc<Connection>) -> Session {
     Session::new(front, connection, Instant::now())
 }
 
+/// Until when, and for whom, a publisher waits.
+struct Pause {
+    until: Instant,
+    sinks: Vec<Arc<dyn Sink>>,
+}
+
 struct Driver {
     session: Session,
     connection: Arc<Connection>,
@@ -59,8 +65,8 @@ struct Driver {
     partial: Vec<u8>,
     /// Bytes without which `partial` makes no sense.
     need: usize,
-    /// Until when the client is not read, because a receiver of its messages is slow.
-    paused: Option<Instant>,
+    /// The client is not read for a moment, because a receiver of its messages is slow.
+    paused: Option<Pause>,
     /// What the timer is set to.
     armed: Instant,
     write_deadline: time::Duration,
@@ -91,10 +97,9 @@ impl Driver {
             let _scope = FlushScope::new();
             self.session.timeout(now)?;
         }
-        if self.paused.is_some_and(|until| now < until) {
+        if self.is_paused(cx, now) {
             return Ok(());
         }
-        self.paused = None;
         self.read(cx, now)?;
         // The client's own answers may have met a full socket: its writability is awaited in this very poll.
         self.write(cx, now)
@@ -127,19 +132,45 @@ impl Driver {
         }
     }
 
+    /// Whether the client is still not read.
+    fn is_paused(&mut self, cx: &Context<'_>, now: Instant) -> bool {
+        let Some(pause) = &mut self.paused else {
+            return false;
+        };
+        pause.sinks.retain(|sink| sink.is_pressed(cx.waker()));
+        if now < pause.until && !pause.sinks.is_empty() {
+            return true;
+        }
+        for sink in &pause.sinks {
+            sink.waited_in_vain();
+        }
+        self.paused = None;
+        false
+    }
+
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
         for _ in 0..caps::READS_PER_TURN {
-            let Poll::Ready(pressure) =
-                buffers::with_scratch(|scratch| self.read_once(cx, scratch, now))
-            else {
+            let read = buffers::with_scratch(|scratch| self.read_once(cx, scratch, now));
+            let Poll::Ready(pressed) = read else {
                 return Ok(());
             };
-            if pressure? == Pressure::High {
-                self.connection
-                    .traffic
-                    .stalls
-                    .fetch_add(1, Ordering::Relaxed);
-                self.paused = Some(now + caps::STALL);
+            let Pressed { sinks, pressure } = pressed?;
+            let pause = match pressure {
+                Pressure::Low => continue,
+                Pressure::Soft => caps::SOFT_PAUSE,
+                Pressure::High => {
+                    self.connection
+                        .traffic
+                        .stalls
+                        .fetch_add(1, Ordering::Relaxed);
+                    caps::STALL
+                }
+            };
+            self.paused = Some(Pause {
+                until: now + pause,
+                sinks,
+            });
+            if self.is_paused(cx, now) {
                 return Ok(());
             }
         }
@@ -153,7 +184,7 @@ impl Driver {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
         now: Instant,
-    ) -> Poll<Result<Pressure, CloseReason>> {
+    ) -> Poll<Result<Pressed, CloseReason>> {
         // A short beginning goes in front of the new bytes; a long one (a large payload) is completed where it lies.
         let in_place = self.partial.len() <= scratch.len() / 2 && self.need <= scratch.len();
         let kept = if in_place { self.partial.len() } else { 0 };
@@ -177,8 +208,8 @@ impl Driver {
                 .extend_from_slice(free.get(..count).unwrap_or_default());
             self.take_partial(now)
         };
-        let pressure = scope.finish();
-        Poll::Ready(result.map(|()| pressure))
+        let pressed = scope.finish();
+        Poll::Ready(result.map(|()| pressed))
     }
 
     /// Feeds the session; what it leaves becomes the next beginning.
@@ -204,8 +235,8 @@ impl Driver {
 
     fn next_deadline(&self) -> Instant {
         let mut next = self.session.deadline();
-        if let Some(until) = self.paused {
-            next = next.min(until);
+        if let Some(pause) = &self.paused {
+            next = next.min(pause.until);
         }
         if let Some(since) = self.connection.outbound.blocked_since() {
             next = next.min(since + self.write_deadline);

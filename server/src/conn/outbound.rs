@@ -51,6 +51,12 @@ struct State {
     /// The socket took less than offered, at this time; the connection's task continues.
     blocked: Option<Instant>,
     closed: Option<CloseReason>,
+    /// Publishers that wait for this to drain.
+    waiting: Vec<Waker>,
+    /// Something was written since the last publisher began to wait.
+    drained: bool,
+    /// Publishers have waited in vain: they do so no more until something is written.
+    stuck: bool,
     messages: u64,
     bytes: u64,
     /// Sids of subscriptions that had their last message; the session forgets them.
@@ -134,6 +140,7 @@ impl Outbound {
         Self::close_locked(&mut state, reason);
         state.output = Output::default();
         state.link = None;
+        state.wake_waiting();
     }
 
     /// The waker of the connection's own task.
@@ -227,6 +234,7 @@ impl Outbound {
         Self::close_locked(state, reason);
         state.output = Output::default();
         state.blocked = None;
+        state.wake_waiting();
         self.task.wake();
     }
 
@@ -241,10 +249,11 @@ impl Outbound {
             return (Pressure::Low, written);
         };
         state.writing = true;
+        let mut progress = Progress::Done;
         for _ in 0..caps::WRITES_PER_FLUSH {
             let mut batch = std::mem::take(&mut state.output);
             state.in_flight = batch.len();
-            let progress = MutexGuard::unlocked(state, || batch.write(&*link));
+            progress = MutexGuard::unlocked(state, || batch.write(&*link));
             written += state.in_flight - batch.len();
             state.in_flight = 0;
             match progress {
@@ -255,12 +264,19 @@ impl Outbound {
                     state.output = batch;
                 }
             }
-            if progress != Progress::Done || state.output.is_empty() {
+            // What has come meanwhile under a scope that is still open is flushed when that ends, not piecemeal.
+            if progress != Progress::Done || state.output.is_empty() || state.deferred {
                 break;
             }
         }
         state.writing = false;
-        if !state.output.is_empty() {
+        if written > 0 {
+            (state.drained, state.stuck) = (true, false);
+            if state.pending() <= self.soft_limit() / 2 {
+                state.wake_waiting();
+            }
+        }
+        if !state.output.is_empty() && !(state.deferred && progress == Progress::Done) {
             state.blocked = Some(Instant::now());
             if !own_task {
                 self.task.wake();
@@ -271,12 +287,18 @@ impl Outbound {
 
     fn pressure(&self, state: &State) -> Pressure {
         let (part, of) = caps::STALL_SHARE;
-        let high = self.max_pending.load(Ordering::Relaxed) / of * part;
-        if state.pending() > high {
+        let pending = state.pending();
+        if pending > self.max_pending.load(Ordering::Relaxed) / of * part {
             Pressure::High
+        } else if pending > self.soft_limit() && !state.stuck {
+            Pressure::Soft
         } else {
             Pressure::Low
         }
+    }
+
+    fn soft_limit(&self) -> usize {
+        caps::SOFT_PENDING_BYTES.min(self.max_pending.load(Ordering::Relaxed) / 2)
     }
 
     /// Appends one delivery.
@@ -336,6 +358,26 @@ impl Sink for Outbound {
     fn flush(&self) -> Pressure {
         self.write_out(&mut self.state.lock(), false).0
     }
+
+    fn is_pressed(&self, waker: &Waker) -> bool {
+        let mut state = self.state.lock();
+        if state.pending() <= self.soft_limit() / 2 {
+            return false;
+        }
+        if !state.waiting.iter().any(|held| held.will_wake(waker)) {
+            if state.waiting.is_empty() {
+                state.drained = false;
+            }
+            state.waiting.push(waker.clone());
+        }
+        true
+    }
+
+    fn waited_in_vain(&self) {
+        let mut state = self.state.lock();
+        state.stuck = !state.drained;
+        state.waiting.clear();
+    }
 }
 
 impl State {
@@ -343,6 +385,10 @@ impl State {
     #[inline]
     const fn pending(&self) -> usize {
         self.output.len() + self.in_flight
+    }
+
+    fn wake_waiting(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
     }
 
     /// Whether nothing more can be said. After an orderly close the last bytes (the reason of it) still leave.

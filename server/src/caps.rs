@@ -17,6 +17,9 @@ pub const WRITE_PIECES: usize = 32;
 /// Writes that a publisher does for one connection before it leaves the rest to that connection's own task.
 pub const WRITES_PER_FLUSH: usize = 4;
 
+/// Bytes of a new buffer; it grows to [`CHUNK_BYTES`] if it is filled.
+pub const FIRST_CHUNK_BYTES: usize = 16 * 1024;
+
 /// Buffers that each worker thread keeps for its next deliveries.
 pub const SPARE_BUFFERS: usize = 32;
 
@@ -29,6 +32,10 @@ pub const SOFT_PENDING_BYTES: usize = 512 * 1024;
 
 /// How long a publisher lets a receiver drain at most before it reads on.
 pub const SOFT_PAUSE: Duration = Duration::from_millis(2);
+
+/// So often publishers wait for a receiver that takes nothing; then they wait no more until it takes something. A process
+/// that is only waiting for a processor takes longer than one pause.
+pub const VAIN_WAITS_MAX: u32 = 8;
 
 /// A publisher pauses when one of its receivers has more than this share of `max_pending` waiting (numerator, denominator).
 pub const STALL_SHARE: (usize, usize) = (3, 4);
@@ -48,6 +55,9 @@ pub const CLOSE_LINGER: Duration = Duration::from_millis(200);
 /// Pauses after errors of `accept` (out of file descriptors, most likely): the first, and the longest.
 pub const ACCEPT_BACKOFF: (Duration, Duration) =
     (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Bytes that wait for a subscriber inside the process that does not take them; more is lost.
+pub const LOCAL_PENDING_BYTES: usize = 64 * 1024 * 1024;
 
 /// Bytes that a pipe inside the process holds in each direction.
 pub const PIPE_BYTES: usize = 256 * 1024;

@@ -21,7 +21,9 @@ pub(crate) fn with_scratch<R>(use_it: impl FnOnce(&mut [u8]) -> R) -> R {
 
 /// An empty buffer, perhaps one that was used before.
 pub(crate) fn take() -> Vec<u8> {
-    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    SPARE
+        .with_borrow_mut(Vec::pop)
+        .unwrap_or_else(|| Vec::with_capacity(caps::FIRST_CHUNK_BYTES))
 }
 
 /// Gives a buffer back for the next [`take`] on this thread, unless it is of an odd size or there are enough.

@@ -32,15 +32,23 @@ pub(crate) async fn serve(front: Arc<Front>, connection: Arc<Connection>, link: 
     let mut sleep = pin!(time::sleep_until(driver.armed));
     let reason = poll_fn(|cx| driver.poll(cx, sleep.as_mut())).await;
     driver.session.close();
-    driver.partial = Vec::new();
+    drop(driver);
+    turn_away(front, connection, link, reason).await;
+}
+
+/// Ends a connection: what was said to it last still leaves, if it takes it.
+pub(crate) async fn turn_away(
+    front: Arc<Front>,
+    connection: Arc<Connection>,
+    link: Arc<dyn Link>,
+    reason: CloseReason,
+) {
     linger(&connection, &*link, reason).await;
     connection.outbound.shut(reason);
     let keep = front.settings().limits.max_closed_clients;
     front.registry.remove(&connection, reason, keep);
-    tracing::debug!(
-        "{} - Client connection closed: {reason}",
-        connection.outbound.who()
-    );
+    let who = connection.outbound.who();
+    tracing::debug!("{who} - Client connection closed: {reason}");
 }
 
 /// Until the timer is set for the first time.

@@ -91,10 +91,11 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
         encoder::info(out, &info);
         encoder::err(out, &ErrText::MaxConnections);
     });
-    link.shutdown_write();
-    front.registry.remove(
-        &connection,
+    let away = driver::turn_away(
+        Arc::clone(front),
+        connection,
+        link,
         CloseReason::MaxConnections,
-        limits.max_closed_clients,
     );
+    let _ = task::spawn(away);
 }

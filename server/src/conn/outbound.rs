@@ -55,8 +55,8 @@ struct State {
     waiting: Vec<Waker>,
     /// Something was written since the last publisher began to wait.
     drained: bool,
-    /// Publishers have waited in vain: they do so no more until something is written.
-    stuck: bool,
+    /// How often publishers have waited in vain since something was written. Too often: they do so no more.
+    vain_waits: u32,
     messages: u64,
     bytes: u64,
     /// Sids of subscriptions that had their last message; the session forgets them.
@@ -271,7 +271,7 @@ impl Outbound {
         }
         state.writing = false;
         if written > 0 {
-            (state.drained, state.stuck) = (true, false);
+            (state.drained, state.vain_waits) = (true, 0);
             if state.pending() <= self.soft_limit() / 2 {
                 state.wake_waiting();
             }
@@ -290,7 +290,7 @@ impl Outbound {
         let pending = state.pending();
         if pending > self.max_pending.load(Ordering::Relaxed) / of * part {
             Pressure::High
-        } else if pending > self.soft_limit() && !state.stuck {
+        } else if pending > self.soft_limit() && state.vain_waits < caps::VAIN_WAITS_MAX {
             Pressure::Soft
         } else {
             Pressure::Low
@@ -375,7 +375,9 @@ impl Sink for Outbound {
 
     fn waited_in_vain(&self) {
         let mut state = self.state.lock();
-        state.stuck = !state.drained;
+        if !state.drained {
+            state.vain_waits = state.vain_waits.saturating_add(1);
+        }
         state.waiting.clear();
     }
 }

@@ -190,11 +190,15 @@ fn too_many_connections() {
                 .unwrap();
             assert!(heard.starts_with("INFO {"), "{heard}");
             assert!(
-                heard.ends_with("\r\n-ERR 'maximum connections exceeded'\r\n"),
+                heard.ends_with(" \r\n-ERR 'maximum connections exceeded'\r\n"),
                 "{heard}"
             );
+            drop(second);
+            assert_eq!(
+                reason_of_the_closed(&server).await,
+                "Maximum Connections Exceeded"
+            );
             drop(first);
-            assert_eq!(server.front().registry.closed().len(), 1);
             while server.front().registry.count() > 0 {
                 time::sleep(Duration::from_millis(1)).await;
             }

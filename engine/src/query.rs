@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::filter::Filters;
-use crate::limits::{PROBE_MESSAGES, STRADDLERS_MAX};
+use crate::limits::{PROBE_MESSAGES, STRADDLERS_MAX, SUBJECTS_PER_BLOCK};
 use crate::message::SubjectTotals;
 use crate::segment::{Cache, Part};
 use crate::stream::Stream;
@@ -38,11 +38,17 @@ impl<'a> PartMatches<'a> {
         if known > 0 {
             return Ok(known == 2);
         }
-        let is_match = self.filters.matches(&self.part.subject_name(io, subject)?);
-        if let Some(known) = self.known.get_mut(subject as usize) {
-            *known = 1 + u8::from(is_match);
+        // Its whole block of the table at once: subjects come in any order, and a block is costly to decode.
+        let block = subject as usize / SUBJECTS_PER_BLOCK;
+        let names = self.part.table(io, block)?;
+        let known = self.known.iter_mut().skip(block * SUBJECTS_PER_BLOCK);
+        for (row, known) in names.iter().zip(known) {
+            *known = 1 + u8::from(self.filters.matches(&row.name));
         }
-        Ok(is_match)
+        match self.known.get(subject as usize) {
+            Some(&known) if known > 0 => Ok(known == 2),
+            _ => Err(self.part.no_subject(subject)),
+        }
     }
 }
 
@@ -407,11 +413,17 @@ impl Stream {
         if filters.is_everything() {
             return Ok(self.count_live(from, self.last_seq));
         }
-        if from == self.first_seq
-            && let [only] = filters.as_slice()
+        if let [only] = filters.as_slice()
             && only.is_prefix()
         {
-            return Ok(self.subjects.messages_of_prefix(only));
+            let all = self.subjects.messages_of_prefix(only);
+            if from == self.first_seq || all == self.messages {
+                return Ok(if from == self.first_seq {
+                    all
+                } else {
+                    self.count_live(from, self.last_seq)
+                });
+            }
         }
         let (mut count, mut all) = (0, 0);
         let mut straddlers = Vec::new();
@@ -427,6 +439,10 @@ impl Stream {
                     straddlers.push(subject);
                 }
             }
+        }
+        if all == self.messages {
+            // They match every message there is.
+            return Ok(self.count_live(from, self.last_seq));
         }
         if straddlers.len() > STRADDLERS_MAX {
             return self.count_by_scan(io, filters, from, all);

@@ -6,9 +6,10 @@ use halyard_runtime::time::Timestamp;
 
 use crate::error::Error;
 use crate::filter::Filters;
+use crate::limits::SUBJECTS_PER_BLOCK;
 use crate::message::Purge;
 use crate::segment::{Cache, Part};
-use crate::stream::Stream;
+use crate::stream::{Place, Stream};
 use crate::subjects::SubjectNumber;
 
 /// What a removal needs to know of a message: everything but its payload.
@@ -56,17 +57,20 @@ impl Stream {
         let Some(place) = self.find(io, seq)? else {
             return Ok(None);
         };
-        let name = place.subject(io)?;
-        let Some(subject) = self.subjects.find(&name) else {
-            return Err(self.contradiction(seq));
-        };
-        let (size, expires) = (place.size(self.overhead), place.expires());
-        Ok(Some(Victim {
+        let subject = self
+            .subjects
+            .find(&place.subject(io)?)
+            .ok_or_else(|| self.contradiction(seq))?;
+        Ok(Some(self.victim_at(&place, seq, subject)))
+    }
+
+    fn victim_at(&self, place: &Place<'_>, seq: u64, subject: SubjectNumber) -> Victim {
+        Victim {
             seq,
-            size,
-            expires,
+            size: place.size(self.overhead),
+            expires: place.expires(),
             subject,
-        }))
+        }
     }
 
     #[cold]
@@ -321,7 +325,7 @@ impl Stream {
         below: u64,
         prefix: &mut Prefix,
     ) -> Result<(), Error> {
-        let mut numbers: Vec<Option<SubjectNumber>> = vec![None; part.subject_count() as usize];
+        let mut known: Vec<Option<SubjectNumber>> = vec![None; part.subject_count() as usize];
         for page in part.page_at(self.first_seq)..part.page_count() {
             for row in part.rows(io, page)?.iter() {
                 if row.seq >= below {
@@ -330,19 +334,16 @@ impl Stream {
                 if !self.is_live(row.seq) {
                     continue;
                 }
-                let known = numbers.get(row.subject as usize).copied().flatten();
-                let subject = match known {
-                    Some(subject) => subject,
-                    None => {
-                        let found = self.subjects.find(&part.subject_name(io, row.subject)?);
-                        let found = found.ok_or_else(|| self.contradiction(row.seq))?;
-                        if let Some(known) = numbers.get_mut(row.subject as usize) {
-                            *known = Some(found);
-                        }
-                        found
+                let at = row.subject as usize;
+                if known.get(at).is_none_or(Option::is_none) {
+                    let block = at / SUBJECTS_PER_BLOCK;
+                    let slots = known.iter_mut().skip(block * SUBJECTS_PER_BLOCK);
+                    for (row, slot) in part.table(io, block)?.iter().zip(slots) {
+                        *slot = self.subjects.find(&row.name);
                     }
-                };
-                prefix.add(subject, 1);
+                }
+                let subject = known.get(at).copied().flatten();
+                prefix.add(subject.ok_or_else(|| self.contradiction(row.seq))?, 1);
                 prefix.bytes += self.overhead.size(row.body_len as usize, row.headers_len);
             }
         }
@@ -366,9 +367,9 @@ impl Stream {
                 subject,
                 0,
                 below.saturating_sub(1),
-                &mut |seq| match self.victim(io, seq) {
-                    Ok(victim) => {
-                        victims.extend(victim);
+                &mut |seq| match self.find(io, seq) {
+                    Ok(place) => {
+                        victims.extend(place.map(|place| self.victim_at(&place, seq, subject)));
                         true
                     }
                     Err(error) => {

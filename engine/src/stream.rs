@@ -94,7 +94,7 @@ impl Place<'_> {
     pub(crate) fn subject(&self, io: &Cache) -> Result<Bytes, Error> {
         match self {
             Self::Tail(entry) => Ok(entry.record.slice(..usize::from(entry.subject_len))),
-            Self::Part { part, row, .. } => part.subject_name(io, row.subject),
+            Self::Part { part, page, row } => part.subject_of(io, *page, row),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) mod writer;
 
 pub(crate) use cache::Cache;
 pub(crate) use reader::{Part, Segment};
-pub(crate) use row::Row;
+pub(crate) use row::{Row, decode_rows};
 
 /// A segment that was just written, and its stream entries.
 pub(crate) type Written = (std::sync::Arc<Segment>, Vec<entry::StreamEntry>);

@@ -13,7 +13,7 @@ use halyard_runtime::time::Timestamp;
 use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind, le_u32, le_u64};
 use crate::codec::{Malformed, Reader};
 use crate::error::Error;
-use crate::limits::SUBJECTS_PER_BLOCK;
+use crate::limits::{PAGE_BYTES, SUBJECTS_PER_BLOCK};
 use crate::options::Encryption;
 use crate::segment::cache::{Cache, Cached};
 use crate::segment::entry::{PageRef, PartMeta, Present, StreamEntry, TableRef, read_entry};
@@ -361,12 +361,25 @@ impl Part {
     pub(crate) fn subject_name(&self, io: &Cache, subject: u32) -> Result<Bytes, Error> {
         let rows = self.table(io, subject as usize / SUBJECTS_PER_BLOCK)?;
         let row = rows.get(subject as usize % SUBJECTS_PER_BLOCK);
-        let missing = || {
-            self.segment
-                .blocks
-                .corrupt(0, format!("no subject of number {subject}"))
-        };
-        Ok(row.ok_or_else(missing)?.name.clone())
+        Ok(row.ok_or_else(|| self.no_subject(subject))?.name.clone())
+    }
+
+    /// A row names a subject that the table does not have.
+    #[cold]
+    pub(crate) fn no_subject(&self, subject: u32) -> Error {
+        self.segment
+            .blocks
+            .corrupt(0, format!("no subject of number {subject}"))
+    }
+
+    /// The subject of a row by the cheaper way: its record, where the page is small (and likely in use), else the table.
+    pub(crate) fn subject_of(&self, io: &Cache, page: usize, row: &Row) -> Result<Bytes, Error> {
+        let is_small = self.page(page)?.body_len as usize <= 2 * PAGE_BYTES;
+        if is_small && let Ok(record) = self.record(io, page, row) {
+            return Ok(record.slice(..usize::from(row.subject_len).min(record.len())));
+        }
+        // Also when the payload is damaged: that must not keep its message from being deleted.
+        self.subject_name(io, row.subject)
     }
 
     /// The subject's row, if it changed in this segment.

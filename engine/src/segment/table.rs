@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::block::BlockRef;
 use crate::codec::{Malformed, Reader, put_bytes, put_varint, sum};
-use crate::limits::POSTINGS_INLINE_BYTES;
+use crate::limits::{POSTINGS_INLINE_BYTES, SUBJECTS_PER_BLOCK};
 use crate::segment::postings::Chunk;
 use crate::subjects::Totals;
 
@@ -123,26 +123,39 @@ fn put_totals(out: &mut Vec<u8>, row: &SubjectRow) {
 /// Decodes one block of a table whose part starts at `base`.
 pub(crate) fn decode_table(bytes: &Bytes, base: u64) -> Result<Vec<SubjectRow>, Malformed> {
     let mut reader = Reader::new(bytes);
-    let mut rows: Vec<SubjectRow> = Vec::with_capacity(crate::limits::SUBJECTS_PER_BLOCK);
-    let mut name: Vec<u8> = Vec::new();
+    let mut rows: Vec<SubjectRow> = Vec::with_capacity(SUBJECTS_PER_BLOCK);
+    // All names in one buffer that the rows share.
+    let mut names: Vec<u8> = Vec::with_capacity(bytes.len() * 2);
+    let mut ends = Vec::with_capacity(SUBJECTS_PER_BLOCK);
+    let mut previous = 0..0;
     while !reader.is_empty() {
         let shared =
             usize::try_from(reader.varint()?).map_err(|_| Malformed("a prefix beyond the name"))?;
-        if shared > name.len() {
+        if shared > previous.len() {
             return Err(Malformed("a prefix beyond the name"));
         }
-        name.truncate(shared);
-        name.extend_from_slice(reader.bytes()?);
-        if rows.last().is_some_and(|last| *last.name >= *name) {
+        let start = names.len();
+        names.extend_from_within(previous.start..previous.start + shared);
+        names.extend_from_slice(reader.bytes()?);
+        let name = start..names.len();
+        if !rows.is_empty() && names.get(previous) >= names.get(name.clone()) {
             return Err(Malformed("subjects out of order"));
         }
+        previous = name;
+        ends.push(names.len());
         let local = decode_local(&mut reader, base)?;
         let totals = decode_totals(&mut reader, local.as_ref())?;
         rows.push(SubjectRow {
-            name: Bytes::copy_from_slice(&name),
+            name: Bytes::new(),
             local,
             totals,
         });
+    }
+    let names = Bytes::from(names);
+    let mut start = 0;
+    for (row, end) in rows.iter_mut().zip(ends) {
+        row.name = names.slice(start..end);
+        start = end;
     }
     Ok(rows)
 }

@@ -11,11 +11,12 @@ use super::json;
 use super::request::Request;
 use super::types::{Created, Info, Purged, StreamInfo, Success, page, reply};
 use crate::broker::subject;
+use crate::jetstream::change::Change;
 use crate::jetstream::config::StreamConfig;
 use crate::jetstream::group::Reply;
 use crate::jetstream::group::command::{Kind, Purge};
 use crate::jetstream::limits::{DELETED_DETAILS_MAX, LIST_PAGE, NAMES_PAGE, SUBJECTS_PAGE};
-use crate::jetstream::service::{Change, JetStream};
+use crate::jetstream::service::JetStream;
 
 /// A refusal, or silence because nobody knows the outcome.
 pub(super) enum Stop {

@@ -1,0 +1,288 @@
+//! Changes of the set of streams: create, update, delete, and what a start finishes of them.
+//!
+//! A stream is made in two steps: the meta group gives it an id, its data group makes it. A crash in between leaves a
+//! stream that only meta knows; the next start finishes the job. It is deleted in three: meta hides it, the group drops
+//! it, meta forgets it. What a group holds and meta does not know is never touched: it is reported and left alone.
+
+use std::sync::Arc;
+
+use halyard_engine::StreamId;
+use halyard_runtime::time::Timestamp;
+
+use super::api::errors::{ApiError, table};
+use super::config::{Storage, StreamConfig, check_create, normalize};
+use super::group::Reply;
+use super::group::command::{Kind, StreamCreate, StreamUpdate};
+use super::handle::StreamHandle;
+use super::meta::{self, Assignment};
+use super::service::JetStream;
+use super::start::StartError;
+
+/// What became of a change.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// It is in force.
+    Done(T),
+    /// Nothing changed, and this is why.
+    Refused(ApiError),
+    /// Nobody knows: the server is stopping or has failed.
+    Unknown,
+}
+
+impl JetStream {
+    /// Brings the groups to what meta says.
+    pub(super) async fn reconcile(self: &Arc<Self>) -> Result<(), StartError> {
+        let all: Vec<(String, Assignment)> = {
+            let machine = self.meta.machine().lock();
+            machine
+                .all()
+                .map(|(account, one)| (account.to_owned(), one.clone()))
+                .collect()
+        };
+        let known: Vec<StreamId> = all.iter().map(|(_, one)| one.stream_id()).collect();
+        for group in [&self.file, &self.memory] {
+            let strangers: Vec<u64> = group.read(|machine| {
+                machine
+                    .streams()
+                    .map(super::stream::Stream::id)
+                    .filter(|id| !known.contains(id))
+                    .map(|id| id.0)
+                    .collect()
+            });
+            if !strangers.is_empty() {
+                tracing::error!(
+                    "the {} group holds streams that are not known, left untouched: ids {strangers:?}",
+                    group.name()
+                );
+            }
+        }
+        for (account, assignment) in all {
+            let lost = assignment.storage() == Storage::Memory;
+            if lost || assignment.phase == meta::Phase::Deleting {
+                self.finish_delete(&account, &assignment)
+                    .await
+                    .ok_or(StartError::Stopped)?;
+            } else {
+                self.adopt(&account, assignment)
+                    .await
+                    .ok_or(StartError::Stopped)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves a stream that meta knows, after its group has caught up with meta.
+    async fn adopt(
+        self: &Arc<Self>,
+        account: &str,
+        assignment: Assignment,
+    ) -> Option<Arc<StreamHandle>> {
+        let id = assignment.stream_id();
+        let group = self.group(assignment.storage()).clone();
+        let held = group.read(|machine| machine.stream(id).map(|stream| stream.config().clone()));
+        match held {
+            None => {
+                let create = StreamCreate {
+                    config: assignment.config.clone(),
+                    created: assignment.created,
+                };
+                done(group.propose(Kind::StreamCreate, id, &create).await)?;
+            }
+            Some(held) if held != assignment.config => {
+                let update = StreamUpdate {
+                    config: assignment.config.clone(),
+                };
+                done(group.propose(Kind::StreamUpdate, id, &update).await)?;
+            }
+            Some(_) => {}
+        }
+        let tenant = self.broker.account_or_create(account);
+        let domain = self.settings.domain.as_deref();
+        let handle =
+            StreamHandle::new(id, tenant, group.clone(), assignment.config.clone(), domain);
+        group.add(&handle);
+        let name = assignment.config.name.clone();
+        self.streams
+            .write()
+            .entry(account.to_owned())
+            .or_default()
+            .insert(name, handle.clone());
+        handle.listen(assignment.config);
+        group.wake();
+        Some(handle)
+    }
+
+    /// The steps of a delete that come after meta has hidden the stream (or, of a memory stream that died with the last
+    /// process, all of them).
+    async fn finish_delete(&self, account: &str, assignment: &Assignment) -> Option<()> {
+        if assignment.phase == meta::Phase::Live {
+            let (account, name) = (account.to_owned(), assignment.config.name.clone());
+            self.propose_meta(&meta::Command::Delete { account, name })
+                .await?;
+        }
+        let group = self.group(assignment.storage());
+        match group
+            .propose_encoded(Kind::StreamDelete, assignment.stream_id(), &[])
+            .await?
+        {
+            Reply::Done | Reply::NoStream => {}
+            _ => return None,
+        }
+        let forget = meta::Command::Forget {
+            account: account.to_owned(),
+            id: assignment.id,
+        };
+        self.propose_meta(&forget).await.map(|_| ())
+    }
+
+    async fn propose_meta(&self, command: &meta::Command) -> Option<meta::Reply> {
+        match self.meta.propose_urgent(command.encode()).await {
+            Ok(meta::Reply::Unknown) => None,
+            Ok(reply) => Some(reply),
+            Err(error) => {
+                tracing::warn!("a change of the set of streams was not answered: {error}");
+                None
+            }
+        }
+    }
+
+    /// Makes a stream; one that is there with the same configuration will do.
+    pub async fn create_stream(
+        self: &Arc<Self>,
+        account: &str,
+        config: StreamConfig,
+    ) -> Change<Arc<StreamHandle>> {
+        let defaults = self.defaults();
+        let config = normalize(config, &defaults);
+        if let Err(refusal) = check_create(&config, &defaults) {
+            return Change::Refused(refusal);
+        }
+        let one_at_a_time = self.changing.lock().await;
+        if let Some(refusal) = self.check_reservation(account, &config) {
+            return Change::Refused(refusal);
+        }
+        let command = meta::Command::Create {
+            account: account.to_owned(),
+            config: serde_json::to_vec(&config).unwrap_or_default(),
+            created: Timestamp::now().as_nanos(),
+        };
+        let assigned = match self.propose_meta(&command).await {
+            Some(meta::Reply::Assigned(assignment)) => assignment,
+            Some(meta::Reply::Refused(refusal)) => return Change::Refused(refusal),
+            _ => return Change::Unknown,
+        };
+        if let Some(handle) = self.stream(account, &config.name) {
+            return Change::Done(handle);
+        }
+        let handle = self.adopt(account, *assigned).await;
+        drop(one_at_a_time);
+        handle.map_or(Change::Unknown, Change::Done)
+    }
+
+    /// Changes a stream's configuration.
+    pub async fn update_stream(
+        self: &Arc<Self>,
+        account: &str,
+        config: StreamConfig,
+    ) -> Change<Arc<StreamHandle>> {
+        let one_at_a_time = self.changing.lock().await;
+        let Some(handle) = self.stream(account, &config.name) else {
+            return Change::Refused(table::STREAM_NOT_FOUND.error());
+        };
+        let config = normalize(config, &self.defaults());
+        if let Some(refusal) = self.check_reservation(account, &config) {
+            return Change::Refused(refusal);
+        }
+        let command = meta::Command::Update {
+            account: account.to_owned(),
+            config: serde_json::to_vec(&config).unwrap_or_default(),
+        };
+        let assigned = match self.propose_meta(&command).await {
+            Some(meta::Reply::Assigned(assignment)) => assignment,
+            Some(meta::Reply::Refused(refusal)) => return Change::Refused(refusal),
+            _ => return Change::Unknown,
+        };
+        let update = StreamUpdate {
+            config: assigned.config.clone(),
+        };
+        if done(
+            handle
+                .group()
+                .propose(Kind::StreamUpdate, handle.id(), &update)
+                .await,
+        )
+        .is_none()
+        {
+            return Change::Unknown;
+        }
+        handle.listen(assigned.config);
+        drop(one_at_a_time);
+        Change::Done(handle)
+    }
+
+    /// Deletes a stream and its messages.
+    pub async fn delete_stream(&self, account: &str, name: &str) -> Change<()> {
+        let one_at_a_time = self.changing.lock().await;
+        let command = meta::Command::Delete {
+            account: account.to_owned(),
+            name: name.to_owned(),
+        };
+        let assigned = match self.propose_meta(&command).await {
+            Some(meta::Reply::Assigned(assignment)) => assignment,
+            Some(meta::Reply::Refused(refusal)) => return Change::Refused(refusal),
+            _ => return Change::Unknown,
+        };
+        let handle = self
+            .streams
+            .write()
+            .get_mut(account)
+            .and_then(|names| names.remove(name));
+        if let Some(handle) = &handle {
+            handle.close();
+        }
+        let finished = self.finish_delete(account, &assigned).await;
+        if let Some(handle) = &handle {
+            handle.group().remove(handle.id());
+            handle.group().wake();
+        }
+        drop(one_at_a_time);
+        finished.map_or(Change::Unknown, Change::Done)
+    }
+
+    /// Whether the server has room for what a stream may grow to.
+    fn check_reservation(&self, account: &str, config: &StreamConfig) -> Option<ApiError> {
+        let asked = StreamConfig::limit(config.max_bytes)?;
+        let usage = self.usage(account);
+        let own = self.stream(account, &config.name);
+        let own = own
+            .and_then(|handle| StreamConfig::limit(handle.config().max_bytes))
+            .unwrap_or(0);
+        let (limit, reserved, refusal) = match config.storage {
+            Storage::File => (
+                self.settings.max_storage,
+                usage.reserved_storage,
+                table::STORAGE_RESOURCES_EXCEEDED,
+            ),
+            Storage::Memory => (
+                self.settings.max_memory,
+                usage.reserved_memory,
+                table::MEMORY_RESOURCES_EXCEEDED,
+            ),
+        };
+        let wanted = (reserved - own.min(reserved)).saturating_add(asked);
+        limit
+            .is_some_and(|limit| wanted > limit)
+            .then(|| refusal.error())
+    }
+}
+
+/// `None`: nobody knows.
+fn done(reply: Option<Reply>) -> Option<()> {
+    match reply? {
+        Reply::Done => Some(()),
+        other => {
+            tracing::error!("a change of a stream was answered {other:?}");
+            None
+        }
+    }
+}

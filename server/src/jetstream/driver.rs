@@ -223,10 +223,10 @@ impl Driver {
             if group.take_woken() {
                 return Poll::Ready(Event::Filled);
             }
-            if let Some(work) = running {
-                if let Poll::Ready(done) = work.job.as_mut().poll(cx) {
-                    return Poll::Ready(Event::Worked(done.ok()));
-                }
+            if let Some(work) = running
+                && let Poll::Ready(done) = work.job.as_mut().poll(cx)
+            {
+                return Poll::Ready(Event::Worked(done.ok()));
             }
             sleep.as_mut().poll(cx).map(|()| Event::Time)
         })

@@ -1,5 +1,11 @@
 //! Streams through the wire: a server in the process, a client that speaks bare protocol lines, restarts in between.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test does not expect ends it"
+)]
+
 #[expect(dead_code, reason = "written for the tests of core NATS, shared")]
 #[path = "../core/raw.rs"]
 mod raw;

@@ -76,7 +76,7 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// Removes a field wherever it is; whether it was there.
+/// Removes a field where it is found first in a list, and wherever it is in an object; whether it was there.
 fn remove(value: &mut Value, field: &str) -> bool {
     match value {
         Value::Object(fields) => {
@@ -85,9 +85,7 @@ fn remove(value: &mut Value, field: &str) -> bool {
                 .values_mut()
                 .fold(found, |found, inner| remove(inner, field) || found)
         }
-        Value::Array(items) => items
-            .iter_mut()
-            .fold(false, |found, inner| remove(inner, field) || found),
+        Value::Array(items) => items.iter_mut().any(|inner| remove(inner, field)),
         _ => false,
     }
 }

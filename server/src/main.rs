@@ -1,6 +1,7 @@
 //! The `halyard` binary: command line to a running server, and signals to what they mean.
 
 mod app;
+mod offline;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -24,9 +25,7 @@ fn main() -> ExitCode {
                 Err(error) => fail(&line.program, &error),
             }
         }
-        Action::Store { verb, .. } => {
-            fail(&line.program, &format!("store {verb} is not there yet"))
-        }
+        Action::Store { verb, dir } => offline::run(&line.program, verb, dir),
     }
 }
 

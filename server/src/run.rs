@@ -400,6 +400,7 @@ fn announce(config: &Config, info: &Info) {
     tracing::info!("  Name:     {}", info.server_name);
     tracing::info!("  ID:       {}", info.server_id);
     if let Some(file) = &config.config_file {
-        tracing::info!("Using configuration file: {}", file.display());
+        let digest = config.config_digest.as_deref().unwrap_or_default();
+        tracing::info!("Using configuration file: {} ({digest})", file.display());
     }
 }

@@ -245,6 +245,14 @@ fn errors_say_where() {
             "main.conf:1:22: unknown field \"foo\"",
         ),
         (
+            "jetstream { max_buffered_msgs: 5 }",
+            "main.conf:1:13: \"max_buffered_msgs\" is not supported yet",
+        ),
+        (
+            "jetstream { limits { max_request_batch: 5 } }",
+            "\"max_request_batch\" is not supported yet",
+        ),
+        (
             "jetstream { sync_interval: 2m }",
             "main.conf:1:28: only \"always\" is possible",
         ),
@@ -401,8 +409,7 @@ fn every_key_reaches_its_field() {
         authorization { timeout: 1.5, users = [ {user: a, password: b}, {user: c} ] }
         no_auth_user: c
         jetstream { store_dir: /x, max_mem: 1GB, max_file: "10T", domain: hub, strict: false, sync: always
-            max_buffered_size: 1mb, max_buffered_msgs: 10
-            limits { max_ack_pending: 1, max_request_batch: 2, duplicate_window: 3s } }
+            limits { duplicate_window: 3s } }
         "#,
     )
     .config();

@@ -15,6 +15,8 @@ const NOT_YET: &[&str] = &[
     "extension_hint",
     "info_queue_limit",
     "key",
+    "max_buffered_msgs",
+    "max_buffered_size",
     "max_concurrent_io",
     "max_outstanding_catchup",
     "meta_compact",
@@ -73,8 +75,6 @@ fn setting(key: &str, entry: &Entry, settings: &mut JetStream) -> Result<(), Pro
             settings.max_memory_store = size(value)?;
         }
         "max_file_store" | "max_file" => settings.max_file_store = size(value)?,
-        "max_buffered_size" => settings.max_buffered_size = size(value)?,
-        "max_buffered_msgs" => settings.max_buffered_msgs = Some(value.count()?),
         "domain" => settings.domain = Some(domain(value)?),
         "sync" | "sync_interval" => sync(value)?,
         _ if NOT_YET.contains(&key) => return Err(not_yet(entry)),
@@ -91,10 +91,10 @@ fn limit(
 ) -> Result<(), Problem> {
     let value = &entry.value;
     match key {
-        "max_ack_pending" => limits.max_ack_pending = Some(value.count()?),
-        "max_request_batch" => limits.max_request_batch = Some(value.count()?),
         "duplicate_window" => limits.duplicate_window = Some(value.duration(warnings)?),
-        "max_ha_assets" | "batch" => return Err(not_yet(entry)),
+        "batch" | "max_ack_pending" | "max_ha_assets" | "max_request_batch" => {
+            return Err(not_yet(entry));
+        }
         _ => return unknown(entry),
     }
     Ok(())

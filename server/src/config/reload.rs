@@ -112,16 +112,6 @@ fn fixed(old: &Config, new: &Config, differences: &mut Differences) {
         &old.max_file_store,
         &new.max_file_store,
     );
-    d.compare(
-        "StreamMaxBufferedSize",
-        &old.max_buffered_size,
-        &new.max_buffered_size,
-    );
-    d.compare(
-        "StreamMaxBufferedMsgs",
-        &old.max_buffered_msgs,
-        &new.max_buffered_msgs,
-    );
     d.compare("JetStreamLimits", &old.limits, &new.limits);
 }
 

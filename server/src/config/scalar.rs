@@ -71,7 +71,10 @@ fn float(word: &str) -> Option<f64> {
     let unsigned = word.strip_prefix('-').unwrap_or(word);
     let (whole, fraction) = unsigned.split_once('.')?;
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    (all_digits(whole) && all_digits(fraction)).then(|| word.parse().ok())?
+    if !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    word.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
 fn is_date(word: &str) -> bool {

@@ -146,10 +146,6 @@ pub struct JetStream {
     pub domain: Option<String>,
     /// Refuse unknown fields in API requests.
     pub strict: bool,
-    /// Bytes of published messages that may wait for a stream before publishers are refused.
-    pub max_buffered_size: Option<u64>,
-    /// Published messages that may wait for a stream before publishers are refused.
-    pub max_buffered_msgs: Option<u64>,
     /// Caps on what streams and consumers may ask for.
     pub limits: JetStreamLimits,
 }
@@ -157,10 +153,6 @@ pub struct JetStream {
 /// Caps on what the configuration of streams and consumers may ask for. `None` is no cap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JetStreamLimits {
-    /// Largest `max_ack_pending` of a consumer.
-    pub max_ack_pending: Option<u64>,
-    /// Largest batch of one pull request.
-    pub max_request_batch: Option<u64>,
     /// Longest window in which a stream recognises duplicates.
     pub duplicate_window: Option<Duration>,
 }
@@ -242,8 +234,6 @@ impl Default for JetStream {
             max_file_store: None,
             domain: None,
             strict: true,
-            max_buffered_size: None,
-            max_buffered_msgs: None,
             limits: JetStreamLimits::default(),
         }
     }

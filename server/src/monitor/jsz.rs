@@ -8,7 +8,6 @@ use super::state::{Answer, State, json};
 use super::text::Time;
 use super::varz::nanos;
 use crate::broker::Account;
-use crate::config::JetStreamLimits;
 use crate::jetstream::JetStream;
 use crate::jetstream::api::types::{ApiCounters, Cluster, State as StreamState};
 use crate::jetstream::consumer::StoreMessages;
@@ -45,10 +44,6 @@ struct Config {
 /// Caps on what streams and consumers may ask for.
 #[derive(Serialize)]
 struct Limits {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_request_batch: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_ack_pending: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     duplicate_window: Option<u64>,
 }
@@ -227,15 +222,9 @@ fn config(jetstream: &JetStream) -> Config {
 }
 
 fn limits(state: &State) -> Limits {
-    let JetStreamLimits {
-        max_request_batch,
-        max_ack_pending,
-        duplicate_window,
-    } = state.front.settings().jetstream.limits;
+    let window = state.front.settings().jetstream.limits.duplicate_window;
     Limits {
-        max_request_batch,
-        max_ack_pending,
-        duplicate_window: duplicate_window.map(nanos),
+        duplicate_window: window.map(nanos),
     }
 }
 

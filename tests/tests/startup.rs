@@ -174,6 +174,64 @@ fn a_full_disk() {
 }
 
 #[test]
+fn a_disk_that_fills_up_while_the_server_runs() {
+    let dir = TempDir::new();
+    let Some(_disk) = small_disk(dir.path(), "size=60m") else {
+        return;
+    };
+    let node = Start::halyard().jetstream(dir.path()).start();
+    let mut client = Client::connect(&node);
+    let created = client.request(
+        "$JS.API.STREAM.CREATE.S",
+        "{\"name\":\"S\",\"subjects\":[\"s.>\"],\"storage\":\"file\"}",
+    );
+    assert!(created.contains("\"created\""), "{created}");
+    let payload = "x".repeat(900_000);
+    let mut stored = 0;
+    let refusal = loop {
+        let answer = client.request("s.a", &payload);
+        if answer.contains("\"error\"") {
+            break answer;
+        }
+        stored += 1;
+        assert!(stored < 100, "the disk never fills up");
+    };
+    assert_has(&refusal, &["10023"]);
+    let log = node.log();
+    assert_has(
+        &log,
+        &[
+            dir.path().to_str().expect("UTF-8"),
+            "no space left on the disk",
+            "free space there",
+        ],
+    );
+    let info = client.request("$JS.API.STREAM.INFO.S", "");
+    assert!(info.contains(&format!("\"messages\":{stored},")), "{info}");
+
+    let wider = Command::new("mount")
+        .args(["-o", "remount,size=300m"])
+        .arg(dir.path())
+        .status();
+    assert!(wider.is_ok_and(|status| status.success()));
+    let started = Instant::now();
+    while client.request("s.a", &payload).contains("\"error\"") {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "publishing goes on by itself"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    node.kill();
+    let node = Start::halyard().jetstream(dir.path()).start();
+    let info = Client::connect(&node).request("$JS.API.STREAM.INFO.S", "");
+    assert!(
+        info.contains(&format!("\"messages\":{},", stored + 1)),
+        "{info}"
+    );
+}
+
+#[test]
 fn a_directory_that_cannot_be_written() {
     let dir = TempDir::new();
     let path = dir.path().to_str().expect("UTF-8");

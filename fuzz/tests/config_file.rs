@@ -1,6 +1,11 @@
 //! Hostile configuration files: any text is read to its end in bounded time, ends in a tree or in an error with a place
 //! inside a known file, and a tree that is written out again plainly is read as the same tree.
 
+#![expect(
+    clippy::panic,
+    reason = "helpers of a test fail it with what they found"
+)]
+
 use std::fmt::Write;
 use std::io;
 use std::path::Path;

@@ -2,6 +2,11 @@
 //! a full disk, an unwritable directory, a directory in use, a store of a newer version, a corrupted log record.
 //! And what scripts expect of the binary whatever it is called: version, usage errors, ports file, signals, reload.
 
+#![expect(
+    clippy::panic,
+    reason = "helpers of a test fail it with what they found"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

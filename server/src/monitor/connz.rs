@@ -289,7 +289,7 @@ impl Sort {
             Self::Idle => connections.sort_by_key(|c| c.last_activity),
             Self::Uptime => connections.sort_by_key(|c| Reverse(up(c))),
             Self::Stop => connections.sort_by_key(|c| Reverse(c.stop.as_ref().map(|(at, _)| *at))),
-            Self::Reason => connections.sort_by_key(|c| reason(c)),
+            Self::Reason => connections.sort_by_key(reason),
             Self::Rtt => connections.sort_by_key(|c| Reverse(c.rtt)),
         }
     }

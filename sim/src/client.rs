@@ -26,6 +26,8 @@ pub(crate) struct Delivery {
     /// The header block, empty when there is none.
     pub(crate) headers: Bytes,
     pub(crate) payload: Bytes,
+    /// The how-manieth of its connection. What a client does between two of them takes time; this order is the server's.
+    pub(crate) arrived: u64,
 }
 
 impl Delivery {
@@ -58,6 +60,7 @@ struct Shared {
 #[derive(Default)]
 struct Routes {
     closed: bool,
+    arrivals: u64,
     answers: BTreeMap<u64, oneshot::Sender<Delivery>>,
     subscriptions: BTreeMap<u64, mpsc::UnboundedSender<Delivery>>,
 }
@@ -291,6 +294,7 @@ fn handle(op: ServerOp<'_>, shared: &Shared, ready: &mut Option<oneshot::Sender<
                 reply: reply.map(text),
                 headers: Bytes::copy_from_slice(headers),
                 payload: Bytes::copy_from_slice(payload),
+                arrived: 0,
             };
             deliver(shared, text(sid).parse().unwrap_or(0), delivery);
         }
@@ -309,8 +313,10 @@ fn handle(op: ServerOp<'_>, shared: &Shared, ready: &mut Option<oneshot::Sender<
     }
 }
 
-fn deliver(shared: &Shared, sid: u64, delivery: Delivery) {
+fn deliver(shared: &Shared, sid: u64, mut delivery: Delivery) {
     let mut routes = shared.routes.lock();
+    routes.arrivals += 1;
+    delivery.arrived = routes.arrivals;
     if sid == ANSWERS_SID {
         let number = delivery
             .subject

@@ -80,7 +80,8 @@ pub(crate) struct Seen {
     pub(crate) headers: Bytes,
     pub(crate) payload: Bytes,
     pub(crate) connection: u64,
-    pub(crate) order: u64,
+    /// The how-manieth message of that connection.
+    pub(crate) arrived: u64,
 }
 
 /// An acknowledgement that a client sent.
@@ -90,7 +91,7 @@ pub(crate) struct Acked {
     pub(crate) seq: u64,
     /// The connection over which it went.
     pub(crate) connection: u64,
-    /// When the server confirmed it; `None` when it did not, or was not asked to.
+    /// The how-manieth message of that connection was the confirmation; `None` when none came or was asked for.
     pub(crate) confirmed: Option<u64>,
 }
 
@@ -114,6 +115,8 @@ pub(crate) struct History {
     pub(crate) seen: Vec<Seen>,
     pub(crate) acked: Vec<Acked>,
     pub(crate) existence: BTreeMap<String, Existence>,
+    /// Answers to repeated publishes that say something else than the first answer did.
+    pub(crate) contradictions: Vec<String>,
 }
 
 impl History {

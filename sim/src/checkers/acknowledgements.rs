@@ -1,31 +1,33 @@
 //! A confirmed acknowledgement is final: that message is never delivered to that consumer again.
 //!
-//! A delivery that had left the server before may still arrive over another connection, so a later delivery counts when
-//! its connection is the one that carried the confirmation or a newer one.
+//! "Again" is the server's order: the delivery follows the confirmation on one connection, or comes over a connection that
+//! was opened after it. A client reads late; what was on its way before does not count.
 
 use std::collections::BTreeMap;
 
 use super::{Evidence, Findings};
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
-    // By consumer and sequence: when it was first confirmed, and over which connection.
+    // By consumer and sequence: the first confirmation, as (connection, place in it).
     let mut confirmed: BTreeMap<(usize, u64), (u64, u64)> = BTreeMap::new();
     for acked in &evidence.history.acked {
-        if let Some(order) = acked.confirmed {
+        if let Some(arrived) = acked.confirmed {
+            let place = (acked.connection, arrived);
             let first = confirmed
                 .entry((acked.consumer, acked.seq))
-                .or_insert((order, acked.connection));
-            *first = (*first).min((order, acked.connection));
+                .or_insert(place);
+            *first = (*first).min(place);
         }
     }
     for seen in &evidence.history.seen {
-        if let Some((order, connection)) = confirmed.get(&(seen.consumer, seen.seq))
-            && seen.order > *order
-            && seen.connection >= *connection
+        let place = (seen.connection, seen.arrived);
+        if confirmed
+            .get(&(seen.consumer, seen.seq))
+            .is_some_and(|first| *first < place)
         {
             findings.add(format!(
-                "consumer C{} was given {} again after its acknowledgement was confirmed",
-                evidence.options.consumers[seen.consumer].stream, seen.seq
+                "consumer {} was given {} again after its acknowledgement was confirmed",
+                evidence.options.consumers[seen.consumer].name, seen.seq
             ));
         }
     }

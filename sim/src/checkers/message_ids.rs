@@ -8,6 +8,9 @@ use super::{Evidence, Findings, number_of};
 use crate::history::Outcome;
 
 pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
+    for contradiction in &evidence.history.contradictions {
+        findings.add(contradiction.clone());
+    }
     for (stream, _, view) in evidence.found() {
         let mut stored: BTreeMap<&str, u64> = BTreeMap::new();
         for (seq, message) in &view.messages {

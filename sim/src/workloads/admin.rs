@@ -49,7 +49,7 @@ async fn remove(stage: &Stage, client: &Client, stream: usize) {
         let Some(seq) = history.some_seq(stream, draw) else {
             return;
         };
-        let target = if percent(80) {
+        let target = if percent(60) {
             Target::One(seq)
         } else {
             Target::Below(seq)

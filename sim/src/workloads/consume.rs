@@ -134,7 +134,6 @@ impl<'a> Session<'a> {
         event!("{} gets {seq} for the {delivered}. time", self.plan.name);
         {
             let mut history = self.stage.history.lock();
-            let order = history.tick();
             history.seen.push(Seen {
                 consumer: self.consumer,
                 seq,
@@ -143,7 +142,7 @@ impl<'a> Session<'a> {
                 headers: delivery.headers,
                 payload: delivery.payload,
                 connection: self.client.number,
-                order,
+                arrived: delivery.arrived,
             });
         }
         let draw = random::below(100);
@@ -177,11 +176,10 @@ impl<'a> Session<'a> {
             .client
             .request(reply, b"", b"+ACK", CONFIRM_PATIENCE)
             .await;
-        if answer.is_ok_and(|answer| answer.status().is_none()) {
+        if let Some(answer) = answer.ok().filter(|answer| answer.status().is_none()) {
             let mut history = self.stage.history.lock();
-            let order = history.tick();
             if let Some(acked) = history.acked.get_mut(index) {
-                acked.confirmed = Some(order);
+                acked.confirmed = Some(answer.arrived);
             }
             event!("{} has {seq} confirmed", self.plan.name);
         }

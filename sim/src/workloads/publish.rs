@@ -24,6 +24,8 @@ pub(crate) async fn run(stage: Arc<Stage>, plan: PublisherPlan, publisher: usize
     let mut sent = 0;
     // Numbers of publishes that have an id and no answer.
     let mut unanswered: Vec<usize> = Vec::new();
+    // Numbers of publishes that have an id and were sent before.
+    let mut earlier: Vec<usize> = Vec::new();
     let mut client = stage.connect().await;
     loop {
         if client.is_closed() {
@@ -40,6 +42,13 @@ pub(crate) async fn run(stage: Arc<Stage>, plan: PublisherPlan, publisher: usize
         }
         if batch.is_empty() {
             return;
+        }
+        if plan.msg_ids {
+            let old = usize::try_from(random::below(earlier.len().max(1) as u64)).unwrap_or(0);
+            earlier.extend_from_slice(&batch);
+            // A client that has forgotten what it sent sends it again, much later.
+            let repeats = percent(10) && earlier.get(old).is_some_and(|old| !batch.contains(old));
+            batch.extend(earlier.get(old).filter(|_| repeats));
         }
         let waiting: Vec<(usize, Answer)> = batch
             .into_iter()
@@ -145,17 +154,29 @@ async fn settle(stage: &Stage, number: usize, answer: Answer, patience: Duration
         .expect("it was written down");
     match result {
         Ok(ack) => {
-            publish.outcome = Outcome::Done { order };
-            publish.seq = ack.get("seq").and_then(Value::as_u64).unwrap_or(0);
-            publish.duplicate = ack
+            let seq = ack.get("seq").and_then(Value::as_u64).unwrap_or(0);
+            let duplicate = ack
                 .get("duplicate")
                 .and_then(Value::as_bool)
                 .unwrap_or(false);
-            event!("publish {number} is {} {}", publish.seq, publish.duplicate);
+            event!("publish {number} is {seq} {duplicate}");
+            if !matches!(publish.outcome, Outcome::Done { .. }) {
+                publish.outcome = Outcome::Done { order };
+                (publish.seq, publish.duplicate) = (seq, duplicate);
+            } else if seq != publish.seq || !duplicate {
+                let first = publish.seq;
+                let text = format!(
+                    "publish {number} was stored as {first}, sent again it is {seq} (duplicate: {duplicate})"
+                );
+                history.contradictions.push(text);
+            }
         }
         Err(Failure::Unknown) => event!("publish {number} is unknown"),
         Err(Failure::Refused(code, text)) => {
             event!("publish {number} is refused: {code} {text}");
+            if matches!(publish.outcome, Outcome::Done { .. }) {
+                return;
+            }
             publish.outcome = Outcome::Refused(format!("{code} {text}"));
         }
     }

@@ -1,7 +1,8 @@
 //! `cargo sim SEED`: plays one seed, twice, and prints what it stands for and what came of it.
 //!
 //! - `cargo sim SEED [--trace]` prints the whole trace as well.
-//! - `cargo sim --range A..B` plays many seeds, each once (`--twice`: each twice), a line for each.
+//! - `cargo sim --range A..B` plays many seeds, a line for each (`--once`: without the second run that proves that the
+//!   trace repeats).
 //! - `cargo sim SEED --plant NAME` and `--range A..B --plant NAME` switch on a planted bug (`--plants` lists them).
 //! - `cargo sim SEED --against ADDRESS` plays the clients' part of a seed, without faults, against a running server.
 //!
@@ -18,7 +19,7 @@ struct Arguments {
     seeds: std::ops::Range<u64>,
     range: bool,
     trace: bool,
-    twice: bool,
+    once: bool,
     plant: Option<Plant>,
     against: Option<SocketAddr>,
 }
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => {
             println!(
-                "{text}\nusage: cargo sim SEED | --range A..B [--trace] [--twice] [--plant NAME] [--against ADDRESS]"
+                "{text}\nusage: cargo sim SEED | --range A..B [--trace] [--once] [--plant NAME] [--against ADDRESS]"
             );
             return ExitCode::from(2);
         }
@@ -43,10 +44,10 @@ fn main() -> ExitCode {
         if let Some(plant) = arguments.plant {
             options = options.with_plant(plant);
         }
-        let report = if arguments.twice || !arguments.range {
-            run_twice(options)
-        } else {
+        let report = if arguments.once {
             run(options)
+        } else {
+            run_twice(options)
         };
         bad += u64::from(!report.is_good());
         print(&report, &arguments);
@@ -94,7 +95,7 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
         seeds: 0..0,
         range: false,
         trace: false,
-        twice: false,
+        once: false,
         plant: None,
         against: None,
     };
@@ -110,7 +111,7 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
         };
         match argument.as_str() {
             "--trace" => arguments.trace = true,
-            "--twice" => arguments.twice = true,
+            "--once" => arguments.once = true,
             "--range" => {
                 let range = value()?;
                 let (from, to) = range.split_once("..").ok_or("a range is A..B")?;

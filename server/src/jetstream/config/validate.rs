@@ -53,7 +53,17 @@ pub fn normalize(mut config: StreamConfig, defaults: &Defaults) -> StreamConfig 
         config.deny_purge = true;
         config.allow_rollup_hdrs = false;
     }
-    let level = if config.allow_msg_ttl { "1" } else { "0" };
+    // The level of the API that first knew what the configuration asks for.
+    let level = match (
+        config.allow_batched,
+        config.allow_atomic,
+        config.allow_msg_ttl,
+    ) {
+        (true, _, _) => "4",
+        (_, true, _) => "2",
+        (_, _, true) => "1",
+        _ => "0",
+    };
     config.metadata.retain(|key, _| {
         !matches!(
             key.as_str(),

@@ -472,6 +472,15 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
         member(&mut bench, "2", "s.c", &[commit]),
         "10176 atomic publish batch is incomplete"
     );
+    // A first member twice, and conditions that a batch does not know: the whole batch is refused.
+    member(&mut bench, "1", "s.c", &[]);
+    assert_eq!(
+        member(&mut bench, "1", "s.c", &[]),
+        "10176 atomic publish batch is incomplete"
+    );
+    let strange = ("Nats-Expected-Last-Msg-Id", "x");
+    let refused = member(&mut bench, "1", "s.c", &[strange, commit]);
+    assert!(refused.starts_with("10177 "), "{refused}");
     // The end without a message of its own.
     member(&mut bench, "1", "s.d", &[]);
     let end = member(&mut bench, "2", "s.d", &[("Nats-Batch-Commit", "eob")]);
@@ -479,6 +488,12 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
     bench.flush();
     bench.restart();
     assert_eq!(bench.sequences(), [1, 2, 3, 4]);
+    let last = bench.machine.store().get(S, 4).unwrap().unwrap();
+    assert!(
+        last.headers()
+            .ends_with(b"1\r\nNats-Batch-Commit: 1\r\n\r\n")
+    );
+    assert_eq!(last.payload(), b"x");
 }
 
 /// What a person would write down: every message that should be there.

@@ -146,9 +146,8 @@ impl Stream {
         let Some(seq) = asked.batch_seq.filter(|seq| *seq > 0) else {
             return Err(table::ATOMIC_PUBLISH_MISSING_SEQ.error());
         };
-        if seq == 1 {
-            let known = self.batches.open.contains_key(id);
-            if !known && self.batches.open.len() >= BATCHES_OPEN_MAX {
+        if seq == 1 && !self.batches.open.contains_key(id) {
+            if self.batches.open.len() >= BATCHES_OPEN_MAX {
                 return Err(table::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT.error());
             }
             let open = Open {
@@ -165,7 +164,6 @@ impl Stream {
         if seq > BATCH_MESSAGES_MAX {
             return Err(table::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MESSAGES_MAX));
         }
-        check_member(&self.config, publish, &asked, seq)?;
         open.touched = now;
         let stored = match asked.batch_commit {
             None | Some(b"1") => true,
@@ -174,6 +172,8 @@ impl Stream {
         };
         if stored {
             open.messages.push(publish.clone());
+        } else if let Some(last) = open.messages.last_mut() {
+            mark_last(last);
         }
         if asked.batch_commit.is_none() {
             return Ok(None);
@@ -191,6 +191,9 @@ impl Stream {
         for (at, message) in messages.iter().enumerate() {
             let asked = headers::parse(message.headers());
             let before = messages.get(..at).unwrap_or_default();
+            if let Err(refusal) = check_member(&self.config, message, &asked, at) {
+                return Ok(Some(refusal));
+            }
             if let Some(id) = asked.msg_id
                 && (!ids.insert(id) || self.dedupe.find(id, turn.now).is_some())
             {
@@ -216,14 +219,28 @@ fn check_member(
     config: &crate::jetstream::config::StreamConfig,
     publish: &Publish,
     asked: &Asked<'_>,
-    seq: u64,
+    at: usize,
 ) -> Result<(), ApiError> {
     let unsupported = |name: &str| Err(table::ATOMIC_PUBLISH_UNSUPPORTED_HEADER_BATCH.with(name));
     if asked.expected_last_msg_id.is_some() {
         return unsupported("Nats-Expected-Last-Msg-Id");
     }
-    if asked.expected_last_seq.is_some() && seq > 1 {
+    if asked.expected_last_seq.is_some() && at > 0 {
         return unsupported("Nats-Expected-Last-Sequence");
     }
     check_shape(config, publish, asked)
+}
+
+/// The last stored member of a batch carries the commit, also where a message that is not stored brought it.
+fn mark_last(last: &mut Publish) {
+    const LINE: &[u8] = b"Nats-Batch-Commit: 1\r\n\r\n";
+    let Some(headers) = last.headers().strip_suffix(b"\r\n") else {
+        return;
+    };
+    let body = usize::from(last.subject_len) + last.headers_len as usize;
+    let payload = last.record.get(body..).unwrap_or_default();
+    let record = [last.subject(), headers, LINE, payload].concat();
+    let headers_len = u32::try_from(headers.len() + LINE.len());
+    last.headers_len = headers_len.expect("headers are shorter than 4 GiB");
+    last.record = Bytes::from(record);
 }

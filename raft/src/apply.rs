@@ -9,9 +9,10 @@ use futures::{Stream, TryStreamExt as _};
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::error::ProposeError;
+use crate::group::{PROPOSAL_BYTES_IN_FLIGHT_MAX, PROPOSALS_IN_FLIGHT_MAX};
 use crate::ids::NodeId;
 use crate::machine::{Applied, Machine};
 use crate::types::{LogId, Payload, Refusal, SnapshotMeta, StoredMembers, Types, Waiters};
@@ -39,6 +40,12 @@ pub(crate) trait Driven: Send + Sync + 'static {
 
     /// Answers everybody who still waits with `error`.
     fn fail_all(&self, error: &ProposeError);
+
+    /// What is notified when proposals wait to be sent again.
+    fn refused(&self) -> Arc<Notify>;
+
+    /// Sends again, in order, what was refused for an expired lease.
+    fn send_again(&self, send: &dyn Fn(u64, Bytes, Arc<dyn Waiters>));
 }
 
 /// The machine of a group, and the proposals that wait for it.
@@ -65,6 +72,15 @@ impl<M: Machine> Driven for Seat<M> {
 
     fn fail_all(&self, error: &ProposeError) {
         self.waiters.fail_all(error);
+    }
+
+    fn refused(&self) -> Arc<Notify> {
+        Arc::clone(&self.waiters.refused)
+    }
+
+    fn send_again(&self, send: &dyn Fn(u64, Bytes, Arc<dyn Waiters>)) {
+        let waiters = &self.waiters;
+        waiters.send_again(|ticket, payload| send(ticket, payload, Arc::<WaitList<M::Reply>>::clone(waiters)));
     }
 }
 
@@ -198,30 +214,30 @@ pub(crate) struct WaitList<R> {
     /// lock: sending may refuse at once.
     order: Mutex<()>,
     list: Mutex<List<R>>,
+    /// Notified when proposals wait to be sent again.
+    refused: Arc<Notify>,
 }
 
 struct List<R> {
     waiting: VecDeque<Waiting<R>>,
     last_ticket: u64,
     bytes: usize,
+    /// True while refused proposals wait to be sent again: later ones queue up behind them.
+    held: bool,
 }
 
 struct Waiting<R> {
     ticket: u64,
-    bytes: usize,
+    payload: Bytes,
+    /// True when it has to be sent (again).
+    unsent: bool,
     reply: oneshot::Sender<Result<R, ProposeError>>,
 }
 
 impl<R> Default for WaitList<R> {
     fn default() -> Self {
-        Self {
-            order: Mutex::new(()),
-            list: Mutex::new(List {
-                waiting: VecDeque::new(),
-                last_ticket: 0,
-                bytes: 0,
-            }),
-        }
+        let list = List { waiting: VecDeque::new(), last_ticket: 0, bytes: 0, held: false };
+        Self { order: Mutex::new(()), list: Mutex::new(list), refused: Arc::new(Notify::new()) }
     }
 }
 
@@ -229,32 +245,54 @@ impl<R: Send + 'static> WaitList<R> {
     /// Adds a waiter and calls `send` with its ticket; tickets are sent in order.
     ///
     /// # Errors
-    /// [`ProposeError::Overloaded`] when `count_max` proposals or `bytes_max` bytes wait already.
+    /// [`ProposeError::Overloaded`] when too many proposals or bytes wait already.
     pub(crate) fn propose(
         &self,
-        bytes: usize,
-        count_max: usize,
-        bytes_max: usize,
+        payload: &Bytes,
         send: impl FnOnce(u64),
     ) -> Result<oneshot::Receiver<Result<R, ProposeError>>, ProposeError> {
         let (reply, receiver) = oneshot::channel();
         let _order = self.order.lock();
         let mut list = self.list.lock();
-        let fits = list.bytes + bytes <= bytes_max || list.waiting.is_empty();
-        if list.waiting.len() >= count_max || !fits {
+        let fits = list.bytes + payload.len() <= PROPOSAL_BYTES_IN_FLIGHT_MAX || list.waiting.is_empty();
+        if list.waiting.len() >= PROPOSALS_IN_FLIGHT_MAX || !fits {
             return Err(ProposeError::Overloaded);
         }
         list.last_ticket += 1;
-        list.bytes += bytes;
-        let ticket = list.last_ticket;
-        list.waiting.push_back(Waiting {
-            ticket,
-            bytes,
-            reply,
-        });
+        list.bytes += payload.len();
+        let (ticket, unsent) = (list.last_ticket, list.held);
+        list.waiting.push_back(Waiting { ticket, payload: payload.clone(), unsent, reply });
         drop(list);
-        send(ticket);
+        if !unsent {
+            send(ticket);
+        }
         Ok(receiver)
+    }
+
+    /// Sends what was refused, or held back behind it, in order.
+    fn send_again(&self, send: impl Fn(u64, Bytes)) {
+        let _order = self.order.lock();
+        let unsent: Vec<(u64, Bytes)> = {
+            let mut list = self.list.lock();
+            list.held = false;
+            let unsent = list.waiting.iter_mut().filter(|waiting| std::mem::take(&mut waiting.unsent));
+            unsent.map(|waiting| (waiting.ticket, waiting.payload.clone())).collect()
+        };
+        for (ticket, payload) in unsent {
+            send(ticket, payload);
+        }
+    }
+
+    /// Notes that a proposal has to be sent again.
+    fn hold(&self, ticket: u64) {
+        let mut list = self.list.lock();
+        if let Ok(at) = list.waiting.binary_search_by_key(&ticket, |waiting| waiting.ticket)
+            && let Some(waiting) = list.waiting.get_mut(at)
+        {
+            waiting.unsent = true;
+            list.held = true;
+            self.refused.notify_one();
+        }
     }
 
     fn take(&self, ticket: u64) -> Option<oneshot::Sender<Result<R, ProposeError>>> {
@@ -267,7 +305,7 @@ impl<R: Send + 'static> WaitList<R> {
             .binary_search_by_key(&ticket, |waiting| waiting.ticket)
             .ok()?;
         let waiting = list.waiting.remove(at)?;
-        list.bytes -= waiting.bytes;
+        list.bytes -= waiting.payload.len();
         Some(waiting.reply)
     }
 
@@ -295,6 +333,7 @@ impl<R: Send + 'static> WaitList<R> {
 impl<R: Send + 'static> Waiters for WaitList<R> {
     fn refuse(&self, ticket: u64, why: Refusal) {
         let error = match why {
+            Refusal::Forward { lease_expired: true, .. } => return self.hold(ticket),
             Refusal::Forward { leader, .. } => ProposeError::NotLeader {
                 leader: leader.map(NodeId),
             },

@@ -2,16 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use halyard_runtime::watch;
+use halyard_runtime::{time, watch};
 use openraft::raft::ReadPolicy;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::apply::{Applying, Raft, Seat, Snapshot};
 use crate::error::{Error, ProposeError};
@@ -27,6 +28,9 @@ pub const PROPOSALS_IN_FLIGHT_MAX: usize = 4096;
 pub const PROPOSAL_BYTES_IN_FLIGHT_MAX: usize = 16 << 20;
 /// The longest entry, in bytes.
 pub const ENTRY_BYTES_MAX: usize = 128 << 20;
+
+/// How long a leader waits for the answers to a heartbeat before it sends refused proposals again.
+const LEASE_RETRY: Duration = Duration::from_millis(2);
 
 /// Who leads a group, as far as this node knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,12 +65,14 @@ impl Core {
         raft: Raft,
         wal: Arc<Wal>,
         applying: Arc<Applying>,
-        leadership: watch::Receiver<Leadership>,
+        leads: watch::Sender<Leadership>,
     ) -> Arc<Self> {
         let (poison, poisoned) = watch::channel(None);
         let seat = Arc::clone(&applying.seat);
+        let leadership = leads.subscribe();
         wal.when_poisoned(move |error| {
             poison.send(Some(Arc::clone(error)));
+            leads.send_if_modified(|last| std::mem::take(&mut last.am_leader));
             seat.fail_all(&ProposeError::Poisoned(Arc::clone(error)));
         });
         Arc::new(Self {
@@ -91,6 +97,25 @@ impl Core {
 
     pub(crate) fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+
+    /// Sends proposals again that were refused because the leader had not heard from a quorum for too long: a heartbeat
+    /// renews its lease. Only groups of several voters need it. Ends when the group is dropped.
+    pub(crate) async fn renew_lease(group: Weak<Self>, refused: Arc<Notify>) {
+        loop {
+            refused.notified().await;
+            let Some(core) = group.upgrade() else { return };
+            // A core that has stopped refuses what is sent again.
+            let _ = core.raft.trigger().heartbeat().await;
+            time::sleep(LEASE_RETRY).await;
+            core.applying.seat.send_again(&|ticket, payload, waiters| {
+                core.submit(Command { payload, ticket }, waiters);
+            });
+        }
+    }
+
+    pub(crate) const fn raft(&self) -> &Raft {
+        &self.raft
     }
 
     /// See [`Group::barrier`].
@@ -211,6 +236,10 @@ impl<M: Machine> Group<M> {
         self.core.id
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The machine. Lock it for short; `apply` waits meanwhile.
     pub fn machine(&self) -> &Arc<Mutex<M>> {
         &self.seat.machine
@@ -246,12 +275,10 @@ impl<M: Machine> Group<M> {
         }
         let waiters: Arc<dyn Waiters> =
             Arc::<crate::apply::WaitList<M::Reply>>::clone(&self.seat.waiters);
-        let sent = self.seat.waiters.propose(
-            bytes,
-            PROPOSALS_IN_FLIGHT_MAX,
-            PROPOSAL_BYTES_IN_FLIGHT_MAX,
-            |ticket| self.core.submit(Command { payload, ticket }, waiters),
-        );
+        let sent = self.seat.waiters.propose(&payload, |ticket| {
+            let payload = payload.clone();
+            self.core.submit(Command { payload, ticket }, waiters);
+        });
         match sent {
             Ok(receiver) => Proposal {
                 state: State::Waiting(receiver),

@@ -11,7 +11,7 @@
 //! The payload is never encoded again and never copied: the buffer that was proposed is the one that is written and applied.
 //!
 //! Reading order: `ids`, `machine`, `error`, `types`, `wal` (the log, from its records up), `log_store`, `apply`, `group`,
-//! `node`, then `transport` and `message` (other nodes).
+//! `node`, then `membership`, `transport` and `message` (other nodes).
 
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -24,6 +24,7 @@ mod group;
 mod ids;
 mod log_store;
 mod machine;
+mod membership;
 mod message;
 mod metrics;
 mod node;
@@ -40,6 +41,7 @@ pub use group::{
 };
 pub use ids::{GroupId, NodeId};
 pub use machine::{Applied, Machine};
+pub use membership::{ChangeError, Replicas};
 pub use metrics::LogMetrics;
 pub use node::{LogPosition, Node, NodeOptions, OpenReport};
 pub use transport::{Answer, NoPeers, Transport};

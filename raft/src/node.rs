@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_runtime::disk::{DirLock, Disk};
@@ -204,7 +203,29 @@ impl Node {
             waiters: Arc::new(WaitList::default()),
         });
         let driven = Arc::<Seat<M>>::clone(&seat);
-        let core = self.start_core(id, driven, durable_applied).await?;
+        let core = self.start_core(id, driven, durable_applied, Start::Alone).await?;
+        Ok(Group::new(core, seat))
+    }
+
+    /// Starts one replica of a group of several nodes. The group takes proposals once its voters have elected a leader;
+    /// this resolves before, as soon as the replica runs.
+    ///
+    /// `founders` are the first voters of a group that is new; the same on each of them. Empty for a node that joins
+    /// later: it waits until the leader adds it ([`Group::add_learner`]). Ignored when there is a log.
+    ///
+    /// # Errors
+    /// As [`Node::start_group`].
+    pub async fn start_replica<M: Machine>(
+        &self,
+        id: GroupId,
+        machine: Arc<Mutex<M>>,
+        durable_applied: u64,
+        founders: &BTreeMap<NodeId, Peer>,
+    ) -> Result<Group<M>, Error> {
+        let waiters = Arc::new(WaitList::default());
+        let seat = Arc::new(Seat { machine, waiters });
+        let driven = Arc::<Seat<M>>::clone(&seat);
+        let core = self.start_core(id, driven, durable_applied, Start::Replica(founders)).await?;
         Ok(Group::new(core, seat))
     }
 
@@ -213,6 +234,7 @@ impl Node {
         id: GroupId,
         seat: Arc<dyn Driven>,
         durable_applied: u64,
+        start: Start<'_>,
     ) -> Result<Arc<Core>, Error> {
         if self.groups.lock().contains_key(&id) {
             return Err(Error::Group {
@@ -247,7 +269,7 @@ impl Node {
             wal: Arc::clone(&self.wal),
             log,
         };
-        let config = Arc::new(config(id));
+        let config = Arc::new(start.config(id));
         let raft = openraft::Raft::new(
             self.id.0,
             config,
@@ -256,21 +278,33 @@ impl Node {
             Adapter(Arc::clone(&applying)),
         );
         let raft = raft.await.map_err(|error| self.failed(id, &error))?;
-        if is_new {
-            let members = BTreeMap::from([(self.id.0, Peer::default())]);
-            raft.initialize(members)
-                .await
-                .map_err(|error| self.failed(id, &error))?;
-        } else {
-            raft.trigger()
-                .elect(false)
-                .await
-                .map_err(|error| self.failed(id, &error))?;
+        match start {
+            Start::Alone if is_new => {
+                let members = BTreeMap::from([(self.id.0, Peer::default())]);
+                raft.initialize(members).await.map_err(|error| self.failed(id, &error))?;
+            }
+            Start::Alone => {
+                // What a timer would do only after a while.
+                raft.trigger().elect(false).await.map_err(|error| self.failed(id, &error))?;
+            }
+            Start::Replica(founders) if is_new && founders.keys().next() == Some(&self.id) => {
+                // One of them is enough, and then there is no race.
+                let members: BTreeMap<u64, Peer> =
+                    founders.iter().map(|(node, peer)| (node.0, peer.clone())).collect();
+                raft.initialize(members).await.map_err(|error| self.failed(id, &error))?;
+            }
+            Start::Replica(_) => {}
         }
-        self.lead(id, &raft).await?;
+        if matches!(start, Start::Alone) {
+            self.lead(id, &raft).await?;
+        }
         applying.progress.lock().started = true;
-        let leadership = watch_leadership(&raft, self.id);
-        let core = Core::new(id, raft, Arc::clone(&self.wal), applying, leadership);
+        let refused = applying.seat.refused();
+        let leads = watch_leadership(&raft, self.id, Arc::clone(&self.wal));
+        let core = Core::new(id, raft, Arc::clone(&self.wal), applying, leads);
+        if matches!(start, Start::Replica(_)) {
+            drop(task::spawn(Core::renew_lease(Arc::downgrade(&core), refused)));
+        }
         self.groups.lock().insert(id, Arc::clone(&core));
         Ok(core)
     }
@@ -470,51 +504,65 @@ impl Drop for Node {
     }
 }
 
-/// Follows who leads, for as long as the group runs.
-fn watch_leadership(raft: &Raft, me: NodeId) -> watch::Receiver<Leadership> {
+/// Follows who leads, for as long as the group runs. A node whose log has failed does not lead, whatever openraft says.
+fn watch_leadership(raft: &Raft, me: NodeId, wal: Arc<Wal>) -> watch::Sender<Leadership> {
     let mut metrics = raft.server_metrics();
     let read = move |metrics: &openraft::metrics::RaftServerMetrics<Types>| Leadership {
         leader: metrics.current_leader.map(NodeId),
         term: metrics.vote.leader_id.term,
-        am_leader: metrics.current_leader == Some(me.0) && metrics.state.is_leader(),
+        am_leader: metrics.current_leader == Some(me.0)
+            && metrics.state.is_leader()
+            && wal.poisoned().is_none(),
     };
-    let (sender, receiver) = watch::channel(read(&metrics.borrow_watched()));
+    let (sender, _) = watch::channel(read(&metrics.borrow_watched()));
+    let leads = sender.clone();
     let follow = async move {
         while metrics.changed().await.is_ok() {
             let now = read(&metrics.borrow_watched());
-            sender.send_if_modified(|last| {
+            leads.send_if_modified(|last| {
                 let changed = *last != now;
                 *last = now;
                 changed
             });
         }
-        sender.send_if_modified(|last| {
-            let led = last.am_leader;
-            (last.am_leader, last.leader) = (false, None);
-            led
+        leads.send_if_modified(|last| {
+            last.leader = None;
+            std::mem::take(&mut last.am_leader)
         });
     };
     drop(task::spawn(follow));
-    receiver
+    sender
 }
 
-/// How openraft is set up for a group of one voter: nothing happens unless something is proposed.
-fn config(id: GroupId) -> Config {
-    Config {
-        cluster_name: format!("group-{id}"),
-        heartbeat_interval: Duration::from_millis(100).as_millis() as u64,
-        election_timeout_min: 500,
-        election_timeout_max: 1000,
-        // A lone voter needs neither heartbeats nor elections: an idle group costs nothing.
-        enable_tick: false,
-        enable_pre_vote: Some(true),
-        // Safety: a leader that lost its un-synced tail must not lead on in the same term (it would give one log id twice).
-        enable_leader_restore: Some(false),
-        // The machine's store is the snapshot: "building" one costs nothing and is asked for by `Group::flushed`.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: 0,
-        purge_batch_size: 1,
-        max_payload_entries: 64,
-        ..Config::default()
+/// How a group starts on this node.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    /// This node is its only voter.
+    Alone,
+    /// One replica of several; these found it if it is new.
+    Replica(&'a BTreeMap<NodeId, Peer>),
+}
+
+impl Start<'_> {
+    /// How openraft is set up.
+    fn config(self, id: GroupId) -> Config {
+        Config {
+            cluster_name: format!("group-{id}"),
+            heartbeat_interval: 100,
+            election_timeout_min: 500,
+            election_timeout_max: 1000,
+            // A lone voter needs neither heartbeats nor elections: an idle group costs nothing.
+            enable_tick: matches!(self, Self::Replica(_)),
+            enable_pre_vote: Some(true),
+            // Safety: a leader that lost its un-synced tail must not lead on in the same term (it would give one log id
+            // twice).
+            enable_leader_restore: Some(false),
+            // The machine's store is the snapshot: "building" one costs nothing and is asked for by `Group::flushed`.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: 0,
+            purge_batch_size: 1,
+            max_payload_entries: 64,
+            ..Config::default()
+        }
     }
 }

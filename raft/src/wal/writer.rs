@@ -255,9 +255,8 @@ impl Wal {
         for item in self.close() {
             item.done.tell(&Err(Arc::clone(&error)));
         }
-        for listener in std::mem::take(&mut *self.on_poison.lock()) {
-            listener(&error);
-        }
+        let listeners = std::mem::take(&mut *self.on_poison.lock());
+        listeners.iter().for_each(|listener| listener(&error));
         self.upkeep.notify_one();
     }
 

@@ -1,0 +1,202 @@
+//! Every byte of a small log is changed in turn: each change must be noticed, or must change nothing that is read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
+use halyard_runtime::sim;
+use halyard_runtime::task;
+use openraft::storage::{IOFlushed, RaftLogStorage as _};
+use openraft::vote::RaftLeaderId as _;
+use parking_lot::Mutex;
+
+use super::image::{GroupLog, GroupState, plain_draft};
+use super::record::Kind;
+use super::writer::{Done, Item, Layout, Wal};
+use super::{keeper, recovery, writer};
+use crate::error::Error;
+use crate::ids::{GroupId, NodeId};
+use crate::log_store::LogStore;
+use crate::types::{Command, Entry, LeaderId, LogId, Payload, Vote};
+
+const DIR: &str = "/log";
+
+fn layout() -> Layout {
+    Layout {
+        segment_bytes: 4096,
+        first_segment_bytes: 2048,
+        cipher: None,
+    }
+}
+
+/// A log of two groups over three segments, closed properly.
+async fn write(disk: Arc<dyn Disk>) {
+    disk.create_dir_all(Path::new(DIR)).expect("a directory");
+    let opened = recovery::open(&disk, Path::new(DIR), NodeId(1), &layout()).expect("a new log");
+    let synced = opened.tail.position();
+    let wal = Arc::new(Wal::new(
+        disk,
+        DIR.into(),
+        opened.log,
+        NodeId(1),
+        layout(),
+        opened.segments,
+        synced,
+    ));
+    let writer = task::spawn(writer::run(Arc::clone(&wal), opened.tail));
+    let keeper = task::spawn(keeper::run(Arc::clone(&wal)));
+    let stores = [0, 1].map(|id| {
+        let log = Arc::new(GroupLog {
+            id: GroupId(id),
+            state: Mutex::new(GroupState::default()),
+        });
+        LogStore {
+            wal: Arc::clone(&wal),
+            log,
+        }
+    });
+    for mut store in stores.clone() {
+        store
+            .save_vote(&Vote::new_committed(1, 1))
+            .await
+            .expect("saved");
+    }
+    for index in 0..12 {
+        let mut store = stores[index as usize % 2].clone();
+        let log_id = LogId::new(LeaderId::new(1, 1), index / 2);
+        let payload = Bytes::from(vec![index as u8; 150 + index as usize * 40]);
+        let (sender, flushed) =
+            <crate::types::Types as openraft::type_config::TypeConfigExt>::oneshot();
+        let entry = Entry {
+            log_id,
+            payload: Payload::Normal(Command { payload, ticket: 0 }),
+        };
+        store
+            .append([entry], IOFlushed::signal(sender))
+            .await
+            .expect("handed in");
+        flushed.await.expect("told").expect("on disk");
+    }
+    wal.submit([Item {
+        draft: plain_draft(Kind::Mark, 0),
+        of: None,
+        done: Done::Nobody,
+    }]);
+    wal.shut_down();
+    writer.await.expect("no panic");
+    keeper.await.expect("no panic");
+}
+
+type Read = BTreeMap<u32, (Option<Vote>, Option<LogId>, Vec<(LogId, Bytes)>)>;
+
+/// Everything that the log says, or why it does not open.
+fn read(disk: &Arc<dyn Disk>) -> Result<Read, Error> {
+    let opened = recovery::open(disk, Path::new(DIR), NodeId(1), &layout())?;
+    let synced = opened.tail.position();
+    let wal = Arc::new(Wal::new(
+        Arc::clone(disk),
+        DIR.into(),
+        opened.log,
+        NodeId(1),
+        layout(),
+        opened.segments,
+        synced,
+    ));
+    let mut all = Read::new();
+    for (id, state) in opened.groups {
+        let (vote, purged, range) = (state.vote, state.purged, state.start()..state.end());
+        let log = Arc::new(GroupLog {
+            id: GroupId(id),
+            state: Mutex::new(state),
+        });
+        let store = LogStore {
+            wal: Arc::clone(&wal),
+            log,
+        };
+        let entries = range.map(|index| {
+            let entry = store.entry(index).expect("what opened can be read");
+            let Payload::Normal(command) = entry.payload else {
+                panic!("only payloads were written")
+            };
+            (entry.log_id, command.payload)
+        });
+        all.insert(id, (vote, purged, entries.collect()));
+    }
+    Ok(all)
+}
+
+type Files = Vec<(std::path::PathBuf, Vec<u8>)>;
+
+fn files(disk: &Arc<dyn Disk>) -> Files {
+    let list = disk.list(Path::new(DIR)).expect("a directory");
+    let paths = list
+        .into_iter()
+        .map(|entry| Path::new(DIR).join(entry.name));
+    paths
+        .map(|path| (path.clone(), disk.read(&path).expect("a file")))
+        .collect()
+}
+
+fn restore(files: &Files) -> Arc<dyn Disk> {
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+    disk.create_dir_all(Path::new(DIR)).expect("a directory");
+    for (path, bytes) in files {
+        let file = disk.open(path, OpenMode::CreateNew).expect("a file");
+        file.write_at(bytes, 0).expect("written");
+    }
+    disk
+}
+
+#[test]
+fn every_changed_byte_is_noticed_or_harmless() {
+    let outcome = sim::run(1, Duration::from_secs(10), || async {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        write(Arc::clone(&disk)).await;
+        let files = files(&disk);
+        let whole = read(&restore(&files)).expect("the log opens");
+        assert_eq!(
+            whole
+                .values()
+                .map(|(_, _, entries)| entries.len())
+                .sum::<usize>(),
+            12
+        );
+        let (mut noticed, mut harmless) = (0, 0);
+        for (at, (path, bytes)) in files.iter().enumerate() {
+            for offset in 0..bytes.len() {
+                let mut changed = files.clone();
+                changed[at].1[offset] ^= 1 << (offset % 8);
+                let disk = restore(&changed);
+                match read(&disk) {
+                    Ok(read) => {
+                        assert!(
+                            read == whole,
+                            "{}:{offset}: read as something else",
+                            path.display()
+                        );
+                        harmless += 1;
+                    }
+                    Err(Error::Corrupt { file, .. } | Error::NewerVersion { path: file, .. }) => {
+                        assert!(file.starts_with(DIR));
+                        assert!(
+                            self::files(&disk) == changed,
+                            "{}:{offset}: changed by opening",
+                            path.display()
+                        );
+                        noticed += 1;
+                    }
+                    Err(error) => panic!("{}:{offset}: {error}", path.display()),
+                }
+            }
+        }
+        (noticed, harmless, files.len())
+    });
+    let (noticed, harmless, files) = outcome.result.expect("no panic");
+    assert!(
+        files >= 3 && noticed > 4000 && harmless > 1000,
+        "{noticed} noticed, {harmless} harmless, {files} files"
+    );
+}

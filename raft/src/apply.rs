@@ -80,7 +80,9 @@ impl<M: Machine> Driven for Seat<M> {
 
     fn send_again(&self, send: &dyn Fn(u64, Bytes, Arc<dyn Waiters>)) {
         let waiters = &self.waiters;
-        waiters.send_again(|ticket, payload| send(ticket, payload, Arc::<WaitList<M::Reply>>::clone(waiters)));
+        waiters.send_again(|ticket, payload| {
+            send(ticket, payload, Arc::<WaitList<M::Reply>>::clone(waiters))
+        });
     }
 }
 
@@ -236,8 +238,17 @@ struct Waiting<R> {
 
 impl<R> Default for WaitList<R> {
     fn default() -> Self {
-        let list = List { waiting: VecDeque::new(), last_ticket: 0, bytes: 0, held: false };
-        Self { order: Mutex::new(()), list: Mutex::new(list), refused: Arc::new(Notify::new()) }
+        let list = List {
+            waiting: VecDeque::new(),
+            last_ticket: 0,
+            bytes: 0,
+            held: false,
+        };
+        Self {
+            order: Mutex::new(()),
+            list: Mutex::new(list),
+            refused: Arc::new(Notify::new()),
+        }
     }
 }
 
@@ -254,14 +265,20 @@ impl<R: Send + 'static> WaitList<R> {
         let (reply, receiver) = oneshot::channel();
         let _order = self.order.lock();
         let mut list = self.list.lock();
-        let fits = list.bytes + payload.len() <= PROPOSAL_BYTES_IN_FLIGHT_MAX || list.waiting.is_empty();
+        let fits =
+            list.bytes + payload.len() <= PROPOSAL_BYTES_IN_FLIGHT_MAX || list.waiting.is_empty();
         if list.waiting.len() >= PROPOSALS_IN_FLIGHT_MAX || !fits {
             return Err(ProposeError::Overloaded);
         }
         list.last_ticket += 1;
         list.bytes += payload.len();
         let (ticket, unsent) = (list.last_ticket, list.held);
-        list.waiting.push_back(Waiting { ticket, payload: payload.clone(), unsent, reply });
+        list.waiting.push_back(Waiting {
+            ticket,
+            payload: payload.clone(),
+            unsent,
+            reply,
+        });
         drop(list);
         if !unsent {
             send(ticket);
@@ -275,8 +292,11 @@ impl<R: Send + 'static> WaitList<R> {
         let unsent: Vec<(u64, Bytes)> = {
             let mut list = self.list.lock();
             list.held = false;
-            let unsent = list.waiting.iter_mut().filter(|waiting| std::mem::take(&mut waiting.unsent));
-            unsent.map(|waiting| (waiting.ticket, waiting.payload.clone())).collect()
+            let again = |waiting: &mut Waiting<R>| {
+                let unsent = std::mem::take(&mut waiting.unsent);
+                unsent.then(|| (waiting.ticket, waiting.payload.clone()))
+            };
+            list.waiting.iter_mut().filter_map(again).collect()
         };
         for (ticket, payload) in unsent {
             send(ticket, payload);
@@ -286,7 +306,9 @@ impl<R: Send + 'static> WaitList<R> {
     /// Notes that a proposal has to be sent again.
     fn hold(&self, ticket: u64) {
         let mut list = self.list.lock();
-        if let Ok(at) = list.waiting.binary_search_by_key(&ticket, |waiting| waiting.ticket)
+        if let Ok(at) = list
+            .waiting
+            .binary_search_by_key(&ticket, |waiting| waiting.ticket)
             && let Some(waiting) = list.waiting.get_mut(at)
         {
             waiting.unsent = true;
@@ -333,7 +355,10 @@ impl<R: Send + 'static> WaitList<R> {
 impl<R: Send + 'static> Waiters for WaitList<R> {
     fn refuse(&self, ticket: u64, why: Refusal) {
         let error = match why {
-            Refusal::Forward { lease_expired: true, .. } => return self.hold(ticket),
+            Refusal::Forward {
+                lease_expired: true,
+                ..
+            } => return self.hold(ticket),
             Refusal::Forward { leader, .. } => ProposeError::NotLeader {
                 leader: leader.map(NodeId),
             },

@@ -37,7 +37,10 @@ type Failure = openraft::errors::RaftError<Types, openraft::errors::ClientWriteE
 fn failure(error: &Failure) -> ChangeError {
     match error.api_error() {
         Some(openraft::errors::ClientWriteError::ForwardToLeader(forward)) => {
-            ProposeError::NotLeader { leader: forward.leader_id.map(NodeId) }.into()
+            ProposeError::NotLeader {
+                leader: forward.leader_id.map(NodeId),
+            }
+            .into()
         }
         Some(openraft::errors::ClientWriteError::ChangeMembershipError(refused)) => {
             ChangeError::Refused(refused.to_string())
@@ -51,7 +54,10 @@ impl<M: Machine> Group<M> {
     /// The replicas, as far as this node knows.
     pub fn replicas(&self) -> Replicas {
         let raft = self.core().raft();
-        Replicas { voters: raft.voter_ids().map(NodeId).collect(), learners: raft.learner_ids().map(NodeId).collect() }
+        Replicas {
+            voters: raft.voter_ids().map(NodeId).collect(),
+            learners: raft.learner_ids().map(NodeId).collect(),
+        }
     }
 
     /// Adds a node that follows the log without a vote. Resolves when the change is committed and the node has caught up.
@@ -79,6 +85,11 @@ impl<M: Machine> Group<M> {
     /// # Errors
     /// [`ProposeError::Stopped`].
     pub async fn transfer_leadership(&self, node: NodeId) -> Result<(), ProposeError> {
-        self.core().raft().trigger().transfer_leader(node.0).await.map_err(|_| ProposeError::Stopped)
+        self.core()
+            .raft()
+            .trigger()
+            .transfer_leader(node.0)
+            .await
+            .map_err(|_| ProposeError::Stopped)
     }
 }

@@ -326,3 +326,184 @@ fn transfer_reply(input: &mut Reader<'_>) -> Decoded<TransferLeaderResponse<Type
         _ => return Err("a transfer's answer of an unknown kind"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::vote::RaftLeaderId as _;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::{LeaderId, Members, Peer, StoredMembers};
+
+    fn log_id() -> impl Strategy<Value = LogId> {
+        any::<(u64, u64, u64)>()
+            .prop_map(|(term, node, index)| LogId::new(LeaderId::new(term, node), index))
+    }
+
+    fn vote() -> impl Strategy<Value = Vote> {
+        any::<(u64, u64, bool)>().prop_map(|(term, node, committed)| {
+            let mut vote = Vote::new(term, node);
+            vote.committed = committed;
+            vote
+        })
+    }
+
+    fn members() -> impl Strategy<Value = Members> {
+        let nodes = proptest::collection::btree_map(0..9u64, ".{0,12}", 1..5);
+        (nodes, any::<bool>()).prop_map(|(nodes, joint)| {
+            let all: BTreeSet<u64> = nodes.keys().copied().collect();
+            let first: BTreeSet<u64> = all.iter().copied().take(1).collect();
+            let configs = if joint { vec![all, first] } else { vec![first] };
+            let nodes: BTreeMap<u64, Peer> = nodes
+                .into_iter()
+                .map(|(id, address)| (id, Peer { address }))
+                .collect();
+            Members::new(configs, nodes).expect("every voter is a node")
+        })
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let normal = proptest::collection::vec(any::<u8>(), 0..60).prop_map(|bytes| {
+            Payload::Normal(Command {
+                payload: Bytes::from(bytes),
+                ticket: 0,
+            })
+        });
+        let payload = prop_oneof![
+            normal,
+            Just(Payload::Blank),
+            members().prop_map(Payload::Membership)
+        ];
+        (log_id(), payload).prop_map(|(log_id, payload)| Entry { log_id, payload })
+    }
+
+    fn request() -> impl Strategy<Value = Request> {
+        let append = (
+            vote(),
+            proptest::option::of(log_id()),
+            proptest::option::of(log_id()),
+            proptest::collection::vec(entry(), 0..5),
+        );
+        let append = append.prop_map(|(vote, prev_log_id, leader_commit, entries)| {
+            Request::Append(AppendEntriesRequest {
+                vote,
+                prev_log_id,
+                entries,
+                leader_commit,
+            })
+        });
+        let ask = || {
+            (vote(), proptest::option::of(log_id()), any::<bool>()).prop_map(
+                |(vote, last, transfer)| {
+                    let mut request = VoteRequest::new(vote, last);
+                    request.leadership_transfer = transfer;
+                    request
+                },
+            )
+        };
+        let snapshot = (
+            vote(),
+            proptest::option::of(log_id()),
+            members(),
+            proptest::collection::vec(any::<u8>(), 0..60),
+        );
+        let snapshot = snapshot.prop_map(|(vote, last_log_id, members, body)| {
+            let last_membership = StoredMembers::new(last_log_id, members);
+            Request::Snapshot {
+                vote,
+                meta: SnapshotMeta {
+                    last_log_id,
+                    last_membership,
+                },
+                body: Bytes::from(body),
+            }
+        });
+        let transfer = (vote(), any::<u64>(), proptest::option::of(log_id()));
+        let transfer = transfer.prop_map(|(vote, to, last)| {
+            Request::Transfer(TransferLeaderRequest::new(vote, to, last))
+        });
+        prop_oneof![
+            append,
+            ask().prop_map(Request::Vote),
+            ask().prop_map(Request::PreVote),
+            snapshot,
+            transfer
+        ]
+    }
+
+    fn reply() -> impl Strategy<Value = Reply> {
+        let append = prop_oneof![
+            Just(AppendEntriesResponse::Success),
+            proptest::option::of(log_id()).prop_map(AppendEntriesResponse::PartialSuccess),
+            Just(AppendEntriesResponse::Conflict),
+            vote().prop_map(AppendEntriesResponse::HigherVote),
+        ];
+        let granted = (vote(), any::<bool>(), proptest::option::of(log_id()));
+        let granted = granted.prop_map(|(vote, vote_granted, last_log_id)| VoteResponse {
+            vote,
+            vote_granted,
+            last_log_id,
+        });
+        let transfer = prop_oneof![
+            Just(Ok(())),
+            (vote(), vote()).prop_map(|(expected, actual)| Err(TransferLeaderError::VoteChanged {
+                expected,
+                actual
+            })),
+            (
+                proptest::option::of(log_id()),
+                proptest::option::of(log_id())
+            )
+                .prop_map(|(expected, actual)| Err(
+                    TransferLeaderError::LogNotFlushed { expected, actual }
+                )),
+        ];
+        prop_oneof![
+            append.prop_map(Reply::Append),
+            granted.prop_map(Reply::Vote),
+            vote().prop_map(Reply::Snapshot),
+            transfer.prop_map(Reply::Transfer),
+            ".{0,40}".prop_map(Reply::Refused),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn requests_read_back_as_they_were(request in request()) {
+            let bytes = request.encode();
+            let read = Request::decode(&bytes).expect("what was encoded decodes");
+            prop_assert_eq!(format!("{read:?}"), format!("{request:?}"));
+            prop_assert_eq!(read.encode(), bytes);
+        }
+
+        #[test]
+        fn replies_read_back_as_they_were(reply in reply()) {
+            let bytes = reply.encode();
+            let read = Reply::decode(&bytes).expect("what was encoded decodes");
+            prop_assert_eq!(read.encode(), bytes);
+        }
+
+        #[test]
+        fn cut_or_changed_messages_never_panic(request in request(), cut in any::<prop::sample::Index>(), flip in any::<u8>()) {
+            let bytes = request.encode();
+            let at = cut.index(bytes.len());
+            // A cut snapshot is a shorter snapshot; its body's own checks see to that.
+            if !matches!(request, Request::Snapshot { .. }) {
+                prop_assert!(Request::decode(&bytes.slice(..at)).is_err());
+            }
+            let mut changed = bytes.to_vec();
+            changed[at] ^= flip;
+            let _ = Request::decode(&Bytes::from(changed.clone()));
+            let _ = Reply::decode(&Bytes::from(changed));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let bytes = Bytes::from(bytes);
+            let _ = Request::decode(&bytes);
+            let _ = Reply::decode(&bytes);
+        }
+    }
+}

@@ -203,7 +203,9 @@ impl Node {
             waiters: Arc::new(WaitList::default()),
         });
         let driven = Arc::<Seat<M>>::clone(&seat);
-        let core = self.start_core(id, driven, durable_applied, Start::Alone).await?;
+        let core = self
+            .start_core(id, driven, durable_applied, Start::Alone)
+            .await?;
         Ok(Group::new(core, seat))
     }
 
@@ -225,7 +227,9 @@ impl Node {
         let waiters = Arc::new(WaitList::default());
         let seat = Arc::new(Seat { machine, waiters });
         let driven = Arc::<Seat<M>>::clone(&seat);
-        let core = self.start_core(id, driven, durable_applied, Start::Replica(founders)).await?;
+        let core = self
+            .start_core(id, driven, durable_applied, Start::Replica(founders))
+            .await?;
         Ok(Group::new(core, seat))
     }
 
@@ -281,17 +285,26 @@ impl Node {
         match start {
             Start::Alone if is_new => {
                 let members = BTreeMap::from([(self.id.0, Peer::default())]);
-                raft.initialize(members).await.map_err(|error| self.failed(id, &error))?;
+                raft.initialize(members)
+                    .await
+                    .map_err(|error| self.failed(id, &error))?;
             }
             Start::Alone => {
                 // What a timer would do only after a while.
-                raft.trigger().elect(false).await.map_err(|error| self.failed(id, &error))?;
+                raft.trigger()
+                    .elect(false)
+                    .await
+                    .map_err(|error| self.failed(id, &error))?;
             }
             Start::Replica(founders) if is_new && founders.keys().next() == Some(&self.id) => {
                 // One of them is enough, and then there is no race.
-                let members: BTreeMap<u64, Peer> =
-                    founders.iter().map(|(node, peer)| (node.0, peer.clone())).collect();
-                raft.initialize(members).await.map_err(|error| self.failed(id, &error))?;
+                let members: BTreeMap<u64, Peer> = founders
+                    .iter()
+                    .map(|(node, peer)| (node.0, peer.clone()))
+                    .collect();
+                raft.initialize(members)
+                    .await
+                    .map_err(|error| self.failed(id, &error))?;
             }
             Start::Replica(_) => {}
         }
@@ -303,7 +316,10 @@ impl Node {
         let leads = watch_leadership(&raft, self.id, Arc::clone(&self.wal));
         let core = Core::new(id, raft, Arc::clone(&self.wal), applying, leads);
         if matches!(start, Start::Replica(_)) {
-            drop(task::spawn(Core::renew_lease(Arc::downgrade(&core), refused)));
+            drop(task::spawn(Core::renew_lease(
+                Arc::downgrade(&core),
+                refused,
+            )));
         }
         self.groups.lock().insert(id, Arc::clone(&core));
         Ok(core)

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Applied, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions, ProposeError,
+    Algorithm, Applied, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions, ProposeError,
+    Sealing,
 };
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
@@ -361,5 +362,50 @@ fn retired_bytes_are_nowhere_on_the_disk() {
             .await
             .expect("applied");
         node.shutdown().await;
+    });
+}
+
+#[test]
+fn a_sealed_log_shows_nothing_and_opens_with_its_key_only() {
+    simulated(|disk| async move {
+        let key = [7; 32];
+        let sealed = |key: &[u8; 32], previous: Option<&[u8; 32]>| {
+            let cipher = Sealing::new(Algorithm::ChaCha20Poly1305, key, previous);
+            NodeOptions {
+                cipher: Some(Arc::new(cipher)),
+                ..options(Arc::new(disk.clone()))
+            }
+        };
+        let canary = [b"nobody may read this".as_slice(), &[9; 3000]].concat();
+        let node = Node::open(sealed(&key, None)).expect("a new log");
+        let group = start(&node).await;
+        for _ in 0..30 {
+            group
+                .propose(Bytes::from(canary.clone()))
+                .await
+                .expect("applied");
+        }
+        node.shutdown().await;
+        drop((group, node));
+        assert!(disk.find(b"nobody may read").is_empty());
+
+        let wrong = Node::open(sealed(&[8; 32], None))
+            .map(|_| ())
+            .expect_err("another key");
+        assert!(
+            matches!(&wrong, Error::WrongKey { file, .. } if *file == segment()),
+            "{wrong}"
+        );
+        let none = Node::open(options(Arc::new(disk.clone())))
+            .map(|_| ())
+            .expect_err("no key");
+        assert!(matches!(none, Error::WrongKey { .. }), "{none}");
+
+        let rotated = Node::open(sealed(&[8; 32], Some(&key))).expect("the previous key opens");
+        let group = start(&rotated).await;
+        assert_eq!(group.machine().lock().0, 30);
+        group.propose(Bytes::from(canary)).await.expect("applied");
+        rotated.shutdown().await;
+        assert!(disk.find(b"nobody may read").is_empty());
     });
 }

@@ -127,11 +127,11 @@ impl AsyncRuntime for Doors {
         task::block_on(1, future).expect("threads for a test")
     }
 
-    fn spawn_blocking<F, T>(call: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    async fn spawn_blocking<F, T>(call: F) -> Result<T, io::Error>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        async { task::spawn_blocking(call).await.map_err(io::Error::other) }
+        task::spawn_blocking(call).await.map_err(io::Error::other)
     }
 }

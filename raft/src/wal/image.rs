@@ -192,7 +192,7 @@ impl GroupState {
                     Kind::Normal => Held::OnDisk(
                         u32::try_from(body.len()).map_err(|_| "an entry that is too long")?,
                     ),
-                    _ => Held::Here(read_payload(kind, input, || Bytes::new())?),
+                    _ => Held::Here(read_payload(kind, input, Bytes::new)?),
                 };
                 self.replay_entry(
                     Slot {

@@ -31,9 +31,10 @@ const WIPE_BYTES: u64 = 1 << 20;
 pub(crate) async fn run(wal: Arc<Wal>) {
     let mut asked = None;
     while !wal.closed() {
+        // Letting go first: on a full disk it is what makes room for a spare.
         let tended = scrub(&wal)
-            .and_then(|()| make_ready(&wal))
-            .and_then(|()| let_go(&wal, &mut asked));
+            .and_then(|()| let_go(&wal, &mut asked))
+            .and_then(|()| make_ready(&wal));
         let wait = match tended {
             Ok(()) => {
                 note_wiped(&wal);

@@ -355,8 +355,7 @@ fn crash_seed(seed: u64) -> sim::Outcome<usize> {
         // A last look, with no crash.
         let last = node.spawn(life(disk.clone(), Arc::clone(&history)));
         let _ = time::timeout(Duration::from_millis(50), last).await;
-        let changes = history.lock().changes.len();
-        changes
+        history.lock().changes.len()
     })
 }
 

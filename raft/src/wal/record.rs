@@ -303,3 +303,72 @@ impl Draft {
         (self.head.as_slice().len() + self.payload.len()) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(length: usize) -> Header {
+        Header {
+            crc: 0,
+            chain: 7,
+            length: length as u32,
+            kind: Kind::Normal,
+            flags: 0,
+            group: 3,
+            log: 0x1234_5678,
+            position: 4096,
+            synced: 3584,
+        }
+    }
+
+    fn record(head: &[u8], payload: &[u8]) -> (Vec<u8>, u32) {
+        let (bytes, crc) = header(head.len() + payload.len()).encode(head, payload);
+        ([bytes.as_slice(), head, payload].concat(), crc)
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was() {
+        let (bytes, crc) = record(b"head", b"payload");
+        let read = decode(&bytes, 0x1234_5678, 4096).expect("sound");
+        assert_eq!(read.header, Header { crc, ..header(11) });
+        assert_eq!(read.body, b"headpayload");
+    }
+
+    #[test]
+    fn the_bytes_are_the_documented_ones() {
+        let (bytes, crc) = record(b"", b"x");
+        let expected = [
+            &crc.to_le_bytes()[..],
+            &[
+                7, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0x78, 0x56, 0x34, 0x12,
+            ],
+            &[0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x0e, 0, 0, 0, 0, 0, 0, b'x'],
+        ];
+        assert_eq!(bytes, expected.concat());
+        assert_eq!(crc, crc32c::crc32c(&bytes[4..]));
+        assert_eq!(framed_bytes(1), 48);
+        assert_eq!(framed_bytes(8), 48);
+    }
+
+    #[test]
+    fn every_changed_bit_and_every_cut_is_noticed() {
+        let (bytes, _) = record(b"head", b"payload");
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&changed, 0x1234_5678, 4096).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(
+                decode(&bytes[..length], 0x1234_5678, 4096).is_err(),
+                "cut to {length}"
+            );
+        }
+        assert!(
+            decode(&bytes, 0x1234_5678, 4104).is_err(),
+            "in another place"
+        );
+        assert!(decode(&bytes, 1, 4096).is_err(), "in another log");
+    }
+}

@@ -73,8 +73,7 @@ pub(crate) fn open(
     }
     let used = found.iter().take_while(|each| sound(each)).count();
     let mut rest = found.split_off(used);
-    if let Some(later) = rest.iter().position(sound) {
-        let bad = rest.get(later - 1).unwrap_or(&rest[0]);
+    if let (Some(bad), true) = (rest.first(), rest.iter().any(sound)) {
         return Err(corrupt(
             &bad.path,
             0,

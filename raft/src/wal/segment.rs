@@ -273,3 +273,54 @@ pub(crate) fn check_owner(path: &Path, header: &Header, node: NodeId) -> Result<
         expected: node,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: Header = Header {
+        log: 1,
+        node: 2,
+        sequence: 3,
+        base: 4,
+        chain: 5,
+        salt: 6,
+    };
+
+    #[test]
+    fn a_header_reads_back_as_it_was() {
+        let block = HEADER.encode();
+        assert_eq!(block.len() as u64, HEADER_BLOCK);
+        assert_eq!(Header::decode(&block), Opening::Sound(HEADER));
+        assert_eq!(block[12..16], HEADER.crc().to_le_bytes());
+        assert_ne!(HEADER.crc(), Header { salt: 7, ..HEADER }.crc());
+    }
+
+    #[test]
+    fn anything_else_is_told_apart() {
+        assert_eq!(Header::decode(&[0; 512]), Opening::Blank);
+        assert_eq!(Header::decode(b"short"), Opening::Unsound);
+        let mut newer = HEADER.encode();
+        newer[8] = 9;
+        assert_eq!(Header::decode(&newer), Opening::Newer(9));
+        for at in (0..8).chain(12..64) {
+            let mut changed = HEADER.encode();
+            changed[at] ^= 0x10;
+            assert_eq!(Header::decode(&changed), Opening::Unsound, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn file_names_are_numbers() {
+        assert_eq!(sequence_of(&file_name(0x1f)), Some(0x1f));
+        assert_eq!(file_name(1), "log-0000000000000001");
+        for other in [
+            "LOCK",
+            "log-1",
+            "log-000000000000000g",
+            "log-00000000000000001",
+        ] {
+            assert_eq!(sequence_of(other), None, "{other}");
+        }
+    }
+}

@@ -64,7 +64,7 @@ pub(crate) struct Wal {
     /// Wakes the keeper.
     pub(crate) upkeep: Notify,
     poison: OnceLock<Arc<Error>>,
-    on_poison: Mutex<Vec<Box<dyn Fn(&Arc<Error>) + Send>>>,
+    on_poison: Mutex<Vec<PoisonListener>>,
     /// True while there is no spare segment and no space for one.
     pub(crate) full: AtomicBool,
     /// The writer goes on to a new segment with its next batch.
@@ -79,6 +79,8 @@ pub(crate) struct Wal {
     pub(crate) synced: AtomicU64,
     pub(crate) counters: Counters,
 }
+
+type PoisonListener = Box<dyn Fn(&Arc<Error>) + Send>;
 
 #[derive(Default)]
 struct Queue {
@@ -183,7 +185,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Corrupt`] when what stands there is not that record, [`Error::WrongKey`] when it does not open.
     pub(crate) fn read(&self, position: u64, body_bytes: u32) -> Result<Bytes, Error> {
-        let (file, path, offset) = {
+        let (file, path, offset, rest) = {
             let segments = self.segments.lock();
             let Some(segment) = segments.at(position) else {
                 let what = format!("no segment holds position {position}");
@@ -193,10 +195,12 @@ impl Wal {
                     what,
                 });
             };
+            let offset = position - segment.base;
             (
                 Arc::clone(&segment.file),
                 segment.path.clone(),
-                position - segment.base,
+                offset,
+                segment.capacity - offset,
             )
         };
         let sealing = self
@@ -204,7 +208,10 @@ impl Wal {
             .cipher
             .as_deref()
             .map_or(0, Cipher::overhead_bytes);
-        let mut bytes = vec![0; HEADER_BYTES + body_bytes as usize + sealing];
+        // A record from before encryption was turned on is shorter, and may be the last in the file.
+        let length = (HEADER_BYTES + body_bytes as usize + sealing)
+            .min(usize::try_from(rest).unwrap_or(usize::MAX));
+        let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, offset)
             .map_err(|source| Error::io("reading the log", &path, source))?;
         let record = match record::decode(&bytes, self.log as u32, position) {

@@ -50,6 +50,9 @@ mod merge;
 mod recovery;
 mod upkeep;
 
+#[doc(hidden)]
+pub mod decoders;
+
 pub use error::Error;
 pub use filter::{Filter, FilterError, Filters};
 pub use halyard_runtime::time::Timestamp;

@@ -74,9 +74,11 @@ fn damaged_files_are_typed_errors() {
                     if let Some(cut) = cut {
                         bytes.truncate(usize::from(*cut) % (bytes.len() + 1));
                     }
-                    for (at, value) in edits.iter().filter(|_| !bytes.is_empty()) {
-                        let at = usize::from(*at) % bytes.len();
-                        bytes[at] = *value;
+                    for (at, value) in edits {
+                        let len = bytes.len().max(1);
+                        if let Some(byte) = bytes.get_mut(usize::from(*at) % len) {
+                            *byte = *value;
+                        }
                     }
                 }
                 let file = disk

@@ -101,6 +101,11 @@ fn accepted_lines() {
         (b"+OK\r\n+OKxx\r\n", &["ok", "ok"]),
         // Without meaning from a client, yet legal.
         (b"INFO {}\r\n-ERR foo\r\n", &["info {}", "err foo"]),
+        // Nor needs INFO a blank or a body; both are looked at elsewhere.
+        (
+            b"INFO\r\nINFO{}\r\nINFOX\r\n",
+            &["info ", "info {}", "info X"],
+        ),
         // CONNECT needs no blank; its JSON is looked at elsewhere.
         (
             b"connect   {}  \r\nCONNECT{}\r\nCONNECT\r\n",
@@ -180,6 +185,11 @@ fn refused_lines() {
         (b"PUB \r\n", Arguments(Violation::Pub)),
         (b"PUB foo\r\n", Arguments(Violation::Pub)),
         (b"PUB foo bar baz 2\r\nhi\r\n", Arguments(Violation::Pub)),
+        (b"PUB foo 2\r\r\n", Arguments(Violation::Pub)),
+        (b"PUB foo\r2\r\n", Arguments(Violation::Pub)),
+        (b"HPUB foo 12 14\r\r\n", Arguments(Violation::Hpub)),
+        // Here the real server lets the CR into the subject.
+        (b"PUB fo\ro 2\r\n", Arguments(Violation::Pub)),
         (b"PUB foo -1\r\n", Arguments(Violation::PubSize)),
         (b"PUB foo +2\r\n", Arguments(Violation::PubSize)),
         (b"PUB foo 2x\r\n", Arguments(Violation::PubSize)),

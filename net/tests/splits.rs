@@ -98,7 +98,7 @@ fn naive(mut input: &[u8]) -> Outcome {
             ignored(3).map(|()| (ClientOp::Ok, 0))
         } else if is("CONNECT") {
             after(7).map(|args| (ClientOp::Connect(args), 0))
-        } else if is("INFO") && blank_after(4) {
+        } else if is("INFO") {
             after(4).map(|args| (ClientOp::Info(args), 0))
         } else if is("-ERR") && blank_after(4) {
             after(4).map(|args| (ClientOp::Err(args), 0))
@@ -181,7 +181,11 @@ fn naive_pub<'a>(
     rest: &'a [u8],
 ) -> Result<Option<(ClientOp<'a>, usize)>, ProtoError> {
     use halyard_net::proto::error::Violation;
-    let words = words(args);
+    let words = if args.contains(&b'\r') {
+        Vec::new()
+    } else {
+        words(args)
+    };
     let (count, size) = if headers {
         (Violation::Hpub, Violation::HpubSize)
     } else {

@@ -173,15 +173,31 @@ fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-/// Between arguments a stray CR counts as a blank too.
-#[inline]
-fn is_separator(byte: u8) -> bool {
-    byte <= b' ' && matches!(byte, b' ' | b'\t' | b'\r')
-}
-
 /// Up to `N` arguments and how many there are; `None` if there are more.
 #[inline]
-pub(super) fn split<const N: usize>(mut args: &[u8]) -> Option<([&[u8]; N], usize)> {
+pub(super) fn split<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)> {
+    split_at::<N>(args, |byte| {
+        byte <= b' ' && matches!(byte, b' ' | b'\t' | b'\r')
+    })
+}
+
+/// The same for lines in which a stray CR is not a blank; `None` if there is one.
+#[inline]
+pub(super) fn split_strictly<const N: usize>(args: &[u8]) -> Option<([&[u8]; N], usize)> {
+    let found = split_at::<N>(args, |byte| byte <= b' ' && matches!(byte, b' ' | b'\t'))?;
+    // Arguments are short: a second look costs less than a branch for each byte of the first.
+    if args.contains(&b'\r') {
+        None
+    } else {
+        Some(found)
+    }
+}
+
+#[inline]
+fn split_at<const N: usize>(
+    mut args: &[u8],
+    is_separator: impl Fn(u8) -> bool,
+) -> Option<([&[u8]; N], usize)> {
     let mut found: [&[u8]; N] = [&[]; N];
     let mut count = 0;
     loop {

@@ -10,10 +10,11 @@
 //! - an unknown verb is refused at its first wrong byte, not at the end of the line;
 //! - wrong arguments close the connection without an `-ERR`;
 //! - numbers have at most nine digits and no sign; an unreadable `max` of UNSUB means "at once";
-//! - the control line limit counts arguments only, and is checked before the line is complete.
+//! - the control line limit counts arguments only, and is checked before the line is complete;
+//! - a stray CR is a blank between the arguments of SUB and UNSUB, and makes a size of PUB or HPUB unreadable.
 //!
 //! Stricter than the real server on purpose: blanks behind a verb and ignored bytes behind PING are also bounded by the
-//! control line limit, since an endless line must not occupy the buffer.
+//! control line limit, since an endless line must not occupy the buffer; and a CR never gets into a subject.
 
 use super::error::{ProtoError, Violation};
 use super::line::{self, Follow, Progress, Verb};
@@ -128,7 +129,7 @@ const VERBS: [Verb<Kind>; 10] = [
     verb(b"PING", Follow::Ignored, Kind::Ping),
     verb(b"PONG", Follow::Ignored, Kind::Pong),
     verb(b"CONNECT", Follow::Arguments, Kind::Connect),
-    verb(b"INFO", Follow::Blank, Kind::Info),
+    verb(b"INFO", Follow::Arguments, Kind::Info),
     verb(b"+OK", Follow::Ignored, Kind::Ok),
     verb(b"-ERR", Follow::Blank, Kind::Err),
 ];
@@ -255,7 +256,7 @@ struct Publication<'a> {
 #[inline]
 fn publication(args: &[u8]) -> Result<Publication<'_>, ProtoError> {
     const BAD: ProtoError = ProtoError::Arguments(Violation::Pub);
-    let (subject, reply, total) = match line::split::<3>(args).ok_or(BAD)? {
+    let (subject, reply, total) = match line::split_strictly::<3>(args).ok_or(BAD)? {
         ([subject, total, _], 2) => (subject, None, total),
         ([subject, reply, total], 3) => (subject, Some(reply), total),
         _ => return Err(BAD),
@@ -271,7 +272,7 @@ fn publication(args: &[u8]) -> Result<Publication<'_>, ProtoError> {
 
 fn publication_with_headers(args: &[u8]) -> Result<Publication<'_>, ProtoError> {
     const BAD: ProtoError = ProtoError::Arguments(Violation::Hpub);
-    let (subject, reply, headers, total) = match line::split::<4>(args).ok_or(BAD)? {
+    let (subject, reply, headers, total) = match line::split_strictly::<4>(args).ok_or(BAD)? {
         ([subject, headers, total, _], 3) => (subject, None, headers, total),
         ([subject, reply, headers, total], 4) => (subject, Some(reply), headers, total),
         _ => return Err(BAD),

@@ -314,7 +314,10 @@ impl Session {
     #[cold]
     fn no_responders(&self, subject: &[u8], reply: &[u8]) {
         let account = self.router.account();
-        let own = |held: &Arc<Subscription>| held.client() == Some(self.connection.id);
+        // A member of a queue is not asking, in the real server's eyes either.
+        let own = |held: &Arc<Subscription>| {
+            held.client() == Some(self.connection.id) && held.queue().is_none()
+        };
         let Some(asking) = account.matching(reply).into_iter().find(own) else {
             return;
         };

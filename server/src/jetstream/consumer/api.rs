@@ -158,9 +158,8 @@ impl Asked<'_> {
         let handle = self.stream(stream)?;
         let create = request::prepare(form, body, &handle.config())?;
         self.check_bound(&handle, &create).await?;
-        let id = match propose(&handle, &create.to_bytes()).await? {
-            Reply::Created { id, .. } => id,
-            _ => return Err(Stop::Silence),
+        let Reply::Created { id, .. } = propose(&handle, &create.to_bytes()).await? else {
+            return Err(Stop::Silence);
         };
         let found = gather(&handle, &[id]).await.pop();
         found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error().into())

@@ -106,7 +106,13 @@ fn check_name(config: &ConsumerConfig) -> Result<(), ApiError> {
         }
         let odd = |c: char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
         if name.contains(odd) {
-            return Err(table::CONSUMER_BAD_DURABLE_NAME.error());
+            // The peer words it differently for names that are not durable.
+            return Err(if config.durable_name.is_empty() {
+                let text = "consumer name can not contain '.', '*', '>', '\\', '/'";
+                table::STREAM_INVALID_CONFIG.with(text)
+            } else {
+                table::CONSUMER_BAD_DURABLE_NAME.error()
+            });
         }
     }
     Ok(())

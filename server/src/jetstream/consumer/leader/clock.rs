@@ -29,11 +29,10 @@ impl Desk {
             worker.resume_at = None;
             self.ready.insert(at);
         }
-        if let Some(push) = &mut worker.push {
-            if push.free_at.is_some_and(|due| due <= now) {
-                push.free_at = None;
-                self.ready.insert(at);
-            }
+        let slow = worker.push.as_mut();
+        if let Some(push) = slow.filter(|push| push.free_at.is_some_and(|due| due <= now)) {
+            push.free_at = None;
+            self.ready.insert(at);
         }
         beat(worker, at, &account, &mut self.sender, now, host);
         expire(worker, &account, &mut self.sender, now);

@@ -7,6 +7,7 @@
 //! One deliver command of a consumer is under way at a time; meanwhile requests gather for the next. A consumer that
 //! has nothing to send is `hungry`: it costs nothing until its stream stores a message.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -102,21 +103,18 @@ impl Desk {
 
     /// Serves a consumer from now on; of one that is served already, takes over the new configuration.
     pub fn attach(&mut self, at: Address, now: Instant, host: &dyn Host) {
-        if !self.places.contains_key(&at.stream) {
-            let Some((name, directory)) = host.stream(at.stream) else {
-                return;
-            };
-            self.places.insert(
-                at.stream,
-                Place {
+        let place = match self.places.entry(at.stream) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let Some((name, directory)) = host.stream(at.stream) else {
+                    return;
+                };
+                new.insert(Place {
                     name,
                     directory,
                     hungry: BTreeSet::new(),
-                },
-            );
-        }
-        let Some(place) = self.places.get(&at.stream) else {
-            return;
+                })
+            }
         };
         let mut made = None;
         host.look(at.stream, &mut |view| {

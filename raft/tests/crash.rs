@@ -4,6 +4,8 @@
 //! every later life; proposals of one life are applied in the order of the calls; nothing is applied that was never
 //! proposed; and the same seed gives the same trace.
 
+#![allow(clippy::panic, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

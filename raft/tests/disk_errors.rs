@@ -1,5 +1,7 @@
 //! What a node says, and leaves alone, when the disk or its owner is at fault.
 
+#![allow(clippy::panic, reason = "a test may panic")]
+
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};

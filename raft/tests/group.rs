@@ -1,5 +1,7 @@
 //! One group of one voter from outside: propose, restart, flush, over memory and over a real disk.
 
+#![allow(clippy::panic, reason = "a test may panic")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 //! What must hold: no acknowledged proposal is lost, every replica applies the same entries at the same indexes, and once
 //! everything is healed they converge and take proposals again.
 
+#![allow(clippy::panic, reason = "a test may panic")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

@@ -154,7 +154,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// alone.
     fn create_dir_all_durably(&self, path: &Path) -> io::Result<()> {
         self.create_dir_all(path)?;
-        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        for above in path
+            .ancestors()
+            .skip(1)
+            .filter(|above| !above.as_os_str().is_empty())
+        {
             match self.sync_dir(above) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
                 other => other?,

@@ -39,7 +39,10 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let most = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit { current: most, maximum: most };
+    let raised = Rlimit {
+        current: most,
+        maximum: most,
+    };
     setrlimit(Resource::Nofile, raised)?;
     Ok(most.unwrap_or(u64::MAX))
 }

@@ -33,9 +33,12 @@ pub(crate) struct Interest {
 /// Subscriptions whose filter ends at a node (or at the `>` behind it).
 type Entries = Route;
 
+/// The nodes below one, by their token.
+type Children = HashMap<Box<[u8]>, Node, Keyed>;
+
 #[derive(Default)]
 struct Node {
-    children: Option<Box<HashMap<Box<[u8]>, Node, Keyed>>>,
+    children: Option<Box<Children>>,
     any_token: Option<Box<Self>>,
     any_tail: Option<Box<Entries>>,
     here: Option<Box<Entries>>,
@@ -89,7 +92,7 @@ impl Route {
         removed
     }
 
-    fn extend_from(&mut self, entries: &Entries) {
+    fn extend_from(&mut self, entries: &Self) {
         self.plain.extend_from_slice(&entries.plain);
         for group in &entries.groups {
             self.join(&group.queue, &group.members);

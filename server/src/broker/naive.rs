@@ -8,12 +8,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Notes each message that it gets, as (subscription, subject, payload).
+/// A message as it came: subscription, subject, payload.
+type Noted = (u64, Vec<u8>, Vec<u8>);
+
+/// Notes each message that it gets.
 #[derive(Default)]
-pub(crate) struct Recorder(Mutex<Vec<(u64, Vec<u8>, Vec<u8>)>>);
+pub(crate) struct Recorder(Mutex<Vec<Noted>>);
 
 impl Recorder {
-    pub(crate) fn take(&self) -> Vec<(u64, Vec<u8>, Vec<u8>)> {
+    pub(crate) fn take(&self) -> Vec<Noted> {
         std::mem::take(&mut *self.0.lock())
     }
 }
@@ -89,12 +92,7 @@ fn wants(held: &Held, subject: &str) -> bool {
 }
 
 /// What came to the recorder is one message for each plain subscription and one for each group with interest.
-fn check_delivery(
-    held: &mut Vec<Held>,
-    subject: &str,
-    got: &[(u64, Vec<u8>, Vec<u8>)],
-    delivered: usize,
-) {
+fn check_delivery(held: &mut Vec<Held>, subject: &str, got: &[Noted], delivered: usize) {
     let plain: BTreeSet<u64> = held
         .iter()
         .filter(|held| held.queue.is_none() && wants(held, subject))

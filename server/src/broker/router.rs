@@ -68,15 +68,14 @@ impl Router {
         self.matches = self.matches.wrapping_add(1);
         let hash = self.account.hash(message.route);
         let at = slot_index(hash, self.slots.len());
-        if let Some(Some(slot)) = self.slots.get(at) {
-            if slot.hash == hash
-                && slot.generation == self.account.generation(slot.generation_index)
-                && *slot.subject == *message.route
-            {
-                self.cache_hits = self.cache_hits.wrapping_add(1);
-                let delivered = self.account.deliver(&slot.route, message, &mut self.draw);
-                return Outcome { delivered };
-            }
+        if let Some(Some(slot)) = self.slots.get(at)
+            && slot.hash == hash
+            && slot.generation == self.account.generation(slot.generation_index)
+            && *slot.subject == *message.route
+        {
+            self.cache_hits = self.cache_hits.wrapping_add(1);
+            let delivered = self.account.deliver(&slot.route, message, &mut self.draw);
+            return Outcome { delivered };
         }
         self.publish_uncached(hash, message)
     }
@@ -213,7 +212,7 @@ mod tests {
                 assert_eq!(outcome.delivered, 1, "round {round}");
             }
         }
-        assert_eq!(router.slots.len() <= SLOTS_MAX, true);
+        assert!(router.slots.len() <= SLOTS_MAX);
         assert_eq!(recorder.take().len(), 12_000);
     }
 
@@ -222,14 +221,14 @@ mod tests {
         let broker = Broker::new();
         let account = broker.global();
         let recorder = Arc::new(Recorder::default());
-        let mut router = Router::new(account.clone());
+        let mut router = Router::new(Arc::clone(&account));
         let mut send = || router.publish(&Publish::new(b"a.b", b"")).delivered;
         for _ in 0..3 {
             assert_eq!(send(), 0);
         }
         let literal = account.subscribe(b"a.b", None, recorder.clone()).unwrap();
         assert_eq!((send(), send()), (1, 1));
-        let any = account.subscribe(b"*.b", None, recorder.clone()).unwrap();
+        let any = account.subscribe(b"*.b", None, recorder).unwrap();
         assert_eq!((send(), send()), (2, 2));
         assert!(account.unsubscribe(&literal));
         assert_eq!((send(), send()), (1, 1));

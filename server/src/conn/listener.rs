@@ -82,7 +82,11 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
     });
     if front.registry.add(&connection, limits.max_connections) {
         // It ends with the connection; nobody waits for it.
-        let _ = task::spawn(driver::serve(Arc::clone(front), connection, link));
+        drop(task::spawn(driver::serve(
+            Arc::clone(front),
+            connection,
+            link,
+        )));
         return;
     }
     tracing::error!("maximum connections exceeded: {:?}", limits.max_connections);
@@ -97,5 +101,5 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
         link,
         CloseReason::MaxConnections,
     );
-    let _ = task::spawn(away);
+    drop(task::spawn(away));
 }

@@ -276,7 +276,8 @@ impl Outbound {
                 state.wake_waiting();
             }
         }
-        if !state.output.is_empty() && !(state.deferred && progress == Progress::Done) {
+        let others_flush = state.deferred && progress == Progress::Done;
+        if !state.output.is_empty() && !others_flush {
             state.blocked = Some(Instant::now());
             if !own_task {
                 self.task.wake();

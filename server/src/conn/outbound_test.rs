@@ -105,7 +105,7 @@ impl World {
     fn deliver(&mut self, size: usize) -> usize {
         self.count = self.count.wrapping_add(1);
         let payload = vec![self.count; size];
-        let headers: &[u8] = if size % 3 == 0 {
+        let headers: &[u8] = if size.is_multiple_of(3) {
             b"NATS/1.0\r\n\r\n"
         } else {
             b""

@@ -134,7 +134,7 @@ impl Session {
     pub(crate) fn timeout(&mut self, now: Instant) -> Closes {
         match self.keepalive.timeout(&self.settings, self.authorized, now) {
             Ping::Nothing => {}
-            Ping::Send => self.connection.outbound.send(|out| encoder::ping(out)),
+            Ping::Send => self.connection.outbound.send(encoder::ping),
             Ping::Unauthorized => {
                 self.error(&ErrText::AuthenticationTimeout);
                 return Err(CloseReason::AuthenticationTimeout);
@@ -260,7 +260,7 @@ impl Session {
         if self.connection.traffic.rtt_nanos.load(Ordering::Relaxed) == 0 {
             self.set_round_trip(now - self.connection.started);
         }
-        self.connection.outbound.send(|out| encoder::pong(out));
+        self.connection.outbound.send(encoder::pong);
         if self.connected && self.options.protocol >= 1 && !self.connect_info_sent {
             self.connect_info_sent = true;
             self.connection.async_info.store(true, Ordering::Relaxed);
@@ -387,7 +387,7 @@ impl Session {
     #[inline]
     fn confirm(&self) {
         if self.options.verbose {
-            self.connection.outbound.send(|out| encoder::ok(out));
+            self.connection.outbound.send(encoder::ok);
         }
     }
 

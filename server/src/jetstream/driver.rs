@@ -24,7 +24,9 @@ use super::group::command::Kind;
 use super::group::{Applied, Machine};
 use super::handle::GroupHandle;
 use super::inbox::{Gathered, Waiter};
-use super::limits::{BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, MAINTENANCE_INTERVAL};
+use super::limits::{
+    BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, MAINTENANCE_INTERVAL, SCRUB_INTERVAL,
+};
 use super::start::Tuning;
 use crate::broker::FlushScope;
 
@@ -89,6 +91,7 @@ pub(super) struct Driver {
     flushed_at: Instant,
     flushed_index: u64,
     looked_at: Instant,
+    scrubbed_at: Instant,
 }
 
 impl Driver {
@@ -109,6 +112,7 @@ impl Driver {
             flushed_at: Instant::now(),
             flushed_index,
             looked_at: Instant::now(),
+            scrubbed_at: Instant::now(),
         }
     }
 
@@ -337,9 +341,15 @@ impl Driver {
         }
         if self.looked_at.elapsed() >= MAINTENANCE_INTERVAL {
             self.looked_at = Instant::now();
-            let job = self
-                .group
-                .write(|machine| machine.store_mut().begin_maintenance());
+            let scrub = self.scrubbed_at.elapsed() >= SCRUB_INTERVAL;
+            let job = self.group.write(|machine| {
+                let store = machine.store_mut();
+                let job = store.begin_maintenance();
+                job.or_else(|| scrub.then(|| store.begin_scrub()).flatten())
+            });
+            if scrub {
+                self.scrubbed_at = Instant::now();
+            }
             self.running = job.map(|job| Running::new(job, false));
         }
     }
@@ -369,7 +379,10 @@ impl Driver {
             return;
         };
         match self.group.write(|machine| machine.store_mut().finish(done)) {
-            Ok(_) => {
+            Ok(finished) => {
+                if let Some(damage) = finished.damage {
+                    tracing::error!("the {} group: {damage}", self.group.name());
+                }
                 let applied = self.group.read(|machine| machine.store().applied());
                 if flush {
                     self.flushed_at = Instant::now();

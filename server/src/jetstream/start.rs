@@ -185,10 +185,15 @@ fn open_store(
     overhead: Overhead,
 ) -> Result<Store, StartError> {
     let dir = settings.data_dir.join("groups").join(id.0.to_string());
-    let options = Options {
+    let mut options = Options {
         overhead,
         ..Options::default()
     };
+    if overhead == Overhead::MEMORY {
+        // RAM that is freed is gone, and a reserve of it helps nobody.
+        options.overwrite_freed = false;
+        options.reserve_bytes = 0;
+    }
     let (store, _report) = Store::open(disk.clone(), &dir, options)?;
     Ok(store)
 }

@@ -1,6 +1,10 @@
 //! Damaged and hostile files of the store: whatever the bytes, opening and reading end in a value or a typed error.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot go on without ends it"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,6 +1,10 @@
 //! One stream of the store against an ordered map: appends, deletes, purges, flushes, merges, restarts in any order.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot go on without ends it"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,7 +3,11 @@
 //!
 //! A killed process proves less than a power cut (the page cache survives); the simulator does the rest.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what a test cannot go on without ends it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot go on without ends it"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

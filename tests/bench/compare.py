@@ -52,18 +52,21 @@ class Server:
 
     def __init__(self, name, durable):
         self.dir = tempfile.TemporaryDirectory(prefix="bench-")
-        args = [SERVERS[name], "-a", "127.0.0.1", "-p", "-1", "-js", "-sd", self.dir.name + "/store"]
-        args += ["--ports_file_dir", self.dir.name, "-l", self.dir.name + "/log"]
+        store = self.dir.name + "/store"
+        args = [SERVERS[name], "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", self.dir.name]
+        args += ["-l", self.dir.name + "/log"]
         if durable and name == "nats-server":
             config = pathlib.Path(self.dir.name, "durable.conf")
-            config.write_text("jetstream { sync_interval: always, store_dir: \"%s/store\" }\n" % self.dir.name)
+            config.write_text('jetstream { sync_interval: always, store_dir: "%s" }\n' % store)
             args += ["-c", str(config)]
+        else:
+            args += ["-js", "-sd", store]
         self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while not (ports := list(pathlib.Path(self.dir.name).glob("*.ports"))) or not ports[0].read_text():
             if time.monotonic() > deadline or self.process.poll() is not None:
-                raise SystemExit(pathlib.Path(self.dir.name, "log").read_text())
+                raise SystemExit(f"{name} did not start: {args}")
             time.sleep(0.02)
         self.url = re.search(r'nats://[^"]+', ports[0].read_text()).group()
 

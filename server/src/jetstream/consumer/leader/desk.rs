@@ -191,6 +191,8 @@ impl Desk {
                 self.selected(at, selection, now, host);
                 self.set_timer(at);
             }
+            // Refused (a full disk) or lost: the acks were not taken, and their senders must not be told that they were.
+            Some(Flight::Acks { .. }) if !matches!(reply, Reply::Done) => {}
             Some(Flight::Acks { at, confirms }) => {
                 let Some(place) = self.places.get(&at.stream) else {
                     return;

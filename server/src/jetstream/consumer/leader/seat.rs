@@ -52,6 +52,7 @@ impl Leader {
     pub fn applied(&mut self, token: Token, reply: Reply) {
         let reply = match reply {
             Reply::Consumer(reply) => reply,
+            Reply::Refused(refusal) => set::Reply::Refused(*refusal),
             // The stream is gone; its consumers hear of it by its effect.
             _ => set::Reply::Done,
         };

@@ -15,19 +15,6 @@ const TAG_BYTES: usize = 16;
 /// Separates the log's key from whatever else is derived from the same master key.
 const PURPOSE: &[u8] = b"halyard node log";
 
-/// Seals record bodies. [`Sealing`] is the one to use; a trait so that tests can look at what passes.
-pub trait Cipher: Send + Sync + 'static {
-    /// By how many bytes a sealed body is longer than a plain one.
-    fn overhead_bytes(&self) -> usize;
-
-    /// Seals `head` followed by `payload`; the result is exactly [`Cipher::overhead_bytes`] longer. `position` is bound into
-    /// the result, so that it opens at no other place.
-    fn seal(&self, position: u64, head: &[u8], payload: &[u8]) -> Vec<u8>;
-
-    /// Opens a sealed body; `None` when the key, the position or any byte is not the one it was sealed with.
-    fn open(&self, position: u64, sealed: &[u8]) -> Option<Vec<u8>>;
-}
-
 /// Which cipher seals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -37,8 +24,28 @@ pub enum Algorithm {
     Aes256Gcm,
 }
 
+/// Encryption of a node's log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// Seals new records.
+    pub algorithm: Algorithm,
+    /// The master key, from which the log's own keys are derived.
+    pub master: [u8; 32],
+    /// Opens what was sealed before the last rotation.
+    pub previous: Option<[u8; 32]>,
+}
+
+// Keys never reach a log line by way of `{:?}`.
+impl fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encryption")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Seals with a key derived from a master key, and opens what the previous master key has sealed as well.
-pub struct Sealing {
+pub(crate) struct Sealing {
     keys: Vec<LessSafeKey>,
     life: [u8; LIFE_BYTES],
 }
@@ -51,8 +58,8 @@ impl fmt::Debug for Sealing {
 
 impl Sealing {
     /// A cipher for one opening of one log: make a new one whenever a node is opened. Opens what either algorithm sealed.
-    pub fn new(algorithm: Algorithm, master: &[u8; 32], previous: Option<&[u8; 32]>) -> Self {
-        let algorithms = match algorithm {
+    pub(crate) fn new(encryption: &Encryption) -> Self {
+        let algorithms = match encryption.algorithm {
             Algorithm::ChaCha20Poly1305 => [&CHACHA20_POLY1305, &AES_256_GCM],
             Algorithm::Aes256Gcm => [&AES_256_GCM, &CHACHA20_POLY1305],
         };
@@ -64,8 +71,8 @@ impl Sealing {
                 )
             })
         };
-        let keys = std::iter::once(master)
-            .chain(previous)
+        let keys = std::iter::once(&encryption.master)
+            .chain(&encryption.previous)
             .flat_map(derive)
             .collect();
         let mut life = [0; LIFE_BYTES];
@@ -82,12 +89,14 @@ fn nonce(position: u64, life: [u8; LIFE_BYTES]) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-impl Cipher for Sealing {
-    fn overhead_bytes(&self) -> usize {
+impl Sealing {
+    /// By how many bytes a sealed body is longer than a plain one.
+    pub(crate) fn overhead_bytes(&self) -> usize {
         LIFE_BYTES + TAG_BYTES
     }
 
-    fn seal(&self, position: u64, head: &[u8], payload: &[u8]) -> Vec<u8> {
+    /// Seals `head` followed by `payload`. `position` is bound into the result, so that it opens at no other place.
+    pub(crate) fn seal(&self, position: u64, head: &[u8], payload: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(head.len() + payload.len() + self.overhead_bytes());
         for part in [&self.life, head, payload] {
             sealed.extend_from_slice(part);
@@ -102,7 +111,8 @@ impl Cipher for Sealing {
         sealed
     }
 
-    fn open(&self, position: u64, sealed: &[u8]) -> Option<Vec<u8>> {
+    /// Opens a sealed body; `None` when the key, the position or any byte is not the one it was sealed with.
+    pub(crate) fn open(&self, position: u64, sealed: &[u8]) -> Option<Vec<u8>> {
         let (life, body) = sealed.split_first_chunk::<LIFE_BYTES>()?;
         self.keys.iter().find_map(|key| {
             let mut bytes = body.to_vec();
@@ -122,14 +132,22 @@ mod tests {
 
     const KEYS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
 
+    fn sealing(algorithm: Algorithm, master: &[u8; 32], previous: Option<&[u8; 32]>) -> Sealing {
+        Sealing::new(&Encryption {
+            algorithm,
+            master: *master,
+            previous: previous.copied(),
+        })
+    }
+
     #[test]
     fn what_was_sealed_opens_in_its_place_only() {
         for algorithm in [Algorithm::ChaCha20Poly1305, Algorithm::Aes256Gcm] {
-            let cipher = Sealing::new(algorithm, &KEYS[0], None);
+            let cipher = sealing(algorithm, &KEYS[0], None);
             let sealed = cipher.seal(512, b"head", b"payload");
             assert_eq!(sealed.len(), 11 + cipher.overhead_bytes());
             assert!(!sealed.windows(4).any(|window| window == b"payl"));
-            let again = Sealing::new(algorithm, &KEYS[0], None);
+            let again = sealing(algorithm, &KEYS[0], None);
             assert_eq!(
                 again.open(512, &sealed).as_deref(),
                 Some(&b"headpayload"[..])
@@ -145,20 +163,20 @@ mod tests {
 
     #[test]
     fn the_previous_key_opens_and_another_does_not() {
-        let sealed = Sealing::new(Algorithm::Aes256Gcm, &KEYS[0], None).seal(8, b"", b"x");
-        let rotated = Sealing::new(Algorithm::Aes256Gcm, &KEYS[1], Some(&KEYS[0]));
+        let sealed = sealing(Algorithm::Aes256Gcm, &KEYS[0], None).seal(8, b"", b"x");
+        let rotated = sealing(Algorithm::Aes256Gcm, &KEYS[1], Some(&KEYS[0]));
         assert_eq!(rotated.open(8, &sealed).as_deref(), Some(&b"x"[..]));
-        let other = Sealing::new(Algorithm::ChaCha20Poly1305, &KEYS[0], None);
+        let other = sealing(Algorithm::ChaCha20Poly1305, &KEYS[0], None);
         assert_eq!(
             other.open(8, &sealed).as_deref(),
             Some(&b"x"[..]),
             "the algorithm may be changed"
         );
         assert_eq!(
-            Sealing::new(Algorithm::Aes256Gcm, &KEYS[1], None).open(8, &sealed),
+            sealing(Algorithm::Aes256Gcm, &KEYS[1], None).open(8, &sealed),
             None
         );
-        let second = Sealing::new(Algorithm::Aes256Gcm, &KEYS[0], None).seal(8, b"", b"x");
+        let second = sealing(Algorithm::Aes256Gcm, &KEYS[0], None).seal(8, b"", b"x");
         assert_ne!(second, sealed, "each life has its own nonces");
     }
 }

@@ -33,7 +33,7 @@ mod transport;
 mod types;
 mod wal;
 
-pub use cipher::{Algorithm, Cipher, Sealing};
+pub use cipher::{Algorithm, Encryption};
 pub use error::{Error, ProposeError};
 pub use group::{
     ENTRY_BYTES_MAX, Group, Leadership, PROPOSAL_BYTES_IN_FLIGHT_MAX, PROPOSALS_IN_FLIGHT_MAX,

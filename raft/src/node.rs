@@ -13,7 +13,7 @@ use openraft::{Config, SnapshotPolicy};
 use parking_lot::Mutex;
 
 use crate::apply::{Adapter, Applying, Driven, Progress, Raft, Seat, WaitList};
-use crate::cipher::Cipher;
+use crate::cipher::{Encryption, Sealing};
 use crate::error::Error;
 use crate::group::{Core, Group, Leadership};
 use crate::ids::{GroupId, NodeId};
@@ -42,7 +42,7 @@ pub struct NodeOptions {
     /// Bytes of the very first segment, which is allocated while the node opens.
     pub first_segment_bytes: u64,
     /// Seals the log's records, where the store is encrypted.
-    pub cipher: Option<Arc<dyn Cipher>>,
+    pub encryption: Option<Encryption>,
     /// How groups reach their other replicas.
     pub transport: Arc<dyn Transport>,
 }
@@ -56,7 +56,7 @@ impl NodeOptions {
             node_id,
             segment_bytes: 32 << 20,
             first_segment_bytes: 2 << 20,
-            cipher: None,
+            encryption: None,
             transport: Arc::new(NoPeers),
         }
     }
@@ -116,7 +116,7 @@ impl Node {
             node_id,
             segment_bytes,
             first_segment_bytes,
-            cipher,
+            encryption,
             transport,
         } = options;
         let log_dir = dir.join("log");
@@ -132,7 +132,8 @@ impl Node {
         let layout = Layout {
             segment_bytes,
             first_segment_bytes,
-            cipher,
+            // With nonces that no earlier opening has used.
+            cipher: encryption.as_ref().map(Sealing::new).map(Arc::new),
         };
         let recovered = recovery::open(&disk, &log_dir, node_id, &layout)?;
         let synced = recovered.tail.position();

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Algorithm, Applied, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions, ProposeError,
-    Sealing,
+    Algorithm, Applied, Encryption, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions,
+    ProposeError,
 };
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
@@ -371,12 +371,13 @@ fn retired_bytes_are_nowhere_on_the_disk() {
 fn a_sealed_log_shows_nothing_and_opens_with_its_key_only() {
     simulated(|disk| async move {
         let key = [7; 32];
-        let sealed = |key: &[u8; 32], previous: Option<&[u8; 32]>| {
-            let cipher = Sealing::new(Algorithm::ChaCha20Poly1305, key, previous);
-            NodeOptions {
-                cipher: Some(Arc::new(cipher)),
-                ..options(Arc::new(disk.clone()))
-            }
+        let sealed = |key: &[u8; 32], previous: Option<&[u8; 32]>| NodeOptions {
+            encryption: Some(Encryption {
+                algorithm: Algorithm::ChaCha20Poly1305,
+                master: *key,
+                previous: previous.copied(),
+            }),
+            ..options(Arc::new(disk.clone()))
         };
         let canary = [b"nobody may read this".as_slice(), &[9; 3000]].concat();
         let node = Node::open(sealed(&key, None)).expect("a new log");

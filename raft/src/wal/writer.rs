@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use super::image::GroupLog;
 use super::record::{self, BATCH_ALIGN, Draft, HEADER_BYTES, Head, Header, Kind, SEALED};
 use super::segment::{self, HEADER_BLOCK, Segment, Segments};
-use crate::cipher::Cipher;
+use crate::cipher::Sealing;
 use crate::error::Error;
 use crate::ids::NodeId;
 use crate::metrics::Counters;
@@ -43,7 +43,7 @@ pub(crate) struct Layout {
     /// Bytes of the very first segment: small, so that a new server is ready at once.
     pub(crate) first_segment_bytes: u64,
     /// Seals record bodies, if the store is encrypted.
-    pub(crate) cipher: Option<Arc<dyn Cipher>>,
+    pub(crate) cipher: Option<Arc<Sealing>>,
 }
 
 /// The node's log. See the module `wal`.
@@ -207,7 +207,7 @@ impl Wal {
             .layout
             .cipher
             .as_deref()
-            .map_or(0, Cipher::overhead_bytes);
+            .map_or(0, Sealing::overhead_bytes);
         // A record from before encryption was turned on is shorter, and may be the last in the file.
         let length = (HEADER_BYTES + body_bytes as usize + sealing)
             .min(usize::try_from(rest).unwrap_or(usize::MAX));

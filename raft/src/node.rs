@@ -98,6 +98,8 @@ pub struct OpenReport {
     pub log_bytes: u64,
     /// Bytes of a batch that a crash had cut short; nothing in it was ever acknowledged.
     pub cut_bytes: u64,
+    /// Some of the log is plain or sealed otherwise than now, and is being let go: see [`Node::reseal_pending`].
+    pub is_resealing: bool,
 }
 
 impl Node {
@@ -136,11 +138,14 @@ impl Node {
             cipher: encryption.as_ref().map(Sealing::new).map(Arc::new),
         };
         let recovered = recovery::open(&disk, &log_dir, node_id, &layout)?;
+        let reseal =
+            layout.cipher.is_some() && keeper::note_reseal(&disk, &log_dir, recovered.is_foreign)?;
         let synced = recovered.tail.position();
         let report = OpenReport {
             groups: recovered.groups.len(),
             log_bytes: recovered.segments.bytes(),
             cut_bytes: recovered.cut_bytes,
+            is_resealing: reseal,
         };
         let wal = Arc::new(Wal::new(
             disk,
@@ -151,6 +156,11 @@ impl Node {
             recovered.segments,
             synced,
         ));
+        // Records of a new form do not go into a file that says it has none.
+        wal.roll.store(recovered.is_outdated, Ordering::Release);
+        if reseal {
+            keeper::begin_reseal(&wal);
+        }
         let write =
             task::spawn_dedicated("halyard-log", writer::run(Arc::clone(&wal), recovered.tail));
         let keep = task::spawn_dedicated("halyard-log-keep", keeper::run(Arc::clone(&wal)));
@@ -453,6 +463,19 @@ impl Node {
     /// it when it was freed. Grows only where [`Node::retire_log`] asked for it.
     pub fn log_retired(&self) -> LogPosition {
         LogPosition(keeper::retired(&self.wal))
+    }
+
+    /// With encryption: what the files of the log hold before this position may be plain, or sealed with the previous key,
+    /// another cipher or in an older form; it is being let go as after [`Node::retire_log`], for which the groups that
+    /// [`Node::log_holders`] names must be flushed. `None` once everything in them, spares and freed space included, is
+    /// sealed as it is configured now: then the previous key is not needed for the log any more.
+    ///
+    /// Begins by itself when a node is opened, and goes on after a crash.
+    pub fn reseal_pending(&self) -> Option<LogPosition> {
+        match self.wal.reseal_before.load(Ordering::Acquire) {
+            0 => None,
+            position => Some(LogPosition(position)),
+        }
     }
 
     /// Removes a group from this node: its log is void from now on. A started group is stopped first.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use halyard_runtime::disk::{File, OpenMode};
+use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::time;
 
 use super::image::plain_draft;
@@ -38,6 +38,10 @@ pub(crate) async fn run(wal: Arc<Wal>) {
         let wait = match tended {
             Ok(()) => {
                 note_wiped(&wal);
+                if let Err(error) = end_reseal(&wal) {
+                    wal.poison_with(error);
+                    return;
+                }
                 wal.full.store(false, Ordering::Release);
                 wal.unmarked.load(Ordering::Acquire).then_some(MARK_AFTER)
             }
@@ -131,6 +135,52 @@ fn note_wiped(wal: &Wal) {
     let _ = wal
         .retire_before
         .compare_exchange(position, 0, Ordering::AcqRel, Ordering::Acquire);
+}
+
+/// Present while anything in the log's files, spares and freed space of theirs included, may be plain or sealed otherwise
+/// than now: letting that go takes a while, and a crash in the middle must not make anybody forget the rest.
+const RESEAL_NAME: &str = "reseal";
+
+/// Before the first write of an opening: whether the log is to be let go because of how it is sealed, now or since an
+/// earlier opening. `is_foreign`: what was read says so.
+pub(crate) fn note_reseal(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    is_foreign: bool,
+) -> Result<bool, Error> {
+    let path = dir.join(RESEAL_NAME);
+    let noted = || -> std::io::Result<bool> {
+        if disk.exists(&path)? {
+            return Ok(true);
+        }
+        if is_foreign {
+            disk.open(&path, OpenMode::Create)?.sync()?;
+            disk.sync_dir(dir)?;
+        }
+        Ok(is_foreign)
+    };
+    noted().map_err(|source| Error::io("noting that the log is sealed anew", &path, source))
+}
+
+/// Begins to let everything go that was written before this opening.
+pub(crate) fn begin_reseal(wal: &Wal) {
+    wal.reseal_before.store(retire(wal), Ordering::Release);
+}
+
+/// Notes that everything in the log is sealed as it should be.
+fn end_reseal(wal: &Wal) -> Result<(), Error> {
+    let position = wal.reseal_before.load(Ordering::Acquire);
+    if position == 0 || retired(wal) < position {
+        return Ok(());
+    }
+    let path = wal.dir.join(RESEAL_NAME);
+    let removed = wal
+        .disk
+        .remove_file(&path)
+        .and_then(|()| wal.disk.sync_dir(&wal.dir));
+    removed.map_err(|source| Error::io("noting that the log is sealed anew", &path, source))?;
+    wal.reseal_before.store(0, Ordering::Release);
+    Ok(())
 }
 
 /// Sees to it that there is a spare.

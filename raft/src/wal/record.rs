@@ -6,7 +6,7 @@
 //!        4  4   chain     crc of the record before this one; the segment's own `chain` for its first record
 //!        8  4   length    bytes of body
 //!       12  1   kind      see `Kind`
-//!       13  1   flags     1 = the body is sealed by the cipher
+//!       13  1   flags     0 = the body is plain, 1 or 3 = it is sealed, see `Form`
 //!       14  2   zero
 //!       16  4   group     the group, or 0 for records of the node
 //!       20  4   log       low half of the log's identity: a record of another log never passes
@@ -33,8 +33,31 @@ pub(crate) const HEADER_BYTES: usize = 40;
 pub(crate) const ALIGN: u64 = 8;
 /// Batches and segments' first records start at multiples of this.
 pub(crate) const BATCH_ALIGN: u64 = 512;
-/// Flag: the body is sealed by the cipher.
-pub(crate) const SEALED: u8 = 1;
+/// Bytes of a header that are authenticated with a sealed body: everything but the checksum.
+pub(crate) const CONTEXT_BYTES: usize = HEADER_BYTES - 4;
+
+/// How a body stands in the file; the numbers are the flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Form {
+    /// As it is.
+    Plain = 0,
+    /// Sealed as version 1 of the format did.
+    First = 1,
+    /// Sealed with its life's own key, and with the header bound to it: version 2.
+    Bound = 3,
+}
+
+impl Form {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            0 => Self::Plain,
+            1 => Self::First,
+            3 => Self::Bound,
+            _ => return None,
+        })
+    }
+}
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +105,7 @@ pub(crate) struct Header {
     pub(crate) chain: u32,
     pub(crate) length: u32,
     pub(crate) kind: Kind,
-    pub(crate) flags: u8,
+    pub(crate) form: Form,
     pub(crate) group: u32,
     pub(crate) log: u32,
     pub(crate) position: u64,
@@ -92,34 +115,40 @@ pub(crate) struct Header {
 impl Header {
     /// Writes the header for a body given in two parts, and returns its bytes and crc.
     pub(crate) fn encode(&self, head: &[u8], payload: &[u8]) -> ([u8; HEADER_BYTES], u32) {
+        let context = self.context();
         let mut out = [0; HEADER_BYTES];
-        put(&mut out, 4, &self.chain.to_le_bytes());
-        put(&mut out, 8, &self.length.to_le_bytes());
-        put(&mut out, 12, &[self.kind as u8, self.flags]);
-        put(&mut out, 16, &self.group.to_le_bytes());
-        put(&mut out, 20, &self.log.to_le_bytes());
-        put(&mut out, 24, &self.position.to_le_bytes());
-        put(&mut out, 32, &self.synced.to_le_bytes());
-        let (_, checked) = out.split_at(4);
-        let mut crc = crc32c::crc32c(checked);
+        put(&mut out, 4, &context);
+        let mut crc = crc32c::crc32c(&context);
         crc = crc32c::crc32c_append(crc, head);
         crc = crc32c::crc32c_append(crc, payload);
         put(&mut out, 0, &crc.to_le_bytes());
         (out, crc)
     }
 
+    /// What is authenticated with a sealed body: the header without its checksum.
+    pub(crate) fn context(&self) -> [u8; CONTEXT_BYTES] {
+        let mut out = [0; CONTEXT_BYTES];
+        put(&mut out, 0, &self.chain.to_le_bytes());
+        put(&mut out, 4, &self.length.to_le_bytes());
+        put(&mut out, 8, &[self.kind as u8, self.form as u8]);
+        put(&mut out, 12, &self.group.to_le_bytes());
+        put(&mut out, 16, &self.log.to_le_bytes());
+        put(&mut out, 20, &self.position.to_le_bytes());
+        put(&mut out, 28, &self.synced.to_le_bytes());
+        out
+    }
+
     /// Reads a header; the body is not looked at.
     fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, &'static str> {
         let kind = Kind::from_byte(bytes[12]).ok_or("a record of an unknown kind")?;
-        if bytes[13] & !SEALED != 0 || bytes[14] != 0 || bytes[15] != 0 {
-            return Err("a record with unknown fields");
-        }
+        let form = Form::from_byte(bytes[13]).filter(|_| bytes[14] == 0 && bytes[15] == 0);
+        let form = form.ok_or("a record with unknown fields")?;
         Ok(Self {
             crc: u32_at(bytes, 0),
             chain: u32_at(bytes, 4),
             length: u32_at(bytes, 8),
             kind,
-            flags: bytes[13],
+            form,
             group: u32_at(bytes, 16),
             log: u32_at(bytes, 20),
             position: u64_at(bytes, 24),
@@ -314,7 +343,7 @@ mod tests {
             chain: 7,
             length: length as u32,
             kind: Kind::Normal,
-            flags: 0,
+            form: Form::Plain,
             group: 3,
             log: 0x1234_5678,
             position: 4096,

@@ -18,9 +18,10 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::random;
 
 use super::image::GroupState;
-use super::record::{self, ALIGN, BATCH_ALIGN, Kind, SEALED};
+use super::record::{self, ALIGN, BATCH_ALIGN, Form, Kind};
 use super::segment::{self, GroupMarks, HEADER_BLOCK, Header, Opening, Segment, Segments, Spare};
 use super::writer::{Layout, Tail};
+use crate::cipher::Sealing;
 use crate::error::Error;
 use crate::ids::NodeId;
 
@@ -32,6 +33,10 @@ pub(crate) struct Recovered {
     pub(crate) groups: BTreeMap<u32, GroupState>,
     /// Bytes of a torn tail that were cut.
     pub(crate) cut_bytes: u64,
+    /// With encryption: some of it is plain, or sealed in another form or with another key or cipher than now.
+    pub(crate) is_foreign: bool,
+    /// The last segment's format is not one for the records that are to be written.
+    pub(crate) is_outdated: bool,
 }
 
 /// A file of the log, as found.
@@ -155,6 +160,7 @@ fn create_over(
         }
     }
     let header = Header {
+        version: layout.version(),
         log: random::u64(),
         node: node.0,
         sequence: 1,
@@ -200,6 +206,8 @@ fn create_over(
         tail,
         groups: BTreeMap::new(),
         cut_bytes: 0,
+        is_foreign: false,
+        is_outdated: false,
     })
 }
 
@@ -214,6 +222,10 @@ struct Scan<'a> {
     chain: u32,
     /// The largest `synced` seen: everything before it was on disk.
     proven: u64,
+    /// See [`Recovered::is_foreign`].
+    is_foreign: bool,
+    /// Format of the last segment.
+    version: u32,
 }
 
 impl<'a> Scan<'a> {
@@ -245,6 +257,8 @@ impl<'a> Scan<'a> {
             groups,
             chain,
             proven: 0,
+            is_foreign: false,
+            version: segment::VERSION,
         })
     }
 
@@ -259,6 +273,8 @@ impl<'a> Scan<'a> {
         let mut last = None;
         for (file, header) in found {
             self.proven = self.proven.max(header.base);
+            self.version = header.version;
+            self.is_foreign |= header.version < self.layout.version();
             let bytes = read_whole(&file)?;
             let stop = self.segment(&file, &header, &bytes)?;
             let end = header.base + stop.offset;
@@ -346,17 +362,21 @@ impl<'a> Scan<'a> {
         record: &record::Record<'_>,
     ) -> Result<(), Error> {
         let opened;
-        let body = if record.header.flags & SEALED == 0 {
+        let (form, cipher) = (record.header.form, self.layout.cipher.as_deref());
+        let body = if form == Form::Plain {
+            self.is_foreign |= cipher.is_some() && !record.body.is_empty();
             record.body
         } else {
-            let cipher = self.layout.cipher.as_deref();
-            let Some(plain) = cipher.and_then(|cipher| cipher.open(position, record.body)) else {
+            let context = record.header.context();
+            let open = |cipher: &Sealing| cipher.open(form, position, &context, record.body);
+            let Some(plain) = cipher.and_then(open) else {
                 return Err(Error::WrongKey {
                     file: file.path.clone(),
                     offset,
                 });
             };
-            opened = plain;
+            self.is_foreign |= !plain.is_current;
+            opened = plain.body;
             &opened
         };
         let group = record.header.group;
@@ -466,6 +486,8 @@ impl<'a> Scan<'a> {
             tail,
             groups: self.groups,
             cut_bytes,
+            is_foreign: self.is_foreign,
+            is_outdated: self.version < self.layout.version(),
         })
     }
 

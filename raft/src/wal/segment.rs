@@ -7,7 +7,7 @@
 //!
 //!   header, at offset
 //!        0  8   magic "HALYDLOG"
-//!        8  4   version of the format
+//!        8  4   version of the format: 1, or 2 where records of the bound form may follow
 //!       12  4   crc of bytes 16..64
 //!       16  8   log        identity of this log, random
 //!       24  8   node       whose log it is
@@ -38,14 +38,17 @@ use crate::ids::NodeId;
 
 /// Bytes before the first batch.
 pub(crate) const HEADER_BLOCK: u64 = 512;
-/// The newest format of the log that this release reads and the one that it writes.
-pub(crate) const VERSION: u32 = 1;
+/// The newest format of the log that this release reads, and the one that it writes with encryption.
+pub(crate) const VERSION: u32 = 2;
+/// The format that it writes without encryption.
+pub(crate) const VERSION_PLAIN: u32 = 1;
 const MAGIC: &[u8; 8] = b"HALYDLOG";
 const HEADER_BYTES: usize = 64;
 
 /// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    pub(crate) version: u32,
     pub(crate) log: u64,
     pub(crate) node: u64,
     pub(crate) sequence: u64,
@@ -90,7 +93,7 @@ impl Header {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut block = Fields(Vec::with_capacity(HEADER_BLOCK as usize));
         block.0.extend_from_slice(MAGIC);
-        block.u32(VERSION).u32(self.crc());
+        block.u32(self.version).u32(self.crc());
         block.0.extend_from_slice(&self.checked());
         block.0.resize(HEADER_BLOCK as usize, 0);
         block.0
@@ -116,6 +119,7 @@ impl Header {
                 return Ok(Opening::Unsound);
             }
             Ok(Opening::Sound(Self {
+                version,
                 log: checked.u64()?,
                 node: checked.u64()?,
                 sequence: checked.u64()?,
@@ -279,6 +283,7 @@ mod tests {
     use super::*;
 
     const HEADER: Header = Header {
+        version: 1,
         log: 1,
         node: 2,
         sequence: 3,

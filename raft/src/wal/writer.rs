@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::image::GroupLog;
-use super::record::{self, BATCH_ALIGN, Draft, HEADER_BYTES, Head, Header, Kind, SEALED};
+use super::record::{self, BATCH_ALIGN, Draft, Form, HEADER_BYTES, Head, Header, Kind};
 use super::segment::{self, HEADER_BLOCK, Segment, Segments};
 use crate::cipher::Sealing;
 use crate::error::Error;
@@ -44,6 +44,16 @@ pub(crate) struct Layout {
     pub(crate) first_segment_bytes: u64,
     /// Seals record bodies, if the store is encrypted.
     pub(crate) cipher: Option<Arc<Sealing>>,
+}
+
+impl Layout {
+    /// The format of new segments: a log without sealed records can be read by the releases before encryption.
+    pub(crate) fn version(&self) -> u32 {
+        match self.cipher {
+            Some(_) => segment::VERSION,
+            None => segment::VERSION_PLAIN,
+        }
+    }
 }
 
 /// The node's log. See the module `wal`.
@@ -73,6 +83,8 @@ pub(crate) struct Wal {
     pub(crate) retire_before: AtomicU64,
     /// Everything before this position was overwritten.
     pub(crate) wiped: AtomicU64,
+    /// What stands before this position may not be sealed as it should be, and is being let go; 0 = nothing is.
+    pub(crate) reseal_before: AtomicU64,
     /// True while something was synced after the last mark.
     pub(crate) unmarked: AtomicBool,
     /// Everything before this position is on disk.
@@ -151,6 +163,7 @@ impl Wal {
             roll: AtomicBool::new(false),
             retire_before: AtomicU64::new(0),
             wiped: AtomicU64::new(0),
+            reseal_before: AtomicU64::new(0),
             unmarked: AtomicBool::new(false),
             synced: AtomicU64::new(synced),
             counters: Counters::default(),
@@ -203,11 +216,10 @@ impl Wal {
                 segment.capacity - offset,
             )
         };
-        let sealing = self
-            .layout
-            .cipher
-            .as_deref()
-            .map_or(0, Sealing::overhead_bytes);
+        let sealing = match self.layout.cipher {
+            Some(_) => Sealing::OVERHEAD_BYTES,
+            None => 0,
+        };
         // A record from before encryption was turned on is shorter, and may be the last in the file.
         let length = (HEADER_BYTES + body_bytes as usize + sealing)
             .min(usize::try_from(rest).unwrap_or(usize::MAX));
@@ -224,17 +236,16 @@ impl Wal {
                 });
             }
         };
-        if record.header.flags & SEALED == 0 {
+        let form = record.header.form;
+        if form == Form::Plain {
             let length = record.body.len();
             return Ok(Bytes::from(bytes).slice(HEADER_BYTES..HEADER_BYTES + length));
         }
-        let opened = self
-            .layout
-            .cipher
-            .as_deref()
-            .and_then(|cipher| cipher.open(position, record.body));
+        let context = record.header.context();
+        let cipher = self.layout.cipher.as_deref();
+        let opened = cipher.and_then(|cipher| cipher.open(form, position, &context, record.body));
         opened
-            .map(Bytes::from)
+            .map(|opened| Bytes::from(opened.body))
             .ok_or(Error::WrongKey { file: path, offset })
     }
 
@@ -378,11 +389,10 @@ async fn commit(
     frames: &mut Frames,
     batch: &[Item],
 ) -> Result<(), Error> {
-    let sealing = wal
-        .layout
-        .cipher
-        .as_deref()
-        .map_or(0, |cipher| cipher.overhead_bytes() as u64);
+    let sealing = match wal.layout.cipher {
+        Some(_) => Sealing::OVERHEAD_BYTES as u64,
+        None => 0,
+    };
     let framed = |item: &Item| record::framed_bytes(item.draft.body_bytes() + sealing);
     let bytes: u64 = batch
         .iter()
@@ -457,6 +467,7 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
     let base = tail.position();
     let (log, node, salt) = (wal.log, wal.node.0, random::u64());
     let header = segment::Header {
+        version: wal.layout.version(),
         log,
         node,
         sequence: made.sequence,
@@ -577,7 +588,7 @@ impl Frames {
             chain: self.chain,
             length: 0,
             kind: draft.kind,
-            flags: 0,
+            form: Form::Plain,
             group: draft.group,
             log: wal.log as u32,
             position,
@@ -585,9 +596,7 @@ impl Frames {
         };
         let body_bytes = match &wal.layout.cipher {
             Some(cipher) if draft.body_bytes() > 0 => {
-                let sealed = cipher.seal(position, head, &draft.payload);
-                header.flags = SEALED;
-                self.put(&mut header, &sealed, &[], None)
+                self.put_sealed(&mut header, cipher, head, &draft.payload)
             }
             _ if draft.payload.len() < COPY_BYTES_MAX => {
                 self.put(&mut header, head, &draft.payload, None)
@@ -621,6 +630,30 @@ impl Frames {
                 self.pieces.push(Piece::Payload { item });
             }
         }
+        body_bytes as u64
+    }
+
+    /// Writes header and sealed body. Nothing is copied twice: the body is sealed where it is written from.
+    fn put_sealed(
+        &mut self,
+        header: &mut Header,
+        cipher: &Sealing,
+        head: &[u8],
+        payload: &[u8],
+    ) -> u64 {
+        let body_bytes = head.len() + payload.len() + Sealing::OVERHEAD_BYTES;
+        header.form = Form::Bound;
+        header.length =
+            u32::try_from(body_bytes).expect("longer payloads are refused when they are proposed");
+        let start = self.buffer.len();
+        self.buffer.resize(start + HEADER_BYTES, 0);
+        let context = header.context();
+        cipher.seal(header.position, &context, head, payload, &mut self.buffer);
+        let (_, record) = self.buffer.split_at_mut(start);
+        let (place, body) = record.split_at_mut(HEADER_BYTES);
+        let (bytes, crc) = header.encode(body, &[]);
+        place.copy_from_slice(&bytes);
+        self.chain = crc;
         body_bytes as u64
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 
-use crate::crypto::{self, FileKey, TAG_BYTES, WRAPPED_BYTES};
+use crate::crypto::{self, FileKey, SealedWith, TAG_BYTES, WRAPPED_BYTES};
 use crate::error::Error;
 use crate::limits::BLOCK_BYTES_MAX;
 use crate::options::{Encryption, Options};
@@ -114,16 +114,11 @@ impl BlockWriter {
         header.extend_from_slice(&magic.0);
         header.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         let encryption = options.encryption.as_ref();
-        header.push(crypto::cipher_number(
-            encryption.map(|encryption| encryption.cipher),
-        ));
+        let sealed_with = SealedWith::new(encryption);
+        header.push(sealed_with.cipher);
         header.extend_from_slice(&[0; 5]);
         header.extend_from_slice(&tag.to_le_bytes());
-        header.extend_from_slice(
-            &encryption
-                .map_or(0, |encryption| crypto::key_id(&encryption.key))
-                .to_le_bytes(),
-        );
+        header.extend_from_slice(&sealed_with.key_id.to_le_bytes());
         let created = encryption.map(|encryption| FileKey::create(encryption, &header));
         let (key, wrapped) = created.map_or((None, [0; WRAPPED_BYTES]), |(key, wrapped)| {
             (Some(key), wrapped)
@@ -253,7 +248,7 @@ pub(crate) struct BlockReader {
     tag: u64,
     len: u64,
     key: Option<FileKey>,
-    key_id: u64,
+    sealed_with: SealedWith,
 }
 
 impl BlockReader {
@@ -298,15 +293,18 @@ impl BlockReader {
                 "the header's checksum does not match",
             ));
         }
-        let key_id = le_u64(&header, 24);
-        let key = open_key(path, &header, key_id, encryption)?;
+        let sealed_with = SealedWith {
+            key_id: le_u64(&header, 24),
+            cipher: header.get(10).copied().unwrap_or(0),
+        };
+        let key = open_key(path, &header, sealed_with, encryption)?;
         Ok(Self {
             file,
             path: path.to_owned(),
             tag: le_u64(&header, 16),
             len,
             key,
-            key_id,
+            sealed_with,
         })
     }
 
@@ -323,9 +321,9 @@ impl BlockReader {
         self.len
     }
 
-    /// Which master key wraps the file's key; 0 for a plain file.
-    pub(crate) fn key_id(&self) -> u64 {
-        self.key_id
+    /// How the file is sealed.
+    pub(crate) fn sealed_with(&self) -> SealedWith {
+        self.sealed_with
     }
 
     pub(crate) fn corrupt(&self, offset: u64, what: impl Into<String>) -> Error {
@@ -435,10 +433,13 @@ impl BlockReader {
 fn open_key(
     path: &Path,
     header: &[u8],
-    key_id: u64,
+    sealed_with: SealedWith,
     encryption: Option<&Encryption>,
 ) -> Result<Option<FileKey>, Error> {
-    let number = header.get(10).copied().unwrap_or(0);
+    let SealedWith {
+        key_id,
+        cipher: number,
+    } = sealed_with;
     let cipher = crypto::cipher_of(number)
         .ok_or_else(|| Error::corrupt(path, 10, format!("cipher number {number} is not known")))?;
     let Some(cipher) = cipher else {
@@ -454,7 +455,10 @@ fn open_key(
         .flatten();
     let master = keys.find(|key| crypto::key_id(key) == key_id);
     let master =
-        master.ok_or_else(|| wrong("neither the configured key nor the previous one opens it"))?;
+        master.ok_or_else(|| wrong(match encryption.previous {
+        None => "the configured key is not the one that it was written with",
+        Some(_) => "neither the configured key nor the previous one is the one that it was written with",
+    }))?;
     let (context, rest) = header.split_at(32);
     let wrapped = rest
         .first_chunk::<WRAPPED_BYTES>()
@@ -462,5 +466,5 @@ fn open_key(
     let opened = FileKey::open(cipher, master, wrapped, context);
     opened
         .map(Some)
-        .map_err(|_| wrong("its wrapped key does not open"))
+        .map_err(|_| wrong("the key in its header does not open with the key that it names"))
 }

@@ -1,14 +1,26 @@
 //! Encryption at rest: a master key wraps one random key for each file; the file's key seals its blocks.
 //!
-//! A file's key seals each offset at most once (files are never changed in place), so the offset is the nonce. Losing the
-//! 128 bytes of a file's header loses the file, which is what overwriting counts on.
+//! Nonces. A file's key is 256 random bits, drawn when the writer of the file is made and held by nobody else; the writer
+//! goes forward only, and a file that could not be finished is begun anew under another name with another key. So a key
+//! seals each offset at most once, and the offset is the nonce: the same offset in another file, in the same file name
+//! used again, or on a disk that was put back to an older image and written anew, is another key's. The master key itself
+//! seals nothing but those 32 byte keys, each under 96 random bits: with 2^32 files (a file for each flush, every second
+//! for a century) two of them share a nonce once in 2^33. What is sealed is bound to its place: the header's first 32 bytes
+//! (kind, format, cipher, id, key id) to the wrapped key, the file's id and the block's frame to each block.
+//!
+//! Losing the 128 bytes of a file's header loses the file, which is what overwriting counts on.
 
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use ring::hmac;
+use ring::{hmac, pbkdf2};
 
 use halyard_runtime::random;
 
 use crate::options::{Cipher, Encryption, Key};
+
+/// Rounds of the derivation of a master key from a passphrase. Part of the format: another number is another key.
+const PASSPHRASE_ROUNDS: std::num::NonZeroU32 = std::num::NonZeroU32::new(600_000).expect("not 0");
+/// The same for everybody, as part of the format: a salt of its own would be one more file that must not be lost.
+const PASSPHRASE_SALT: &[u8] = b"halyard master key from a passphrase, 1";
 
 /// Bytes that sealing adds.
 pub(crate) const TAG_BYTES: usize = 16;
@@ -46,6 +58,57 @@ pub(crate) fn cipher_of(number: u8) -> Option<Option<Cipher>> {
         1 => Some(Some(Cipher::ChaCha20Poly1305)),
         2 => Some(Some(Cipher::Aes256Gcm)),
         _ => None,
+    }
+}
+
+impl Key {
+    /// The master key that a secret of the configuration stands for: 64 hexadecimal digits are the key itself; any other
+    /// text is a passphrase, stretched by PBKDF2-HMAC-SHA256, which takes some tenths of a second on purpose.
+    #[must_use]
+    pub fn from_secret(secret: &str) -> Self {
+        if let Some(key) = from_hex(secret) {
+            return Self(key);
+        }
+        let mut key = [0; 32];
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            PASSPHRASE_ROUNDS,
+            PASSPHRASE_SALT,
+            secret.as_bytes(),
+            &mut key,
+        );
+        Self(key)
+    }
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut key = [0; 32];
+    for (to, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = *pair else { return None };
+        *to = u8::try_from(digit(high)? * 16 + digit(low)?).ok()?;
+    }
+    Some(key)
+}
+
+/// How a file is sealed: which master key wraps its own, and which cipher. Two zeros are a plain file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SealedWith {
+    pub(crate) key_id: u64,
+    pub(crate) cipher: u8,
+}
+
+impl SealedWith {
+    /// How new files are.
+    pub(crate) fn new(encryption: Option<&Encryption>) -> Self {
+        Self {
+            key_id: encryption.map_or(0, |encryption| key_id(&encryption.key)),
+            cipher: cipher_number(encryption.map(|encryption| encryption.cipher)),
+        }
     }
 }
 
@@ -142,4 +205,28 @@ impl FileKey {
         bytes.truncate(len);
         Ok(())
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_a_key_or_a_passphrase() {
+        let digits = "000102030405060708090a0b0c0d0e0fF0F1F2F3F4F5F6F7F8F9FAFBFCFDFEFF";
+        let Key(key) = Key::from_secret(digits);
+        assert_eq!((key[1], key[15], key[16], key[31]), (1, 15, 0xf0, 0xff));
+        assert_eq!(Key::from_secret(&digits.to_lowercase()), Key(key));
+        // Part of the format: a store written with a passphrase must open for ever.
+        let hex = |Key(key): Key| -> String { key.iter().map(|b| format!("{b:02x}")).collect() };
+        assert_eq!(hex(Key::from_secret("a passphrase")), PASSPHRASE_KEY);
+        let almost = digits.replace('F', "g");
+        assert_ne!(
+            Key::from_secret(&almost),
+            Key(key),
+            "no key, so a passphrase"
+        );
+    }
+
+    const PASSPHRASE_KEY: &str = "?";
 }

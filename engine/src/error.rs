@@ -55,7 +55,7 @@ pub enum Error {
         supported: u16,
     },
     /// The file is encrypted with a key that was not given. Nothing was changed.
-    #[error("{} is encrypted with another key: {what}", file.display())]
+    #[error("{} is encrypted, and {what}", file.display())]
     WrongKey {
         /// The file.
         file: PathBuf,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::disk::Disk;
 
+use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::message::{Message, StreamId, StreamState};
@@ -90,7 +91,8 @@ fn require_manifest(
     options: &Options,
 ) -> Result<Manifest, Error> {
     let missing = || Error::corrupt(dir, 0, "no store is here: there is no manifest");
-    Manifest::load(&**disk, dir, options)?.ok_or_else(missing)
+    let found = Manifest::load(&**disk, dir, options)?;
+    found.map(|(manifest, _)| manifest).ok_or_else(missing)
 }
 
 /// What is in the store in `dir`.
@@ -104,7 +106,7 @@ pub fn stats(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Stat
         bytes: state.segment.file_bytes(),
         messages: state.segment.messages,
         flushes: (state.segment.lo, state.segment.hi),
-        is_encrypted: state.segment.key_id() != 0,
+        is_encrypted: state.segment.sealed_with() != SealedWith::default(),
     });
     let mut streams = Vec::new();
     for id in store.stream_ids() {
@@ -143,6 +145,27 @@ pub fn check(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Chec
         check.damage.push(error);
     }
     Ok(check)
+}
+
+/// Whether the configured key, or the previous one, opens every file of the store in `dir`, and that none needs one if
+/// none is configured. Reads headers only. A directory without a store passes; damage is for the opening to find.
+///
+/// # Errors
+/// [`Error::WrongKey`], and nothing else.
+pub fn check_key(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(), Error> {
+    let manifest = match Manifest::load(&**disk, dir, options) {
+        Ok(Some((manifest, _))) => manifest,
+        Err(error @ Error::WrongKey { .. }) => return Err(error),
+        Ok(None) | Err(_) => return Ok(()),
+    };
+    for listed in &manifest.segments {
+        let path = dir.join(segment_name(listed.id));
+        let opened = Segment::check_key(&**disk, &path, options.encryption.as_ref());
+        if let Err(error @ Error::WrongKey { .. }) = opened {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 fn check_segment(segment: &Segment, check: &mut Check) {

@@ -43,6 +43,8 @@ pub(crate) enum Work {
         segment: u64,
         manifest: Manifest,
     },
+    /// Write the manifest as it is, sealed as files are now.
+    Manifest { manifest: Manifest },
     /// Overwrite and remove files that no manifest names.
     Reap { files: Vec<PathBuf> },
     /// Take the reserve's space.
@@ -70,6 +72,7 @@ pub(crate) enum Outcome {
         manifest: Manifest,
         replaced: Vec<u64>,
     },
+    Manifest(Manifest),
     Reaped,
     Reserved(bool),
     Scrubbed {
@@ -114,6 +117,7 @@ impl Job {
                 segment,
                 manifest,
             } => place.merge(&mut done, &plan, segment, manifest),
+            Work::Manifest { manifest } => place.rewrite_manifest(&mut done, manifest),
             Work::Reap { files } => place.reap(&files),
             Work::Reserve => Ok(Outcome::Reserved(place.take_reserve())),
             Work::Scrub { segment, offset } => Ok(place.scrub(&segment, offset)),
@@ -237,6 +241,16 @@ impl Place {
             manifest,
             replaced,
         })
+    }
+
+    fn rewrite_manifest(
+        &self,
+        done: &mut JobDone,
+        mut manifest: Manifest,
+    ) -> Result<Outcome, Error> {
+        manifest.version += 1;
+        done.bytes_written += manifest.store(&*self.disk, &self.dir, &self.options)?;
+        Ok(Outcome::Manifest(manifest))
     }
 
     /// After a failure: a full disk or damaged input leaves a file that is certainly in no manifest; after a failed write

@@ -61,4 +61,4 @@ pub use lifecycle::{Finished, Report};
 pub use message::{Append, Erase, Message, Purge, StreamId, StreamState, SubjectTotals};
 pub use options::{Cipher, Encryption, Key, Options, Overhead};
 pub use store::Store;
-pub use upkeep::ErasureProgress;
+pub use upkeep::{ErasureProgress, Resealing};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 
+use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::flush::Frozen;
 use crate::job::{Job, JobDone, Outcome, Place, Work};
@@ -66,6 +67,8 @@ pub(crate) struct SegmentState {
 pub(crate) struct Upkeep {
     /// The durable manifest.
     pub(crate) manifest: Manifest,
+    /// Its file is sealed otherwise than now: it must be written again.
+    pub(crate) is_manifest_foreign: bool,
     /// The ordinal of the next flush to begin.
     pub(crate) ordinal: u64,
     pub(crate) next_segment: u64,
@@ -112,9 +115,11 @@ impl Upkeep {
     fn new(
         recovered: Recovered,
         dir: &Path,
+        sealed_with: SealedWith,
     ) -> (Self, BTreeMap<StreamId, Stream>, BTreeMap<Bytes, Bytes>) {
         let Recovered {
             manifest,
+            manifest_sealed,
             segments,
             streams,
             records,
@@ -135,6 +140,7 @@ impl Upkeep {
             next_segment: manifest.next_segment,
             segments: segments.collect(),
             manifest,
+            is_manifest_foreign: manifest_sealed != sealed_with,
             dirty: Vec::new(),
             dropped: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -170,7 +176,8 @@ impl Store {
             .map_err(|error| Error::io(dir, error))?;
         let io = Cache::new(options.cache_bytes);
         let recovered = recover(&*disk, dir, &options, &io)?;
-        let (upkeep, streams, records) = Upkeep::new(recovered, dir);
+        let sealed_with = SealedWith::new(options.encryption.as_ref());
+        let (upkeep, streams, records) = Upkeep::new(recovered, dir, sealed_with);
         let report = Report {
             applied: upkeep.manifest.applied,
             segments: upkeep.segments.len(),
@@ -444,14 +451,21 @@ impl Store {
         if self.upkeep.reserve.is_none() && self.options.reserve_bytes > 0 {
             return Some(self.job(Work::Reserve));
         }
-        let plan = self.plan_merge()?;
-        let segment = self.upkeep.take_segment_id();
-        let manifest = self.upkeep.next_manifest();
-        Some(self.job(Work::Merge {
-            plan,
-            segment,
-            manifest,
-        }))
+        if let Some(plan) = self.plan_merge() {
+            let segment = self.upkeep.take_segment_id();
+            let manifest = self.upkeep.next_manifest();
+            return Some(self.job(Work::Merge {
+                plan,
+                segment,
+                manifest,
+            }));
+        }
+        // The segments first: each of them brings a new manifest.
+        if self.upkeep.is_manifest_foreign && self.upkeep.frozen.is_none() {
+            let manifest = self.upkeep.next_manifest();
+            return Some(self.job(Work::Manifest { manifest }));
+        }
+        None
     }
 
     /// Starts verifying the next [`Options::scrub_bytes`] of the segments, round and round; the caller sets the pace.
@@ -502,6 +516,10 @@ impl Store {
                 replaced,
             }) => self.merged(written, manifest, &replaced),
             Ok(Outcome::Reaped) => {}
+            Ok(Outcome::Manifest(manifest)) => {
+                self.upkeep.manifest = manifest;
+                self.upkeep.is_manifest_foreign = false;
+            }
             Ok(Outcome::Reserved(taken)) => self.upkeep.reserve = Some(taken),
             Ok(Outcome::Scrubbed {
                 segment,
@@ -546,6 +564,7 @@ impl Store {
 
     fn flushed(&mut self, written: Option<Written>, manifest: Manifest, frozen: &Frozen) {
         self.upkeep.manifest = manifest;
+        self.upkeep.is_manifest_foreign = false;
         self.upkeep.frozen = None;
         if self.upkeep.reserve == Some(false) {
             self.upkeep.reserve = None;

@@ -14,6 +14,7 @@ use halyard_runtime::disk::{Disk, OpenMode};
 
 use crate::block::{BlockReader, BlockRef, BlockWriter, HEADER_BYTES, Kind, Magic};
 use crate::codec::{Malformed, Reader, put_varint};
+use crate::crypto::SealedWith;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::options::Options;
@@ -136,12 +137,12 @@ impl Manifest {
         Ok(len)
     }
 
-    /// Reads the manifest of `dir`; `None` when there is none.
+    /// Reads the manifest of `dir`, and how its file is sealed; `None` when there is none.
     pub(crate) fn load(
         disk: &dyn Disk,
         dir: &Path,
         options: &Options,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Option<(Self, SealedWith)>, Error> {
         let path = dir.join(MANIFEST_NAME);
         if !disk
             .exists(&path)
@@ -163,7 +164,7 @@ impl Manifest {
         if manifest.version != blocks.tag() {
             return Err(blocks.corrupt(0, "the header belongs to another manifest"));
         }
-        Ok(Some(manifest))
+        Ok(Some((manifest, blocks.sealed_with())))
     }
 }
 
@@ -200,7 +201,7 @@ mod tests {
         manifest.store(&disk, dir, &options).unwrap();
         assert_eq!(
             Manifest::load(&disk, dir, &options).unwrap(),
-            Some(manifest.clone())
+            Some((manifest.clone(), SealedWith::default()))
         );
         let file = disk
             .open(&dir.join(MANIFEST_NAME), OpenMode::ReadWrite)
@@ -208,7 +209,7 @@ mod tests {
         file.write_at(&[0xff; 8], HEADER_BYTES as u64).unwrap();
         assert_eq!(
             Manifest::load(&disk, dir, &options).unwrap(),
-            Some(manifest)
+            Some((manifest, SealedWith::default()))
         );
         file.write_at(&[0xff; 8], ALIGN_BYTES + 9).unwrap();
         assert!(matches!(

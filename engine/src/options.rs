@@ -41,6 +41,17 @@ pub enum Cipher {
     Aes256Gcm,
 }
 
+impl Cipher {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
+            Self::Aes256Gcm => "AES-256-GCM",
+        }
+    }
+}
+
 /// A 256-bit master key. It wraps one random key for each file, and never touches the disk itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(pub [u8; 32]);

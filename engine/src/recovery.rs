@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::disk::Disk;
 
+use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::manifest::{MANIFEST_NAME, Manifest};
 use crate::merge::TableCursor;
@@ -22,6 +23,8 @@ use crate::stream::Stream;
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) manifest: Manifest,
+    /// How the manifest's file is sealed.
+    pub(crate) manifest_sealed: SealedWith,
     /// In the order of the manifest.
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
@@ -44,12 +47,12 @@ pub(crate) fn recover(
         .map(|entry| entry.name)
         .filter(|name| segment_id(name).is_some())
         .collect();
-    let mut manifest = match found {
-        Some(manifest) => manifest,
+    let (mut manifest, manifest_sealed) = match found {
+        Some(found) => found,
         None if files.is_empty() => {
             let manifest = Manifest::empty();
             manifest.store(disk, dir, options)?;
-            manifest
+            (manifest, SealedWith::new(options.encryption.as_ref()))
         }
         None => {
             let what = "the manifest is missing, but segments are there";
@@ -89,6 +92,7 @@ pub(crate) fn recover(
     let records = load_records(&segments)?;
     Ok(Recovered {
         manifest,
+        manifest_sealed,
         segments,
         streams,
         records,

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::lifecycle::{SegmentState, Upkeep};
 use crate::manifest::Manifest;
@@ -35,6 +36,27 @@ pub struct ErasureProgress {
 
 impl ErasureProgress {
     /// Nothing that was erased is left in the files of this store.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How far the files are from being sealed as [`crate::Options::encryption`] says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resealing {
+    /// Segments that are plain, or sealed with the previous key or another cipher: maintenance rewrites them.
+    pub segments: usize,
+    /// Those of them that are damaged: they stay as they are.
+    pub damaged: usize,
+    /// The manifest.
+    pub manifest: bool,
+    /// Freed files that must be overwritten, as they may have been sealed otherwise; and jobs that may be at it.
+    pub files: usize,
+}
+
+impl Resealing {
+    /// Everything is sealed as it should be: the previous key is not needed for this store any more.
     #[must_use]
     pub fn is_done(&self) -> bool {
         *self == Self::default()
@@ -162,7 +184,12 @@ impl Upkeep {
     }
 
     /// The range of segments to merge next.
-    fn pick(&self, width: usize, bytes_max: u64, key_id: u64) -> Option<std::ops::Range<usize>> {
+    fn pick(
+        &self,
+        width: usize,
+        bytes_max: u64,
+        now: SealedWith,
+    ) -> Option<std::ops::Range<usize>> {
         let durable = self.durable_ordinal();
         let usable = |state: &SegmentState| !state.is_damaged;
         let single = |at: Option<usize>| at.map(|at| at..at + 1);
@@ -185,7 +212,7 @@ impl Upkeep {
         ) {
             return Some(range);
         }
-        let foreign = |state: &SegmentState| state.segment.key_id() != key_id;
+        let foreign = |state: &SegmentState| state.segment.sealed_with() != now;
         if let Some(range) = single(
             self.segments
                 .iter()
@@ -218,15 +245,10 @@ impl Store {
             return None;
         }
         self.upkeep.recount(&mut self.streams);
-        let key_id = self
-            .options
-            .encryption
-            .as_ref()
-            .map_or(0, |encryption| crate::crypto::key_id(&encryption.key));
         let range = self.upkeep.pick(
             self.options.merge_width,
             self.options.segment_bytes_max,
-            key_id,
+            SealedWith::new(self.options.encryption.as_ref()),
         )?;
         let states = self.upkeep.segments.get(range.clone())?;
         let inputs: Vec<Arc<Segment>> = states.iter().map(|state| state.segment.clone()).collect();
@@ -288,6 +310,7 @@ impl Store {
         };
         upkeep.segments.insert(at, state);
         upkeep.manifest = manifest;
+        upkeep.is_manifest_foreign = false;
         for entry in entries {
             if let Some(stream) = self.streams.get_mut(&entry.id) {
                 stream.parts.retain(|part| !is_replaced(part.segment.id()));
@@ -295,6 +318,27 @@ impl Store {
             }
             self.adopt(&segment, entry);
         }
+    }
+
+    /// How far the files are from being sealed with the key and cipher of now. O(segments).
+    #[must_use]
+    pub fn resealing(&self) -> Resealing {
+        let (upkeep, now) = (
+            &self.upkeep,
+            SealedWith::new(self.options.encryption.as_ref()),
+        );
+        let segments = upkeep.segments.iter();
+        let foreign = segments.filter(|state| state.segment.sealed_with() != now);
+        let mut left = Resealing {
+            manifest: upkeep.is_manifest_foreign,
+            files: upkeep.garbage.len() + usize::from(upkeep.is_job_out),
+            ..Resealing::default()
+        };
+        for state in foreign {
+            left.segments += 1;
+            left.damaged += usize::from(state.is_damaged);
+        }
+        left
     }
 
     /// How far erasure has come.

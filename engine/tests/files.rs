@@ -303,6 +303,65 @@ fn a_key_is_rotated_by_maintenance() {
 }
 
 #[test]
+fn a_change_of_the_cipher_rewrites_everything() {
+    let disk = SimDisk::new(7, DiskFaults::default());
+    fill(&mut open(&disk, &encrypted(1, None)).unwrap(), 3, 100);
+    let mut other = encrypted(1, None);
+    if let Some(encryption) = &mut other.encryption {
+        encryption.cipher = Cipher::ChaCha20Poly1305;
+    }
+    let cipher_of = |name: &Path| disk.read(name).unwrap()[10];
+    assert!(segments(&disk).iter().all(|name| cipher_of(name) == 2));
+    let mut store = open(&disk, &other).unwrap();
+    let left = store.resealing();
+    assert_eq!((left.segments, left.manifest), (3, true), "{left:?}");
+    settle(&mut store);
+    assert!(store.resealing().is_done(), "{:?}", store.resealing());
+    assert_eq!(store.state(STREAM).unwrap().messages, 300);
+    let mut files = segments(&disk);
+    files.push(Path::new(DIR).join("manifest"));
+    for file in files {
+        assert_eq!(cipher_of(&file), 1, "{}", file.display());
+    }
+}
+
+#[test]
+fn the_manifest_of_an_empty_store_is_sealed_with_the_new_key_too() {
+    let disk = SimDisk::new(8, DiskFaults::default());
+    drop(open(&disk, &encrypted(1, None)).unwrap());
+    let mut store = open(&disk, &encrypted(2, Some(1))).unwrap();
+    assert!(!store.resealing().is_done());
+    settle(&mut store);
+    assert!(store.resealing().is_done());
+    drop(store);
+    open(&disk, &encrypted(2, None)).unwrap();
+}
+
+#[test]
+fn a_segment_under_another_key_is_named_before_anything_is_opened() {
+    let disk = SimDisk::new(9, DiskFaults::default());
+    fill(&mut open(&disk, &encrypted(1, None)).unwrap(), 2, 50);
+    let real: Arc<dyn Disk> = Arc::new(disk.clone());
+    let dir = Path::new(DIR);
+    // The flush writes the manifest with the new key; the two segments are still under the old one.
+    let mut store = open(&disk, &encrypted(2, Some(1))).unwrap();
+    store
+        .append(STREAM, message("orders.new", b"new", 1_000_000))
+        .unwrap();
+    flush(&mut store);
+    assert_eq!(store.resealing().segments, 2);
+    drop(store);
+    let both = encrypted(2, Some(1));
+    inspect::check_key(&real, dir, &both).unwrap();
+    for wrong in [encrypted(2, None), encrypted(1, None), options()] {
+        let error = inspect::check_key(&real, dir, &wrong).unwrap_err();
+        assert!(matches!(error, Error::WrongKey { .. }), "{error}");
+    }
+    let error = inspect::check_key(&real, dir, &encrypted(2, None)).unwrap_err();
+    assert!(error.to_string().contains("segment-"), "{error}");
+}
+
+#[test]
 fn a_newer_version_is_refused() {
     let disk = SimDisk::new(7, DiskFaults::default());
     fill(&mut open(&disk, &options()).unwrap(), 1, 10);

@@ -12,6 +12,7 @@ use halyard_runtime::time::Timestamp;
 
 use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind, le_u32, le_u64};
 use crate::codec::{Malformed, Reader};
+use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::limits::{PAGE_BYTES, SUBJECTS_PER_BLOCK};
 use crate::options::Encryption;
@@ -80,6 +81,15 @@ impl Segment {
         })
     }
 
+    /// Opens the header of a segment and no more.
+    pub(crate) fn check_key(
+        disk: &dyn Disk,
+        path: &Path,
+        encryption: Option<&Encryption>,
+    ) -> Result<(), Error> {
+        BlockReader::open(disk, path, SEGMENT_MAGIC, encryption).map(|_| ())
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.blocks.tag()
     }
@@ -93,9 +103,9 @@ impl Segment {
         self.blocks.len()
     }
 
-    /// Which master key protects it; 0 for none.
-    pub(crate) fn key_id(&self) -> u64 {
-        self.blocks.key_id()
+    /// How it is sealed.
+    pub(crate) fn sealed_with(&self) -> SealedWith {
+        self.blocks.sealed_with()
     }
 
     /// Calls `each` for every stream, ascending.

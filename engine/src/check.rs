@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
+use crate::message::FOREVER;
 use crate::store::Store;
 use crate::stream::Stream;
 
@@ -53,8 +54,13 @@ impl Store {
             messages += 1;
             bytes += message.size();
             if let Some(expires) = message.expires {
-                expiries += 1;
-                if !stream.expiry.contains(&(expires, seq)) {
+                let is_known = if expires == FOREVER {
+                    stream.ageless.contains(seq)
+                } else {
+                    expiries += 1;
+                    stream.expiry.contains(&(expires, seq))
+                };
+                if !is_known {
                     return Err(self
                         .contradiction(stream, format!("the expiry of message {seq} is missing")));
                 }
@@ -62,6 +68,11 @@ impl Store {
             let found = subjects.entry(message.subject().to_vec()).or_default();
             if found.messages == 0 {
                 found.first = seq;
+            }
+            if message.expires != Some(FOREVER) && stream.ageless.contains(seq) {
+                return Err(
+                    self.contradiction(stream, format!("message {seq} does not live for ever"))
+                );
             }
             found.messages += 1;
             found.last = seq;

@@ -58,7 +58,7 @@ pub use filter::{Filter, FilterError, Filters};
 pub use halyard_runtime::time::Timestamp;
 pub use job::{Job, JobDone};
 pub use lifecycle::{Finished, Report};
-pub use message::{Append, Erase, Message, Purge, StreamId, StreamState, SubjectTotals};
+pub use message::{Append, Erase, FOREVER, Message, Purge, StreamId, StreamState, SubjectTotals};
 pub use options::{Cipher, Encryption, Key, Options, Overhead};
 pub use store::Store;
 pub use upkeep::{ErasureProgress, Resealing};

@@ -9,6 +9,9 @@ use crate::filter::Filters;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
+/// The expiry of a message that lives for ever, whatever the age limit of its stream says.
+pub const FOREVER: Timestamp = Timestamp::from_nanos(i64::MAX - 1);
+
 /// A message to store. The record is kept as it is: the very bytes that the log wrote.
 #[derive(Debug, Clone)]
 pub struct Append {
@@ -20,7 +23,7 @@ pub struct Append {
     pub headers_len: u32,
     /// The leader's time of the entry; never before the stream's last message.
     pub time: Timestamp,
-    /// When this message's own TTL ends, if it has one.
+    /// When this message's own TTL ends, if it has one; [`FOREVER`] for one that no age limit takes.
     pub expires: Option<Timestamp>,
 }
 

@@ -132,7 +132,7 @@ fn load_streams(
             {
                 stream.dead.union(&present.dead);
                 for &(seq, expires) in &present.expiries {
-                    stream.expiry.insert((expires, seq));
+                    stream.note_expiry(seq, expires);
                 }
                 let has_messages = present.part.messages > 0;
                 let has_rows = present.subjects > 0;
@@ -163,6 +163,14 @@ fn finish_stream(stream: &mut Stream, io: &Cache) -> Result<(), Error> {
     let mut expiry = std::mem::take(&mut stream.expiry);
     expiry.retain(|&(_, seq)| stream.is_live(seq));
     stream.expiry = expiry;
+    stream.ageless.remove_below(stream.first_seq);
+    let first_ageless = stream.ageless.iter().next().map(|run| *run.start());
+    if let Some(first) = first_ageless {
+        let above: Vec<_> = stream.dead.iter_from(first).collect();
+        for run in above {
+            stream.ageless.insert(run);
+        }
+    }
     load_subjects(stream, io)?;
     let range_live = stream.count_live(stream.first_seq, stream.last_seq);
     let subjects_live = stream

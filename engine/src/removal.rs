@@ -151,8 +151,7 @@ impl Stream {
         } else if victim.seq == self.first_seq {
             self.set_first(self.dead.next_gap(victim.seq + 1));
         } else {
-            self.dead.insert(victim.seq..=victim.seq);
-            self.fresh_dead.insert(victim.seq..=victim.seq);
+            self.note_dead(victim.seq..=victim.seq);
         }
     }
 

@@ -46,6 +46,10 @@ impl Runs {
         self.chunks.iter().map(|chunk| chunk.runs.len()).sum()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
     /// Every run, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = RangeInclusive<u64>> + '_ {
         self.chunks

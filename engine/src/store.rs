@@ -322,7 +322,40 @@ impl Store {
         })
     }
 
-    /// The message whose own TTL ends first: when, and its sequence. A stream's maximum age is the caller's business.
+    /// The first message at or after `seq` that does not live for ever: the next that an age limit takes. Costs no more
+    /// when many before it live for ever.
+    #[must_use]
+    pub fn first_ageing(&self, id: StreamId, seq: u64) -> Option<u64> {
+        self.streams.get(&id)?.first_ageing(seq)
+    }
+
+    /// Whether any message has, or had, a life span of its own.
+    #[must_use]
+    pub fn has_life_spans(&self, id: StreamId) -> bool {
+        let stream = self.streams.get(&id);
+        stream.is_some_and(|stream| !stream.expiry.is_empty() || !stream.ageless.is_empty())
+    }
+
+    /// When a message was stored; `None` when the sequence holds none.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; the payload is not read.
+    pub fn time_of(&self, id: StreamId, seq: u64) -> Result<Option<Timestamp>, Error> {
+        let place = self.stream(id)?.find(&self.io, seq)?;
+        Ok(place.map(|place| place.time()))
+    }
+
+    /// A message's subject; `None` when the sequence holds none.
+    ///
+    /// # Errors
+    /// As [`Store::get`]; a payload that is damaged does not matter.
+    pub fn subject_of(&self, id: StreamId, seq: u64) -> Result<Option<Bytes>, Error> {
+        let place = self.stream(id)?.find(&self.io, seq)?;
+        place.map(|place| place.subject(&self.io)).transpose()
+    }
+
+    /// The message whose own TTL ends first: when, and its sequence. Those that live for ever do not count, and a
+    /// stream's maximum age is the caller's business.
     #[must_use]
     pub fn next_expiry(&self, id: StreamId) -> Option<(Timestamp, u64)> {
         self.streams.get(&id)?.expiry.first().copied()
@@ -385,12 +418,13 @@ impl Store {
         self.options.compress = compress;
     }
 
-    /// What the stream's indexes hold on the heap: subjects and dead runs, in bytes. Messages of the tail are not in it.
+    /// What the stream's indexes hold on the heap: subjects, dead runs and those that no age limit takes, in bytes.
+    /// Messages of the tail and the order of expiry are not in it.
     #[must_use]
     pub fn index_bytes(&self, id: StreamId) -> usize {
         let stream = self.streams.get(&id);
         stream.map_or(0, |stream| {
-            stream.subjects.heap_bytes() + stream.dead.heap_bytes()
+            stream.subjects.heap_bytes() + stream.dead.heap_bytes() + stream.ageless.heap_bytes()
         })
     }
 

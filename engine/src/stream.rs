@@ -11,13 +11,14 @@
 //! Reading order: this file (state, append, read), `query.rs` (subjects and filters), `removal.rs` (delete, purge).
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use halyard_runtime::time::Timestamp;
 
 use crate::error::Error;
-use crate::message::{Append, Message, StreamId, StreamState};
+use crate::message::{Append, FOREVER, Message, StreamId, StreamState};
 use crate::options::Overhead;
 use crate::runs::Runs;
 use crate::segment::{Cache, Part, Row};
@@ -49,7 +50,11 @@ pub(crate) struct Stream {
     /// Changed since the last flush began.
     pub(crate) is_dirty: bool,
     pub(crate) subjects: Subjects,
+    /// Messages whose own TTL ends: when, and their sequences.
     pub(crate) expiry: BTreeSet<(Timestamp, u64)>,
+    /// What an age limit passes over: messages that live for ever, and what died above the first of them, so that both
+    /// together are few runs.
+    pub(crate) ageless: Runs,
     /// Parts with messages.
     pub(crate) parts: Vec<Part>,
     /// Parts that only hold rows of subjects.
@@ -119,6 +124,7 @@ impl Stream {
             is_dirty: false,
             subjects: Subjects::default(),
             expiry: BTreeSet::new(),
+            ageless: Runs::default(),
             parts: Vec::new(),
             bare: Vec::new(),
             frozen: None,
@@ -143,6 +149,18 @@ impl Stream {
     pub(crate) fn first_at_or_after(&self, seq: u64) -> Option<u64> {
         let seq = self.dead.next_gap(seq.max(self.first_seq));
         (seq <= self.last_seq).then_some(seq)
+    }
+
+    /// The first message at or after `seq` that does not live for ever.
+    pub(crate) fn first_ageing(&self, seq: u64) -> Option<u64> {
+        let mut live = self.first_at_or_after(seq)?;
+        loop {
+            let ageing = self.ageless.next_gap(live);
+            if ageing == live {
+                return Some(live);
+            }
+            live = self.first_at_or_after(ageing)?;
+        }
     }
 
     pub(crate) fn last_at_or_before(&self, seq: u64) -> Option<u64> {
@@ -173,9 +191,27 @@ impl Stream {
         self.messages += 1;
         self.bytes += size;
         if let Some(expires) = expires {
-            self.expiry.insert((expires, seq));
+            self.note_expiry(seq, expires);
         }
         Ok(())
+    }
+
+    /// Remembers when a message goes by itself.
+    pub(crate) fn note_expiry(&mut self, seq: u64, expires: Timestamp) {
+        if expires == FOREVER {
+            self.ageless.insert(seq..=seq);
+        } else {
+            self.expiry.insert((expires, seq));
+        }
+    }
+
+    /// Notes that sequences between the first and the last hold no message any more.
+    pub(crate) fn note_dead(&mut self, run: RangeInclusive<u64>) {
+        self.dead.insert(run.clone());
+        if !self.ageless.is_empty() {
+            self.ageless.insert(run.clone());
+        }
+        self.fresh_dead.insert(run);
     }
 
     /// Gives out the sequences up to `seq` without messages.
@@ -186,8 +222,7 @@ impl Stream {
         if self.messages == 0 {
             self.set_first(seq + 1);
         } else {
-            self.dead.insert(self.last_seq + 1..=seq);
-            self.fresh_dead.insert(self.last_seq + 1..=seq);
+            self.note_dead(self.last_seq + 1..=seq);
         }
         self.last_seq = seq;
     }
@@ -202,6 +237,7 @@ impl Stream {
         for run in self.dead.remove_below(first_seq) {
             self.passed_dead.insert(run);
         }
+        self.ageless.remove_below(first_seq);
     }
 
     /// The part that may hold `seq`.

@@ -22,7 +22,7 @@ use crate::faults;
 use crate::js::{self, Failure};
 use crate::options::Options;
 use crate::run::Tally;
-use crate::workloads::{Stage, admin, consume, publish};
+use crate::workloads::{Stage, admin, consume, mortal, publish};
 
 const SERVER: &str = "10.0.0.1";
 const PORT: u16 = 4222;
@@ -261,6 +261,12 @@ async fn prepare_all(stage: &Stage) {
             client = again(stage).await;
         }
     }
+    for plan in &stage.options.mortals {
+        while let Err(failure) = js::create_mortal(&client, plan).await {
+            event!("the stream {} was not made: {failure:?}", plan.name);
+            client = again(stage).await;
+        }
+    }
     for plan in &stage.options.consumers {
         let stream = &stage.options.streams[plan.stream].name;
         while let Err(failure) = js::create_consumer(&client, stream, plan).await {
@@ -295,6 +301,9 @@ fn employ(stage: &Arc<Stage>) -> (Vec<IpAddr>, Vec<JoinHandle<()>>) {
     }
     for index in 0..stage.options.admins {
         workers.push(node(format!("adm{index}")).spawn(admin::run(Arc::clone(stage))));
+    }
+    for index in 0..stage.options.mortals.len() {
+        workers.push(node(format!("mor{index}")).spawn(mortal::run(Arc::clone(stage), index)));
     }
     (addresses, workers)
 }
@@ -376,18 +385,27 @@ async fn gather(stage: Arc<Stage>) -> Result<Evidence, Failure> {
             Err(failure) => return Err(failure),
         }
     }
+    let mut mortals = Vec::new();
+    for index in 0..stage.options.mortals.len() {
+        mortals.push(mortal::look_at(&stage, &client, index).await?);
+    }
     let streams = stream_names(&client).await?;
     let history = std::mem::take(&mut *stage.history.lock());
     Ok(Evidence {
         options: stage.options.clone(),
         history,
         views,
+        mortals,
         streams,
         missing_consumers,
     })
 }
 
-async fn read_stream(client: &Client, name: &str, info: &Value) -> Result<View, Failure> {
+pub(crate) async fn read_stream(
+    client: &Client,
+    name: &str,
+    info: &Value,
+) -> Result<View, Failure> {
     let state = info.get("state").cloned().unwrap_or_default();
     let mut view = View {
         state,
@@ -444,6 +462,9 @@ pub(crate) async fn against(options: Options, address: SocketAddr) -> Vec<Broken
     }
     for _ in 0..stage.options.admins {
         workers.push(task::spawn(admin::run(Arc::clone(&stage))));
+    }
+    for index in 0..stage.options.mortals.len() {
+        workers.push(task::spawn(mortal::run(Arc::clone(&stage), index)));
     }
     sleep(chaos).await;
     stage.stop();

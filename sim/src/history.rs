@@ -95,6 +95,33 @@ pub(crate) struct Acked {
     pub(crate) confirmed: Option<u64>,
 }
 
+/// How long a message wants to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// As long as the stream lets it.
+    Stream,
+    /// So many seconds at most.
+    Seconds(u64),
+    /// For ever, whatever the stream's age limit.
+    Forever,
+}
+
+/// A message that ends by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    /// Index into [`crate::Options::mortals`].
+    pub(crate) stream: usize,
+    pub(crate) subject: String,
+    pub(crate) span: Span,
+    pub(crate) outcome: Outcome,
+    /// What the answer said.
+    pub(crate) seq: u64,
+    /// When it was stored by the server's clock, if a client could read it.
+    pub(crate) time: Option<i64>,
+    /// A client did not find it any more; this is the time of a message that was stored afterwards.
+    pub(crate) gone_by: Option<i64>,
+}
+
 /// What is known of a stream that admins make and delete.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Existence {
@@ -115,6 +142,7 @@ pub(crate) struct History {
     pub(crate) seen: Vec<Seen>,
     pub(crate) acked: Vec<Acked>,
     pub(crate) existence: BTreeMap<String, Existence>,
+    pub(crate) lives: Vec<Life>,
     /// Answers to repeated publishes that say something else than the first answer did.
     pub(crate) contradictions: Vec<String>,
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use halyard_server::jetstream::api::timestamp;
 use serde_json::{Value, json};
 
 use crate::client::{Client, Delivery, Unknown};
-use crate::options::{ConsumerPlan, StreamKind, StreamPlan};
+use crate::options::{ConsumerPlan, MortalPlan, StreamKind, StreamPlan};
 
 /// How long an API request may take.
 pub(crate) const API_PATIENCE: Duration = Duration::from_secs(5);
@@ -94,6 +95,19 @@ pub(crate) fn stream_config(plan: &StreamPlan) -> Value {
     config
 }
 
+pub(crate) async fn create_mortal(client: &Client, plan: &MortalPlan) -> Result<Value, Failure> {
+    let config = json!({
+        "name": plan.name,
+        "subjects": [format!("{}.>", plan.name)],
+        "storage": "file",
+        "max_age": nanos(plan.max_age),
+        "max_msgs_per_subject": if plan.one_per_subject { 1 } else { -1 },
+        "allow_msg_ttl": true,
+        "subject_delete_marker_ttl": nanos(plan.marker),
+    });
+    api(client, &format!("STREAM.CREATE.{}", plan.name), &config).await
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -176,6 +190,8 @@ pub(crate) struct Stored {
     pub(crate) subject: String,
     pub(crate) headers: Bytes,
     pub(crate) payload: Bytes,
+    /// When the server stored it, nanoseconds of its clock.
+    pub(crate) time: i64,
 }
 
 /// The message at `seq`, or `None` when there is none.
@@ -201,6 +217,10 @@ pub(crate) async fn message(
         subject: text("subject").ok_or_else(unreadable)?.to_owned(),
         headers: bytes("hdrs").ok_or_else(unreadable)?,
         payload: bytes("data").ok_or_else(unreadable)?,
+        time: text("time")
+            .and_then(timestamp::parse)
+            .ok_or_else(unreadable)?
+            .as_nanos(),
     }))
 }
 

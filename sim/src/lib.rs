@@ -26,6 +26,7 @@ mod workloads;
 
 pub use checkers::Broken;
 pub use options::{
-    ConsumerPlan, FaultPlan, Mode, Options, Plant, PublisherPlan, StreamKind, StreamPlan,
+    ConsumerPlan, FaultPlan, Mode, MortalPlan, Options, Plant, PublisherPlan, StreamKind,
+    StreamPlan,
 };
 pub use run::{Report, Tally, against, run, run_twice};

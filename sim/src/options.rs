@@ -15,6 +15,8 @@ pub struct Options {
     pub chaos: Duration,
     /// The streams.
     pub streams: Vec<StreamPlan>,
+    /// Streams whose messages end by themselves, each with a client of its own.
+    pub mortals: Vec<MortalPlan>,
     /// Who publishes.
     pub publishers: Vec<PublisherPlan>,
     /// Who consumes.
@@ -57,6 +59,23 @@ pub enum StreamKind {
     Purged,
     /// They go when they are acknowledged by the one consumer.
     WorkQueue,
+}
+
+/// A stream whose messages end by themselves: by an age limit, by life spans of their own, or not at all.
+#[derive(Clone, Debug)]
+pub struct MortalPlan {
+    /// Its name; it takes `NAME.>`.
+    pub name: String,
+    /// Its age limit; zero for none.
+    pub max_age: Duration,
+    /// How long the marker of a subject lives that ended; zero for none.
+    pub marker: Duration,
+    /// A subject holds its newest message only.
+    pub one_per_subject: bool,
+    /// Subjects in use at one time.
+    pub subjects: u64,
+    /// Longest pause between two publishes.
+    pub pause: Duration,
 }
 
 /// One publishing client.
@@ -150,11 +169,15 @@ pub enum Plant {
     ForgottenDelete,
     /// A purge is answered before it is in the log.
     PurgeAnsweredEarly,
+    /// A message's life span is a second shorter than it says.
+    EarlyExpiry,
+    /// One marker in four is not stored.
+    MissingMarker,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::LyingSync,
         Self::LostWrite,
         Self::AckBeforeSync,
@@ -163,6 +186,8 @@ impl Plant {
         Self::AckConfirmedEarly,
         Self::ForgottenDelete,
         Self::PurgeAnsweredEarly,
+        Self::EarlyExpiry,
+        Self::MissingMarker,
     ];
 
     /// The name by which the code asks whether it is planted; see `halyard_runtime::planted`.
@@ -176,6 +201,8 @@ impl Plant {
             Self::AckConfirmedEarly => "ack-confirmed-early",
             Self::ForgottenDelete => "forgotten-delete",
             Self::PurgeAnsweredEarly => "purge-answered-early",
+            Self::EarlyExpiry => "early-expiry",
+            Self::MissingMarker => "missing-marker",
         }
     }
 }
@@ -203,6 +230,7 @@ impl Options {
             faults: faults(&mut draw),
             net: net(&mut draw),
             disk: disk(&mut draw),
+            mortals: mortals(&mut draw),
             plant: None,
         }
     }
@@ -235,6 +263,33 @@ fn streams(draw: &mut Draw) -> Vec<StreamPlan> {
         }
     };
     (0..count).map(plan).collect()
+}
+
+/// In some of the runs, one.
+fn mortals(draw: &mut Draw) -> Vec<MortalPlan> {
+    if !draw.percent(40) {
+        return Vec::new();
+    }
+    let one_per_subject = draw.coin();
+    let marker = match (draw.percent(70), one_per_subject) {
+        (false, _) => 0,
+        // Longer than any run: whether a marker has to be there is then always known.
+        (true, true) => 3_600,
+        (true, false) => draw.between(1, 3),
+    };
+    let max_age = if draw.coin() {
+        0
+    } else {
+        draw.between(1_000, 8_000)
+    };
+    vec![MortalPlan {
+        name: "L0".to_owned(),
+        max_age: Duration::from_millis(max_age),
+        marker: Duration::from_secs(marker),
+        one_per_subject,
+        subjects: draw.between(1, 8),
+        pause: Duration::from_micros(draw.magnitude(5_000, 300_000)),
+    }]
 }
 
 fn publishers(draw: &mut Draw, streams: usize) -> Vec<PublisherPlan> {

@@ -26,6 +26,16 @@ fn a_changed_byte_is_found() {
 }
 
 #[test]
+fn a_life_that_ends_early_is_found() {
+    assert!(is_found(Plant::EarlyExpiry, 10));
+}
+
+#[test]
+fn a_missing_marker_is_found() {
+    assert!(is_found(Plant::MissingMarker, 15));
+}
+
+#[test]
 fn a_delete_that_is_answered_and_not_done_is_found() {
     assert!(is_found(Plant::ForgottenDelete, 15));
 }

@@ -82,3 +82,21 @@ fn nats_cli() {
         command
     });
 }
+
+#[test]
+fn nats_py_life_spans() {
+    let python = workspace().join(".tools/python/bin/python3");
+    compare(&script(&python, "python/lifespans.py"));
+}
+
+#[test]
+fn nats_cli_life_spans() {
+    let nats = tools::program("nats").expect("the nats CLI is installed by .ci/setup");
+    let bash = tools::program("bash").expect("bash");
+    let session = script(&bash, "cli/lifespans.sh");
+    compare(&|url| {
+        let mut command = session(url);
+        command.env("NATS", &nats);
+        command
+    });
+}

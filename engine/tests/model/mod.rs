@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use halyard_engine::{
-    Append, Erase, Error, Filter, Filters, Options, Purge, Store, StreamId, StreamState,
+    Append, Erase, Error, FOREVER, Filter, Filters, Options, Purge, Store, StreamId, StreamState,
 };
 use halyard_runtime::time::Timestamp;
 use proptest::prelude::*;
@@ -181,7 +181,11 @@ pub fn message(
     record.extend(tag.bytes().cycle().take(usize::from(payload)));
     Naive {
         time: model.clock,
-        expires: ttl.map(|ttl| model.clock + i64::from(ttl)),
+        // Some live for ever.
+        expires: ttl.map(|ttl| match ttl % 4 {
+            0 => FOREVER.as_nanos(),
+            _ => model.clock + i64::from(ttl),
+        }),
         record: record.into(),
         subject_len: name.len(),
         headers_len,
@@ -412,8 +416,19 @@ fn compare_state(store: &Store, id: StreamId, target: &NaiveStream, options: &Op
         .messages
         .iter()
         .filter_map(|(seq, m)| Some((Timestamp::from_nanos(m.expires?), *seq)))
+        .filter(|(time, _)| *time != FOREVER)
         .min();
     assert_eq!(store.next_expiry(id), expiry);
+    let mut ageing = target
+        .messages
+        .iter()
+        .filter(|(_, message)| message.expires != Some(FOREVER.as_nanos()))
+        .map(|(seq, _)| *seq)
+        .peekable();
+    for from in first_seq.saturating_sub(1)..=target.last_seq + 1 {
+        while ageing.next_if(|seq| *seq < from).is_some() {}
+        assert_eq!(store.first_ageing(id, from), ageing.peek().copied());
+    }
 }
 
 fn compare_stream(store: &Store, id: StreamId, target: &NaiveStream, options: &Options) {
@@ -428,6 +443,9 @@ fn compare_stream(store: &Store, id: StreamId, target: &NaiveStream, options: &O
             (*seq, &message.record, message.time)
         );
         assert_eq!(have.subject(), message.subject());
+        let parts = (store.subject_of(id, *seq), store.time_of(id, *seq));
+        assert_eq!(parts.0.unwrap().as_deref(), Some(message.subject()));
+        assert_eq!(parts.1.unwrap(), Some(have.time));
         assert_eq!(have.headers().len(), message.headers_len);
         assert_eq!(have.expires.map(Timestamp::as_nanos), message.expires);
     }

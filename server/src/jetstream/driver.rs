@@ -61,6 +61,8 @@ impl Running {
 struct Seen {
     /// When a tick has something to do.
     deadline: Option<Timestamp>,
+    /// Committed time, which may be ahead of a clock that was set back.
+    time: Timestamp,
     dirty_bytes: usize,
     applied: u64,
     /// A flush found no room: messages are refused until there is.
@@ -249,7 +251,12 @@ impl Driver {
             MAINTENANCE_INTERVAL
         };
         if let Some(deadline) = self.seen.deadline.filter(|_| !self.tick_in_flight) {
-            wait = wait.min(due(deadline));
+            let overdue = deadline <= self.seen.time;
+            wait = wait.min(if overdue {
+                Duration::ZERO
+            } else {
+                due(deadline)
+            });
         }
         if let Some(deadline) = self.leader_deadline {
             wait = wait.min(due(deadline));
@@ -305,6 +312,7 @@ impl Driver {
             let store = machine.store();
             let seen = Seen {
                 deadline: machine.next_deadline(),
+                time: machine.time(),
                 dirty_bytes: store.dirty_bytes(),
                 applied: machine.applied(),
                 is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. })),
@@ -321,7 +329,7 @@ impl Driver {
         let due = self
             .seen
             .deadline
-            .is_some_and(|deadline| deadline <= Timestamp::now());
+            .is_some_and(|deadline| deadline <= Timestamp::now().max(self.seen.time));
         if due && !self.tick_in_flight && !self.group.is_stopping() {
             self.tick_in_flight = true;
             self.group

@@ -19,6 +19,8 @@ pub const REPLICAS_MAX: i64 = 5;
 pub const DUPLICATE_WINDOW: i64 = 120_000_000_000;
 /// Shortest age limit and duplicate window, nanoseconds.
 pub const MIN_AGE: i64 = 100_000_000;
+/// Shortest life of the marker of an expired subject, nanoseconds.
+pub const MARKER_TTL_MIN: i64 = 1_000_000_000;
 /// Bytes of the headers of a stored message; more is refused with 10097.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
@@ -64,5 +66,5 @@ pub const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a store verifies the next 8 MiB of its segments: 0.5 MB/s, so a terabyte takes three weeks.
 pub const SCRUB_INTERVAL: Duration = Duration::from_secs(16);
-/// Expired messages that one entry removes at most; the rest goes with the next.
+/// Expired messages that one entry removes one by one at most, in all streams of its group; the rest goes with the next.
 pub const EXPIRED_PER_TICK_MAX: usize = 10_000;

@@ -19,7 +19,12 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
             .options
             .streams
             .iter()
-            .any(|plan| plan.name == *name);
+            .any(|plan| plan.name == *name)
+            || evidence
+                .options
+                .mortals
+                .iter()
+                .any(|plan| plan.name == *name);
         if !planned && !evidence.history.existence.contains_key(name) {
             findings.add(format!("nobody made the stream {name}"));
         }

@@ -8,6 +8,7 @@
 //! | A message id is stored once, whatever was sent again | `message_ids` |
 //! | What was deleted or purged stays so; what nobody removed is there | `removals` |
 //! | A limit on messages holds, and keeps the newest | `limits` |
+//! | A message ends when its age or its own life span says, not before; its subject's marker takes its place | `lives` |
 //! | A confirmed acknowledgement is final: that message is never delivered again | `acknowledgements` |
 //! | A consumer delivers what the stream holds, and in the end everything | `deliveries` |
 //! | Streams that were made exist, streams that were deleted do not | `existence` |
@@ -22,6 +23,7 @@ mod acknowledgements;
 mod deliveries;
 mod existence;
 mod limits;
+mod lives;
 mod message_ids;
 mod no_phantom;
 mod removals;
@@ -61,6 +63,16 @@ impl View {
     }
 }
 
+/// A stream whose messages end by themselves, as it was found in the end.
+#[derive(Debug)]
+pub(crate) struct MortalView {
+    /// The server's time a while before it was read.
+    pub(crate) before: i64,
+    /// The server's time afterwards.
+    pub(crate) after: i64,
+    pub(crate) messages: BTreeMap<u64, Stored>,
+}
+
 /// What the checkers judge by.
 #[derive(Debug)]
 pub(crate) struct Evidence {
@@ -68,6 +80,8 @@ pub(crate) struct Evidence {
     pub(crate) history: History,
     /// As [`Options::streams`]; `None` when the stream was not found.
     pub(crate) views: Vec<Option<View>>,
+    /// As [`Options::mortals`]; `None` when the stream was not found.
+    pub(crate) mortals: Vec<Option<MortalView>>,
     /// Every stream that exists.
     pub(crate) streams: BTreeSet<String>,
     /// Consumers that do not exist, by index into [`Options::consumers`].
@@ -118,13 +132,14 @@ impl Findings {
 
 type Checker = fn(&Evidence, &mut Findings);
 
-const CHECKERS: [(&str, Checker); 10] = [
+const CHECKERS: [(&str, Checker); 11] = [
     ("acked_publishes", acked_publishes::check),
     ("no_phantom", no_phantom::check),
     ("sequences", sequences::check),
     ("message_ids", message_ids::check),
     ("removals", removals::check),
     ("limits", limits::check),
+    ("lives", lives::check),
     ("acknowledgements", acknowledgements::check),
     ("deliveries", deliveries::check),
     ("existence", existence::check),

@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod consume;
+pub(crate) mod mortal;
 pub(crate) mod publish;
 
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ use super::request::Request;
 use super::types::{Created, Info, Purged, StreamInfo, Success, page, reply};
 use crate::broker::subject;
 use crate::jetstream::change::Change;
-use crate::jetstream::config::StreamConfig;
+use crate::jetstream::config::{StreamConfig, check_pedantic};
 use crate::jetstream::group::Reply;
 use crate::jetstream::group::command::{Kind, Purge};
 use crate::jetstream::limits::{DELETED_DETAILS_MAX, LIST_PAGE, NAMES_PAGE, SUBJECTS_PAGE};
@@ -97,13 +97,17 @@ fn refuse(kind: &str, refusal: ApiError) -> Option<Vec<u8>> {
 
 fn read_config(service: &JetStream, request: &Request, name: &str) -> Result<StreamConfig, Stop> {
     let mut body = json::value(&request.payload)?;
-    if let Value::Object(fields) = &mut body {
-        // What it forbids (silent adjustment) does not happen here.
-        fields.remove("pedantic");
-    }
+    // It forbids that anything of the request is adjusted silently.
+    let pedantic = match &mut body {
+        Value::Object(fields) => fields.remove("pedantic"),
+        _ => None,
+    };
     let config: StreamConfig = json::from_value(body, service.strict())?;
     if config.name != name {
         return Err(table::STREAM_MISMATCH.error().into());
+    }
+    if pedantic.and_then(|value| value.as_bool()) == Some(true) {
+        check_pedantic(&config)?;
     }
     Ok(config)
 }

@@ -11,4 +11,4 @@ pub use stream::{
     Compression, ConsumerLimits, Discard, PersistMode, Placement, Retention, Storage, StreamConfig,
 };
 pub use update::check_update;
-pub use validate::{Defaults, check_create, normalize};
+pub use validate::{Defaults, check_create, check_pedantic, normalize};

@@ -189,7 +189,8 @@ pub struct StreamConfig {
     /// A publish may carry its own age limit in `Nats-TTL`.
     #[serde(default)]
     pub allow_msg_ttl: bool,
-    /// How long the marker of an expired subject stays; not supported yet.
+    /// How long the marker of a subject stays whose last message went by age, nanoseconds; 0 is no marker. Markers count
+    /// in whole seconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub subject_delete_marker_ttl: i64,
     /// Messages count; not supported yet.

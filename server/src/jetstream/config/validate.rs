@@ -4,8 +4,8 @@ use super::stream::{Discard, PersistMode, Retention, Storage, StreamConfig};
 use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::limits::{
-    DESCRIPTION_BYTES_MAX, DUPLICATE_WINDOW, METADATA_BYTES_MAX, MIN_AGE, NAME_BYTES_MAX,
-    REPLICAS_MAX,
+    DESCRIPTION_BYTES_MAX, DUPLICATE_WINDOW, MARKER_TTL_MIN, METADATA_BYTES_MAX, MIN_AGE,
+    NAME_BYTES_MAX, REPLICAS_MAX,
 };
 
 /// What the server's configuration says about streams.
@@ -45,6 +45,7 @@ pub fn normalize(mut config: StreamConfig, defaults: &Defaults) -> StreamConfig 
     if config.subject_delete_marker_ttl > 0 {
         config.allow_msg_ttl = true;
         config.allow_rollup_hdrs = true;
+        config.deny_purge = false;
     }
     if config.sealed {
         config.max_age = 0;
@@ -115,6 +116,7 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
         return Err(invalid("preferred server not permitted in placement"));
     }
     check_times(config, defaults)?;
+    check_markers(config)?;
     check_discard(config)?;
     check_subjects(config)?;
     check_absent_features(config)?;
@@ -175,14 +177,54 @@ fn check_times(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiErro
             "duplicates window can not be larger then server limit",
         ));
     }
-    if config.subject_delete_marker_ttl != 0 && config.subject_delete_marker_ttl < 1_000_000_000 {
+    if config.consumer_limits.inactive_threshold < 0 || config.consumer_limits.max_ack_pending < -1
+    {
+        return Err(invalid("consumer limits can not be negative"));
+    }
+    Ok(())
+}
+
+fn check_markers(config: &StreamConfig) -> Result<(), ApiError> {
+    let ttl = config.subject_delete_marker_ttl;
+    if ttl < 0 {
+        return Err(invalid("subject delete marker TTL must not be negative"));
+    }
+    if ttl != 0 && ttl < MARKER_TTL_MIN {
         return Err(invalid(
             "subject delete marker TTL must be at least 1 second",
         ));
     }
-    if config.consumer_limits.inactive_threshold < 0 || config.consumer_limits.max_ack_pending < -1
-    {
-        return Err(invalid("consumer limits can not be negative"));
+    if ttl != 0 && config.mirror.is_some() {
+        return Err(invalid("subject delete markers forbidden on mirrors"));
+    }
+    Ok(())
+}
+
+/// Whether a request as it came, not normalized, can be taken without changing anything of it that it says.
+///
+/// # Errors
+/// 10052 with the text of the first rule that is broken.
+pub fn check_pedantic(config: &StreamConfig) -> Result<(), ApiError> {
+    check_markers(&StreamConfig {
+        mirror: None,
+        ..config.clone()
+    })?;
+    if config.subject_delete_marker_ttl == 0 {
+        return Ok(());
+    }
+    let refuse = |what: &str| {
+        Err(invalid(format!(
+            "subject delete marker cannot be set if {what} are disabled"
+        )))
+    };
+    if !config.allow_msg_ttl {
+        return refuse("message TTLs");
+    }
+    if !config.allow_rollup_hdrs {
+        return refuse("roll-ups");
+    }
+    if config.deny_purge {
+        return Err(invalid("roll-ups require the purge permission"));
     }
     Ok(())
 }
@@ -256,10 +298,6 @@ fn check_absent_features(config: &StreamConfig) -> Result<(), ApiError> {
         (config.subject_transform.is_some(), "subject transforms"),
         (config.allow_msg_counter, "message counters"),
         (config.allow_msg_schedules, "message schedules"),
-        (
-            config.subject_delete_marker_ttl != 0,
-            "subject delete markers",
-        ),
         (
             config.persist_mode != PersistMode::Default,
             "async persist mode",

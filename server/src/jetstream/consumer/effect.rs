@@ -56,6 +56,8 @@ pub enum Effect {
         /// Whose.
         id: ConsumerId,
     },
+    /// The stream took a message of its own: there may be something to deliver.
+    Stored,
     /// The consumer is new, or its configuration is.
     Changed {
         /// Which.

@@ -13,6 +13,7 @@ use halyard_runtime::time::Timestamp;
 use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
 use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
+use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
 use crate::jetstream::stream::headers;
 use crate::jetstream::stream::machine::Fault;
 use crate::jetstream::stream::publish::Stored;
@@ -249,9 +250,9 @@ impl Machine {
             Ok(Stored::Duplicate(seq)) => return Ok(Reply::Duplicate(seq)),
             Err(refusal) => return Ok(Reply::Refused(refusal)),
         };
-        if stream.config().max_age > 0 || stream.config().allow_msg_ttl {
-            self.register(id)?;
-        }
+        // What is stored later ends later, unless it says otherwise: nothing needs to be read.
+        let deadline = stream.deadline_of_new(&self.store, self.time);
+        self.note_deadline(id, deadline);
         Ok(reply)
     }
 
@@ -312,10 +313,15 @@ impl Machine {
             .take_while(|(time, _)| *time <= self.time)
             .map(|(_, id)| *id)
             .collect();
+        let mut budget = EXPIRED_PER_TICK_MAX;
         for id in due {
+            if budget == 0 {
+                // It stays due, so the next tick follows at once.
+                break;
+            }
             self.forget_deadline(id);
             self.with_stream(id, effects, |stream, turn| {
-                stream.tick(turn)?;
+                stream.tick(turn, &mut budget)?;
                 Ok(Reply::Done)
             })?;
         }
@@ -328,8 +334,14 @@ impl Machine {
         let Some(stream) = self.streams.get(&id) else {
             return Ok(());
         };
-        let Some(deadline) = stream.next_deadline(&self.store, self.time)? else {
-            return Ok(());
+        let deadline = stream.next_deadline(&self.store)?;
+        self.note_deadline(id, deadline);
+        Ok(())
+    }
+
+    fn note_deadline(&mut self, id: StreamId, deadline: Option<Timestamp>) {
+        let Some(deadline) = deadline else {
+            return;
         };
         match self.registered.get(&id) {
             Some(known) if *known <= deadline => {}
@@ -339,7 +351,6 @@ impl Machine {
                 self.deadlines.insert((deadline, id));
             }
         }
-        Ok(())
     }
 
     fn forget_deadline(&mut self, id: StreamId) {

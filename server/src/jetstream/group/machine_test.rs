@@ -1,6 +1,5 @@
-//! The machine against a naive model, and through restarts: what is applied twice or read back is the same.
+//! The machine through its commands, and through restarts: what is applied twice or read back is the same.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,21 +8,20 @@ use halyard_engine::{Options, Store, StreamId};
 use halyard_raft::Machine as _;
 use halyard_runtime::disk::MemDisk;
 use halyard_runtime::time::Timestamp;
-use proptest::prelude::*;
 
 use super::command::{self, Kind, MessageDelete, Purge, StreamCreate, StreamUpdate};
 use super::{Applied, Machine, Reply};
 use crate::jetstream::config::{Defaults, Discard, StreamConfig, normalize};
 
-const S: StreamId = StreamId(1);
-const SECOND: i64 = 1_000_000_000;
+pub(super) const S: StreamId = StreamId(1);
+pub(super) const SECOND: i64 = 1_000_000_000;
 
 /// A machine, the log that made it, and the disk under it.
-struct Bench {
+pub(super) struct Bench {
     disk: Arc<MemDisk>,
-    machine: Machine,
+    pub(super) machine: Machine,
     log: Vec<Bytes>,
-    now: i64,
+    pub(super) now: i64,
 }
 
 impl Bench {
@@ -38,7 +36,7 @@ impl Bench {
         }
     }
 
-    fn with(config: StreamConfig) -> Self {
+    pub(super) fn with(config: StreamConfig) -> Self {
         let mut bench = Self::new();
         bench.create(config);
         bench
@@ -62,7 +60,7 @@ impl Bench {
         ));
     }
 
-    fn apply(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> u32) -> Applied {
+    pub(super) fn apply(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> u32) -> Applied {
         let mut batch = Vec::new();
         command::start(&mut batch);
         let count = fill(&mut batch);
@@ -83,18 +81,23 @@ impl Bench {
         applied.replies.remove(0)
     }
 
-    fn cold<T: serde::Serialize>(&mut self, kind: Kind, body: &T) -> Reply {
+    pub(super) fn cold<T: serde::Serialize>(&mut self, kind: Kind, body: &T) -> Reply {
         self.one(|batch| command::put(batch, kind, S, &command::encode_cold(body)))
     }
 
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         assert!(matches!(
             self.one(|batch| command::put(batch, Kind::Tick, S, &[])),
             Reply::Done
         ));
     }
 
-    fn publish(&mut self, subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> Reply {
+    pub(super) fn publish(
+        &mut self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+    ) -> Reply {
         let mut block = Vec::new();
         if !headers.is_empty() {
             block.extend_from_slice(b"NATS/1.0\r\n");
@@ -107,7 +110,12 @@ impl Bench {
     }
 
     /// `ok N`, `dup N` or the refusal's number and text.
-    fn said(&mut self, subject: &str, headers: &[(&str, &str)], payload: &[u8]) -> String {
+    pub(super) fn said(
+        &mut self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        payload: &[u8],
+    ) -> String {
         match self.publish(subject, headers, payload) {
             Reply::Stored(seq) => format!("ok {seq}"),
             Reply::Duplicate(seq) => format!("dup {seq}"),
@@ -116,7 +124,7 @@ impl Bench {
         }
     }
 
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         if let Some(job) = self.machine.begin_flush().unwrap() {
             let done = job.run();
             self.machine.store_mut().finish(done).unwrap();
@@ -124,7 +132,7 @@ impl Bench {
     }
 
     /// The process dies; the log is replayed over what had been flushed.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let before = self.machine.store().digest();
         self.machine = open(&self.disk);
         let from = self.machine.applied();
@@ -139,7 +147,7 @@ impl Bench {
         );
     }
 
-    fn sequences(&self) -> Vec<u64> {
+    pub(super) fn sequences(&self) -> Vec<u64> {
         let mut next = 0;
         std::iter::from_fn(|| {
             let seq = self.machine.store().first_at_or_after(S, next)?;
@@ -155,7 +163,7 @@ fn open(disk: &Arc<MemDisk>) -> Machine {
     Machine::open(store).unwrap()
 }
 
-fn subjects(list: &[&str]) -> StreamConfig {
+pub(super) fn subjects(list: &[&str]) -> StreamConfig {
     StreamConfig {
         subjects: list.iter().map(ToString::to_string).collect(),
         ..StreamConfig::default()
@@ -494,118 +502,4 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
             .ends_with(b"1\r\nNats-Batch-Commit: 1\r\n\r\n")
     );
     assert_eq!(last.payload(), b"x");
-}
-
-/// What a person would write down: every message that should be there.
-#[derive(Default)]
-struct Naive {
-    messages: BTreeMap<u64, (u8, u64)>,
-    last: u64,
-}
-
-impl Naive {
-    fn publish(&mut self, config: &StreamConfig, subject: u8, size: u64) {
-        self.last += 1;
-        self.messages.insert(self.last, (subject, size));
-        self.fit(config);
-    }
-
-    fn fit(&mut self, config: &StreamConfig) {
-        if let Some(max) = StreamConfig::limit(config.max_msgs_per_subject) {
-            for subject in 0..4 {
-                let of: Vec<u64> = self
-                    .messages
-                    .iter()
-                    .filter(|(_, m)| m.0 == subject)
-                    .map(|(seq, _)| *seq)
-                    .collect();
-                let over = (of.len() as u64).saturating_sub(max);
-                of.iter().take(over as usize).for_each(|seq| {
-                    self.messages.remove(seq);
-                });
-            }
-        }
-        let over = |naive: &Self| {
-            let bytes: u64 = naive.messages.values().map(|(_, size)| size).sum();
-            StreamConfig::limit(config.max_msgs)
-                .is_some_and(|max| naive.messages.len() as u64 > max)
-                || StreamConfig::limit(config.max_bytes).is_some_and(|max| bytes > max)
-        };
-        while over(self) {
-            self.messages.pop_first();
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    Publish(u8, usize),
-    Delete(u64),
-    Purge(Option<u8>, u64, u64),
-    Limits(i64, i64, i64),
-    Flush,
-    Restart,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        8 => (0_u8..4, 0_usize..60).prop_map(|(subject, size)| Step::Publish(subject, size)),
-        1 => (1_u64..40).prop_map(Step::Delete),
-        1 => (prop::option::of(0_u8..4), 0_u64..30, 0_u64..4)
-            .prop_map(|(subject, below, keep)| Step::Purge(subject, if keep > 0 { 0 } else { below }, keep)),
-        1 => (-1_i64..8, -1_i64..400, -1_i64..4).prop_map(|(msgs, bytes, per)| Step::Limits(msgs, bytes, per)),
-        1 => Just(Step::Flush),
-        1 => Just(Step::Restart),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-    #[test]
-    fn limits_agree_with_a_naive_stream(steps in prop::collection::vec(step(), 1..80)) {
-        let mut config = normalize(
-            StreamConfig { name: "S".into(), max_msgs: 10, ..subjects(&["s.*"]) },
-            &Defaults::default(),
-        );
-        let mut bench = Bench::with(config.clone());
-        let mut naive = Naive::default();
-        for step in steps {
-            match step {
-                Step::Publish(subject, size) => {
-                    let name = format!("s.{subject}");
-                    bench.publish(&name, &[], &vec![b'x'; size]);
-                    naive.publish(&config, subject, (name.len() + size + 30) as u64);
-                }
-                Step::Delete(seq) => {
-                    bench.cold(Kind::MessageDelete, &MessageDelete { seq, erase: false });
-                    naive.messages.remove(&seq);
-                }
-                Step::Purge(subject, below, keep) => {
-                    let filter = subject.map_or_else(String::new, |subject| format!("s.{subject}"));
-                    bench.cold(Kind::Purge, &Purge { filter, below, keep });
-                    let mut hit: Vec<u64> = naive
-                        .messages
-                        .iter()
-                        .filter(|(seq, m)| subject.is_none_or(|s| s == m.0) && (below == 0 || **seq < below))
-                        .map(|(seq, _)| *seq)
-                        .collect();
-                    hit.truncate(hit.len().saturating_sub(keep as usize));
-                    hit.iter().for_each(|seq| { naive.messages.remove(seq); });
-                }
-                Step::Limits(msgs, bytes, per) => {
-                    config = StreamConfig { max_msgs: msgs, max_bytes: bytes, max_msgs_per_subject: per, ..config };
-                    config = normalize(config, &Defaults::default());
-                    bench.cold(Kind::StreamUpdate, &StreamUpdate { config: config.clone() });
-                    naive.fit(&config);
-                }
-                Step::Flush => bench.flush(),
-                Step::Restart => bench.restart(),
-            }
-            let expected: Vec<u64> = naive.messages.keys().copied().collect();
-            prop_assert_eq!(bench.sequences(), expected);
-            let state = bench.machine.store().state(S).unwrap();
-            prop_assert_eq!(state.last_seq, naive.last);
-            prop_assert_eq!(state.bytes, naive.messages.values().map(|(_, size)| size).sum::<u64>());
-        }
-    }
 }

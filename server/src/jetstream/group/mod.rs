@@ -8,6 +8,10 @@ pub mod machine;
 mod records;
 
 #[cfg(test)]
+mod lifespan_test;
+#[cfg(test)]
+mod limits_test;
+#[cfg(test)]
 mod machine_test;
 
 pub use machine::{Applied, Machine, Reply};

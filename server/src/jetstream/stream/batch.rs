@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::headers::{self, Asked};
 use super::machine::{Outcome, Stream, Turn};
+use super::marker::life_span;
 use super::publish::{Stored, check_rollup, check_shape};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::group::command::Publish;
@@ -125,9 +126,12 @@ impl Stream {
         }
         let count = messages.len() as u64;
         let mut last = 0;
-        for message in messages {
-            let headers = message.headers().to_vec();
-            last = self.store_checked(turn, message, &headers::parse(&headers))?;
+        for mut message in messages {
+            let block = message.headers().to_vec();
+            let asked = headers::parse(&block);
+            // It was read before, by `check_members`.
+            let ttl = life_span(&self.config, &mut message, &asked).unwrap_or_default();
+            last = self.store_checked(turn, message, &asked, ttl)?;
         }
         Ok(Ok(Stored::Batch { last, count }))
     }
@@ -228,7 +232,12 @@ fn check_member(
     if asked.expected_last_seq.is_some() && at > 0 {
         return unsupported("Nats-Expected-Last-Sequence");
     }
-    check_shape(config, publish, asked)
+    check_shape(config, publish, asked)?;
+    match asked.ttl {
+        Some(_) if !config.allow_msg_ttl => Err(table::MESSAGE_TTL_DISABLED.error()),
+        Some(ttl) if headers::parse_ttl(ttl).is_none() => Err(table::MESSAGE_TTL_INVALID.error()),
+        _ => Ok(()),
+    }
 }
 
 /// The last stored member of a batch carries the commit, also where a message that is not stored brought it.

@@ -22,7 +22,7 @@ pub struct Asked<'a> {
     pub expected_subject: Option<&'a [u8]>,
     /// `Nats-Rollup`.
     pub rollup: Option<&'a [u8]>,
-    /// `Nats-TTL`.
+    /// `Nats-TTL`; an empty one is none.
     pub ttl: Option<&'a [u8]>,
     /// `Nats-Batch-Id`: a member of this atomic batch.
     pub batch_id: Option<&'a [u8]>,
@@ -111,6 +111,7 @@ pub fn parse(headers: &[u8]) -> Asked<'_> {
             _ => {}
         }
     }
+    asked.ttl = asked.ttl.filter(|ttl| !ttl.is_empty());
     asked
 }
 
@@ -126,48 +127,101 @@ pub fn pairs(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         })
 }
 
-/// A life span: `never`, whole seconds, or a Go duration of at least one second. `None`: none of them.
+/// The block without the lines of that name.
+#[must_use]
+pub fn without(headers: &[u8], name: &[u8]) -> Vec<u8> {
+    let is_named = |line: &[u8]| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.first() == Some(&b':'))
+    };
+    let lines = headers.split_inclusive(|byte| *byte == b'\n');
+    let kept = lines
+        .enumerate()
+        .filter(|(at, line)| *at == 0 || !is_named(line));
+    kept.flat_map(|(_, line)| line).copied().collect()
+}
+
+/// A life span: `never`, whole seconds, or a Go duration, of at least one second. `None`: none of them.
 #[must_use]
 pub fn parse_ttl(value: &[u8]) -> Option<Ttl> {
-    if value == b"never" {
+    if value.eq_ignore_ascii_case(b"never") {
         return Some(Ttl::Never);
     }
     let text = str::from_utf8(value).ok()?;
-    let nanos = match text.parse::<i64>() {
-        Ok(seconds) => seconds.checked_mul(1_000_000_000)?,
-        Err(_) => go_duration(text)?,
+    let nanos = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More than three centuries are as many as there are nanoseconds.
+        text.parse::<i64>().ok()?.saturating_mul(1_000_000_000)
+    } else {
+        go_duration(text)?
     };
     (nanos >= 1_000_000_000).then_some(Ttl::Nanos(nanos))
 }
 
-/// A Go duration such as `1h15m30.5s`, in nanoseconds.
+/// A Go duration such as `1h15m30.5s`, in nanoseconds. What is finer than a nanosecond is cut off.
 #[must_use]
 pub fn go_duration(text: &str) -> Option<i64> {
-    let mut rest = text;
-    let mut total: f64 = 0.0;
+    let (negative, mut rest) = match text.strip_prefix(['-', '+']) {
+        Some(rest) => (text.starts_with('-'), rest),
+        None => (false, text),
+    };
+    let mut total: i128 = 0;
     if rest.is_empty() {
         return None;
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at_checked(digits)?;
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at_checked(unit_at)?;
         let unit_len = tail
             .find(|c: char| c.is_ascii_digit() || c == '.')
             .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at_checked(unit_len)?;
-        let scale: f64 = match unit {
-            "ns" => 1.0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * scale;
+        total = total.checked_add(scaled(number, nanos_of(unit)?)?)?;
         rest = tail;
     }
-    (total < 9e18).then_some(total as i64)
+    i64::try_from(if negative { -total } else { total }).ok()
+}
+
+/// Nanoseconds of a unit of time.
+fn nanos_of(unit: &str) -> Option<i128> {
+    Some(match unit {
+        "ns" => 1,
+        // The micro sign and the Greek letter.
+        "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    })
+}
+
+/// A decimal number, at least one digit, times `scale`.
+fn scaled(number: &str, scale: i128) -> Option<i128> {
+    /// Digits behind the point that can matter: an hour has fewer than 10^13 nanoseconds.
+    const FRACTION_DIGITS: usize = 18;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let fraction = fraction.get(..FRACTION_DIGITS).unwrap_or(fraction);
+    let digits = |text: &str| match text {
+        "" => Some(0),
+        text => text.parse::<i128>().ok(),
+    };
+    let power = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let whole = digits(whole)?.checked_mul(scale)?;
+    whole.checked_add(digits(fraction)? * scale / power)
+}
+
+/// A number of seconds as Go writes such a duration: `90` is `1m30s`.
+#[must_use]
+pub fn go_seconds(seconds: i64) -> String {
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
 }
 
 fn expected(value: &[u8]) -> Expected {
@@ -206,8 +260,61 @@ mod tests {
         assert_eq!(parse_ttl(b"never"), Some(Ttl::Never));
         assert_eq!(parse_ttl(b"5"), Some(Ttl::Nanos(5_000_000_000)));
         assert_eq!(parse_ttl(b"1m1.5s"), Some(Ttl::Nanos(61_500_000_000)));
-        for bad in [&b"0"[..], b"-1", b"", b"500ms", b"5 s", b"abc", b"s", b"1x"] {
-            assert_eq!(parse_ttl(bad), None, "{bad:?}");
+        assert_eq!(parse_ttl(b"Never"), Some(Ttl::Never));
+        assert_eq!(parse_ttl(b"+5s"), Some(Ttl::Nanos(5_000_000_000)));
+        assert_eq!(parse_ttl(b"00005"), Some(Ttl::Nanos(5_000_000_000)));
+        assert_eq!(parse_ttl(b"1.s"), Some(Ttl::Nanos(1_000_000_000)));
+        assert_eq!(parse_ttl(b".5m"), Some(Ttl::Nanos(30_000_000_000)));
+        assert_eq!(
+            parse_ttl("1\u{b5}s2s".as_bytes()),
+            Some(Ttl::Nanos(2_000_001_000))
+        );
+        assert_eq!(
+            parse_ttl(b"2562047h"),
+            Some(Ttl::Nanos(2_562_047 * 3600 * 1_000_000_000))
+        );
+        for eternal in [&b"9223372037"[..], b"9223372036854775807"] {
+            assert_eq!(parse_ttl(eternal), Some(Ttl::Nanos(i64::MAX)));
         }
+        let bad = [
+            &b"0"[..],
+            b"-1",
+            b"",
+            b"500ms",
+            b"5 s",
+            b"abc",
+            b"s",
+            b"1x",
+            b"+5",
+            b"-5s",
+            b"1.5",
+            b"1d",
+            b"0x10",
+            b"1_000",
+            b"999ms",
+            b"2562048h",
+            b"9223372036854775808",
+            b".s",
+            b"1s1",
+            b"-",
+            b"+",
+            b"1.2.3s",
+        ];
+        for bad in bad {
+            assert_eq!(parse_ttl(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn seconds_as_go_writes_them() {
+        let written = [1, 59, 60, 90, 3600, 3661, 360_000].map(go_seconds);
+        let expected = ["1s", "59s", "1m0s", "1m30s", "1h0m0s", "1h1m1s", "100h0m0s"];
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn an_empty_life_span_is_none() {
+        let asked = parse(b"NATS/1.0\r\nNats-TTL: \r\nNats-TTL: 3\r\n\r\n");
+        assert_eq!(asked.ttl, None);
     }
 }

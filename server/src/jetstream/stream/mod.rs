@@ -1,7 +1,8 @@
 //! One stream: what a publish must fulfil, what it pushes out, and what time takes. Pure, replicated.
 //!
 //! Reading order: [`machine`] (the state of a stream and its commands), [`headers`] (what a publisher asks for),
-//! [`publish`] (conditions, then storing), `room` (limits push the oldest out), `expiry` (age and life spans),
+//! [`publish`] (conditions, then storing), `room` (limits push the oldest out), `expiry` (age and life spans), `marker`
+//! (what is left of a subject that ended),
 //! [`dedupe`] (which message ids are remembered), `batch` (messages that are stored together).
 
 mod batch;
@@ -9,6 +10,7 @@ pub mod dedupe;
 mod expiry;
 pub mod headers;
 pub mod machine;
+mod marker;
 pub mod publish;
 mod room;
 

@@ -5,9 +5,10 @@
 use halyard_engine::{Append, Erase, Filters, Overhead};
 use halyard_runtime::time::Timestamp;
 
-use super::expiry::FOREVER;
+use super::expiry::expiry;
 use super::headers::{self, Asked, Ttl};
 use super::machine::{Fault, Outcome, Stream, Turn};
+use super::marker::life_span;
 use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Discard, Retention, StreamConfig};
@@ -44,7 +45,7 @@ impl Stream {
     ///
     /// # Errors
     /// The store failed.
-    pub fn publish(&mut self, turn: &mut Turn<'_>, publish: Publish) -> Outcome<Stored> {
+    pub fn publish(&mut self, turn: &mut Turn<'_>, mut publish: Publish) -> Outcome<Stored> {
         // A reference of its own, so that what the headers say outlives the message's move into the store.
         let record = publish.record.clone();
         let start = usize::from(publish.subject_len);
@@ -53,7 +54,8 @@ impl Stream {
         if let Some(id) = asked.batch_id {
             return self.publish_in_batch(turn, publish, id);
         }
-        if let Err(refusal) = check_shape(&self.config, &publish, &asked) {
+        let shape = check_shape(&self.config, &publish, &asked);
+        if let Err(refusal) = shape.and_then(|()| check_ttl_allowed(&self.config, &asked)) {
             return Ok(Err(refusal.into()));
         }
         if let Some(seq) = asked.msg_id.and_then(|id| self.dedupe.find(id, turn.now)) {
@@ -65,10 +67,15 @@ impl Stream {
         if let Err(refusal) = check_rollup(&self.config, asked.rollup) {
             return Ok(Err(refusal.into()));
         }
+        let ttl = match life_span(&self.config, &mut publish, &asked) {
+            Ok(ttl) => ttl,
+            Err(refusal) => return Ok(Err(refusal.into())),
+        };
         if let Some(refusal) = self.check_room(turn, &publish, &[])? {
             return Ok(Err(refusal.into()));
         }
-        Ok(Ok(Stored::As(self.store_checked(turn, publish, &asked)?)))
+        let seq = self.store_checked(turn, publish, &asked, ttl)?;
+        Ok(Ok(Stored::As(seq)))
     }
 
     /// Stores a message whose every condition holds; its sequence.
@@ -77,12 +84,10 @@ impl Stream {
         turn: &mut Turn<'_>,
         publish: Publish,
         asked: &Asked<'_>,
+        ttl: Option<Ttl>,
     ) -> Result<u64, Fault> {
         let rollup = check_rollup(&self.config, asked.rollup).unwrap_or_default();
-        let expires = asked
-            .ttl
-            .and_then(headers::parse_ttl)
-            .map(|ttl| expiry(ttl, turn.now));
+        let expires = ttl.map(|ttl| expiry(ttl, turn.now));
         let (seq, stored) = self.store(turn, &publish, expires)?;
         if let Some(id) = asked.msg_id {
             self.dedupe.remember(id, seq, turn.now);
@@ -101,7 +106,7 @@ impl Stream {
     }
 
     /// Whether it was stored, or only took a sequence because nobody wants it.
-    fn store(
+    pub(super) fn store(
         &self,
         turn: &mut Turn<'_>,
         publish: &Publish,
@@ -271,14 +276,6 @@ pub(super) fn check_shape(
     if let Some(refused) = asked.refused {
         return Err(refused.error());
     }
-    if let Some(ttl) = asked.ttl {
-        if !config.allow_msg_ttl {
-            return Err(table::MESSAGE_TTL_DISABLED.error());
-        }
-        if headers::parse_ttl(ttl).is_none() {
-            return Err(table::MESSAGE_TTL_INVALID.error());
-        }
-    }
     if StreamConfig::limit(config.max_msg_size).is_some_and(|max| publish.size() as u64 > max) {
         return Err(table::STREAM_MESSAGE_EXCEEDS_MAXIMUM.error());
     }
@@ -286,6 +283,14 @@ pub(super) fn check_shape(
         return Err(table::STREAM_HEADER_EXCEEDS_MAXIMUM.error());
     }
     Ok(())
+}
+
+/// Whether a message may have a life span of its own, if it asks for one that can be read.
+fn check_ttl_allowed(config: &StreamConfig, asked: &Asked<'_>) -> Result<(), ApiError> {
+    match asked.ttl.and_then(headers::parse_ttl) {
+        Some(_) if !config.allow_msg_ttl => Err(table::MESSAGE_TTL_DISABLED.error()),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn check_rollup(
@@ -305,13 +310,5 @@ pub(super) fn check_rollup(
             let value = String::from_utf8_lossy(asked);
             Err(table::STREAM_ROLLUP_FAILED.with(format!("rollup value invalid: \"{value}\"")))
         }
-    }
-}
-
-/// When a message with a life span of its own goes.
-fn expiry(ttl: Ttl, now: Timestamp) -> Timestamp {
-    match ttl {
-        Ttl::Never => FOREVER,
-        Ttl::Nanos(nanos) => Timestamp::from_nanos(now.as_nanos().saturating_add(nanos)),
     }
 }

@@ -4,6 +4,7 @@ use halyard_engine::{Erase, Filters};
 
 use super::machine::{Fault, Stream, Turn};
 use crate::jetstream::config::StreamConfig;
+use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
 
 /// Subjects looked at in one step while a smaller limit is enforced.
 const SUBJECTS_PER_STEP: usize = 4096;
@@ -29,7 +30,7 @@ impl Stream {
             self.fit_subjects(turn, max)?;
         }
         self.trim(turn)?;
-        self.expire(turn)
+        self.expire(turn, &mut { EXPIRED_PER_TICK_MAX })
     }
 
     fn fit_subjects(&mut self, turn: &mut Turn<'_>, max: u64) -> Result<(), Fault> {

@@ -254,6 +254,7 @@ impl Desk {
                 self.detach(at(id));
             }
             Effect::StreamDeleted => self.stream_deleted(stream),
+            Effect::Stored => self.stored(stream),
             Effect::Ready { id } => {
                 if let Some(worker) = self.workers.get_mut(&at(id)) {
                     worker.resume_at = None;

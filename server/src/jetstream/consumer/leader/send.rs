@@ -243,7 +243,9 @@ fn describe(
                 ..Advisory::default()
             },
         ),
-        Effect::Changed { .. } | Effect::Ready { .. } | Effect::StreamDeleted => return None,
+        Effect::Changed { .. } | Effect::Ready { .. } | Effect::Stored | Effect::StreamDeleted => {
+            return None;
+        }
     })
 }
 

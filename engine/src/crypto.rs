@@ -228,5 +228,5 @@ mod tests {
         );
     }
 
-    const PASSPHRASE_KEY: &str = "?";
+    const PASSPHRASE_KEY: &str = "58cf78e7bfc0d7a0a58058cfe5794de9e52e7072526bfe2e270b1a8d985cb38c";
 }

@@ -9,7 +9,8 @@
 //! traits) may be used anywhere, with two exceptions that are not deterministic: `tokio::sync::watch` (use [`watch`])
 //! and `select!` without `biased;`.
 //!
-//! Reading order: [`time`], [`task`], [`random`], [`net`], [`disk`], [`signal`], [`watch`], then [`sim`].
+//! Reading order: [`time`], [`task`], [`random`], [`net`], [`disk`], [`signal`], [`watch`], then [`sim`]; [`measure`] is for
+//! benchmarks.
 
 #[cfg(all(feature = "sim", not(madsim)))]
 compile_error!(
@@ -29,6 +30,8 @@ pub mod disk;
 pub mod signal;
 
 pub mod watch;
+
+pub mod measure;
 
 #[cfg(feature = "sim")]
 pub mod sim;

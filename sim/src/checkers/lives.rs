@@ -23,7 +23,10 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
         let scene = Scene {
             plan,
             view,
-            lives: lives.filter(|(_, life)| life.stream == stream).collect(),
+            lives: lives
+                .filter(|(_, life)| life.stream == stream)
+                .filter(|(number, _)| *number < view.first_unseen)
+                .collect(),
         };
         scene.nothing_ends_early(findings);
         scene.what_is_there_may_be_there(findings);

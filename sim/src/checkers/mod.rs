@@ -70,6 +70,8 @@ pub(crate) struct MortalView {
     pub(crate) before: i64,
     /// The server's time afterwards.
     pub(crate) after: i64,
+    /// Lives from this number on came too late to be seen.
+    pub(crate) first_unseen: usize,
     pub(crate) messages: BTreeMap<u64, Stored>,
 }
 

@@ -179,12 +179,14 @@ pub(crate) async fn look_at(
     sleep(GRACE).await;
     let info = js::stream_info(client, &name).await?;
     let view = director::read_stream(client, &name, &info).await?;
+    let first_unseen = stage.history.lock().lives.len();
     let after = server_time(stage, client, mortal)
         .await
         .ok_or(Failure::Unknown)?;
     Ok(Some(MortalView {
         before,
         after,
+        first_unseen,
         messages: view.messages,
     }))
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::broker::{Account, Broker};
 use crate::caps;
-use crate::config::{Config, NAME, NATS_VERSION, VERSION};
+use crate::config::{Config, Encryption, NAME, NATS_VERSION, VERSION};
 use crate::conn::{self, Front, InProcess};
 use crate::jetstream::{self, JetStream};
 use crate::monitor;
@@ -87,6 +87,13 @@ impl Builder {
     pub fn jetstream(mut self, store_dir: impl Into<std::path::PathBuf>) -> Self {
         self.config.jetstream.enabled = true;
         self.config.jetstream.store_dir = Some(store_dir.into());
+        self
+    }
+
+    /// Seals everything that is kept on disk. See `docs/configuration.md` for what changing it means.
+    #[must_use]
+    pub fn encryption(mut self, encryption: Option<Encryption>) -> Self {
+        self.config.jetstream.encryption = encryption;
         self
     }
 
@@ -389,6 +396,9 @@ fn announce_jetstream(settings: &jetstream::Settings) {
     tracing::info!("  Max Memory:      {}", gigabytes(settings.max_memory));
     tracing::info!("  Max Storage:     {}", gigabytes(settings.max_storage));
     tracing::info!("  Store Directory: \"{}\"", settings.data_dir.display());
+    if let Some(encryption) = &settings.encryption {
+        tracing::info!("  Encryption:      {}", encryption.cipher.name());
+    }
     if let Some(domain) = &settings.domain {
         tracing::info!("  Domain:          {domain}");
     }

@@ -238,7 +238,43 @@ fn errors_say_where() {
         ),
         (
             "jetstream { cipher: aes }",
-            "main.conf:1:13: \"cipher\" is not supported yet",
+            "main.conf:1:13: a cipher needs a key",
+        ),
+        (
+            "jetstream { prev_key: old }",
+            "main.conf:1:13: a previous key needs a key",
+        ),
+        (
+            "jetstream {\n key: \"\" }",
+            "main.conf:2:2: \"key\" is empty",
+        ),
+        (
+            "jetstream { key: k, prev_ek: '' }",
+            "main.conf:1:21: \"prev_ek\" is empty",
+        ),
+        (
+            "jetstream { key: k, cipher: aes-gcm }",
+            "main.conf:1:29: unknown cipher \"aes-gcm\": use chacha",
+        ),
+        (
+            "jetstream { key: k, cipher: 1 }",
+            "main.conf:1:29: expected one of the ciphers",
+        ),
+        (
+            "jetstream { enabled: false, ek: k }",
+            "main.conf:1:29: encryption is set up, but JetStream is off",
+        ),
+        (
+            "jetstream { key: k, ek: other }",
+            "main.conf:1:21: this key is set twice",
+        ),
+        (
+            "jetstream { key: k, prev_key: k }",
+            "main.conf:1:21: the previous key is the key itself",
+        ),
+        (
+            "jetstream { tpm {} }",
+            "main.conf:1:13: \"tpm\" is not supported yet",
         ),
         (
             "jetstream { limits { foo: 1 } }",
@@ -313,6 +349,56 @@ fn errors_say_where() {
         2,
         "every unknown field is named: {both}"
     );
+}
+
+#[test]
+fn encryption_has_the_names_of_the_peer_and_shows_no_key() {
+    let cases = [
+        ("key: hunter2", None, Cipher::ChaCha),
+        ("EK: hunter2, cipher: chacha", None, Cipher::ChaCha),
+        (
+            "encryption_key: hunter2, prev_key: hunter1, cipher: ChaChaPoly",
+            Some("hunter1"),
+            Cipher::ChaCha,
+        ),
+        (
+            "key: hunter2, prev_ek: \"hunter1\", cipher: AES",
+            Some("hunter1"),
+            Cipher::Aes,
+        ),
+        (
+            "key: $PASSWORD, prev_encryption_key: $DIGITS",
+            Some("0123"),
+            Cipher::ChaCha,
+        ),
+    ];
+    let mut digests = Vec::new();
+    for (block, previous, cipher) in cases {
+        let fake = Fake::new(&format!("jetstream {{ {block} }}"))
+            .variable("PASSWORD", "hunter2")
+            .variable("DIGITS", "0123");
+        let config = fake.config();
+        let expected = Encryption {
+            key: Secret("hunter2".into()),
+            previous: previous.map(|text| Secret(text.into())),
+            cipher,
+        };
+        assert_eq!(config.jetstream.encryption, Some(expected), "{block}");
+        assert!(!format!("{config:?}").contains("hunter"), "{config:?}");
+        digests.push(config.config_digest);
+    }
+    // Who sees the digest cannot try keys.
+    let digest = |key: &str| {
+        let text = format!("K: {key}\njetstream {{ key: $K }}");
+        Fake::new(&text).config().config_digest
+    };
+    assert_eq!(digest("hunter2"), digest("hunter3"));
+    assert_ne!(digests[0], digests[1], "what is no secret counts");
+    for bad in ["key: 4711", "prev_key: 4711", "key: [4711]"] {
+        let error = Fake::new(&format!("jetstream {{ {bad} }}")).error();
+        assert!(error.contains("put it in quotes"), "{error}");
+        assert!(!error.contains("4711"), "{error}");
+    }
 }
 
 #[test]

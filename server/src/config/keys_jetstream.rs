@@ -3,18 +3,15 @@
 use std::path::PathBuf;
 
 use super::keys::{Findings, each_entry, not_yet, unknown};
+use super::keys_encryption::Found;
 use super::position::Problem;
 use super::settings::{JetStream, JetStreamLimits};
 use super::value::{Entry, Kind, Map, Value};
 
 /// Keys of the block that mean something to nats-server and nothing here yet.
 const NOT_YET: &[&str] = &[
-    "cipher",
-    "ek",
-    "encryption_key",
     "extension_hint",
     "info_queue_limit",
-    "key",
     "max_buffered_msgs",
     "max_buffered_size",
     "max_concurrent_io",
@@ -22,9 +19,6 @@ const NOT_YET: &[&str] = &[
     "meta_compact",
     "meta_compact_size",
     "meta_compact_sync",
-    "prev_ek",
-    "prev_encryption_key",
-    "prev_key",
     "request_queue_limit",
     "tpm",
     "unique_tag",
@@ -51,13 +45,21 @@ pub(super) fn apply(value: &Value, settings: &mut JetStream, findings: &mut Find
 fn block(map: &Map, settings: &mut JetStream, findings: &mut Findings) {
     settings.enabled = true;
     let mut limits = None;
+    let mut encryption = Found::default();
     each_entry(map, findings, |key, entry, _| {
+        if encryption.take(key, entry)? {
+            return Ok(());
+        }
         if key == "limits" {
             limits = Some(entry.value.map()?);
             return Ok(());
         }
         setting(key, entry, settings)
     });
+    match encryption.finish(settings.enabled) {
+        Ok(found) => settings.encryption = found.or(settings.encryption.take()),
+        Err(problem) => findings.errors.push(problem),
+    }
     if let Some(limits) = limits {
         each_entry(limits, findings, |key, entry, warnings| {
             limit(key, entry, &mut settings.limits, warnings)

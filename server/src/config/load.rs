@@ -122,6 +122,15 @@ impl Config {
                 "no_auth_user: \"{name}\" is not among the users of authorization"
             ));
         }
+        if let Some(encryption) = &self.jetstream.encryption {
+            let secrets = std::iter::once(&encryption.key).chain(&encryption.previous);
+            if secrets.into_iter().any(|secret| secret.0.is_empty()) {
+                return Err("an empty encryption key protects nothing".to_owned());
+            }
+            if !self.jetstream.enabled {
+                return Err("encryption needs JetStream: nothing would be encrypted".to_owned());
+            }
+        }
         if authorization.password.is_some() && authorization.user.is_none() {
             return Err("a password needs a user".to_owned());
         }

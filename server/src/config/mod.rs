@@ -16,6 +16,7 @@ mod scan;
 
 mod address;
 mod keys;
+mod keys_encryption;
 mod keys_jetstream;
 mod keys_users;
 
@@ -35,9 +36,9 @@ pub use parse::{Surroundings, parse_file};
 pub use position::{Position, Problem};
 pub use reload::{Change, Refused, plan};
 pub use settings::{
-    Authorization, CLIENT_PORT, Config, JetStream, JetStreamLimits, Limits, LogSettings,
-    MAX_CLOSED_CLIENTS, MAX_CONNECTIONS, MAX_CONTROL_LINE_BYTES, MAX_PAYLOAD_BYTES,
-    MAX_PENDING_BYTES, MONITOR_PORT, Monitor, User,
+    Authorization, CLIENT_PORT, Cipher, Config, Encryption, JetStream, JetStreamLimits, Limits,
+    LogSettings, MAX_CLOSED_CLIENTS, MAX_CONNECTIONS, MAX_CONTROL_LINE_BYTES, MAX_PAYLOAD_BYTES,
+    MAX_PENDING_BYTES, MONITOR_PORT, Monitor, Secret, User,
 };
 pub use value::{Entry, Kind, Map, Value, parse_duration};
 pub use version::{NAME, NATS_VERSION, VERSION, version_line};

@@ -5,7 +5,7 @@
 
 use std::fmt::{Debug, Write};
 
-use super::settings::{Authorization, Config};
+use super::settings::{Authorization, Config, Encryption, Secret};
 
 /// One changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,36 @@ fn fixed(old: &Config, new: &Config, differences: &mut Differences) {
         &new.max_file_store,
     );
     d.compare("JetStreamLimits", &old.limits, &new.limits);
+    encryption(old.encryption.as_ref(), new.encryption.as_ref(), d);
+}
+
+/// Names what changed without a value.
+fn encryption(old: Option<&Encryption>, new: Option<&Encryption>, differences: &mut Differences) {
+    let (key, previous) = (
+        |e: &Encryption| Some(e.key.clone()),
+        |e: &Encryption| e.previous.clone(),
+    );
+    let shown = |secret: &Option<Secret>| match secret {
+        Some(_) => "[REDACTED]".to_owned(),
+        None => String::new(),
+    };
+    let mut compare = |field, old: Option<Secret>, new: Option<Secret>| {
+        if old != new {
+            differences.0.push(Change {
+                field,
+                old: shown(&old),
+                new: shown(&new),
+            });
+        }
+    };
+    compare("JetStreamKey", old.and_then(key), new.and_then(key));
+    compare(
+        "JetStreamOldKey",
+        old.and_then(previous),
+        new.and_then(previous),
+    );
+    let cipher = |encryption: Option<&Encryption>| encryption.map(|encryption| encryption.cipher);
+    differences.compare("JetStreamCipher", &cipher(old), &cipher(new));
 }
 
 /// What may change at any time.
@@ -186,6 +216,25 @@ mod tests {
         let fields: Vec<_> = changes.iter().map(|change| change.field).collect();
         assert_eq!(fields, ["max_payload", "authorization"]);
         assert!(!format!("{changes:?}").contains("secret"));
+
+        let keyed = |key: &str| {
+            let mut config = old.clone();
+            config.jetstream.encryption = Some(Encryption {
+                key: Secret(key.into()),
+                previous: None,
+                cipher: crate::config::Cipher::default(),
+            });
+            config
+        };
+        assert!(!format!("{:?}", keyed("hunter2")).contains("hunter2"));
+        assert_eq!(
+            plan(&keyed("hunter2"), &keyed("hunter3"))
+                .unwrap_err()
+                .to_string(),
+            "config reload not supported for JetStreamKey: old=[REDACTED], new=[REDACTED]"
+        );
+        assert!(plan(&keyed("hunter2"), &old).is_err());
+        assert_eq!(plan(&keyed("hunter2"), &keyed("hunter2")).unwrap(), []);
 
         new.port = 4333;
         assert_eq!(

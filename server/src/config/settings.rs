@@ -148,6 +148,39 @@ pub struct JetStream {
     pub strict: bool,
     /// Caps on what streams and consumers may ask for.
     pub limits: JetStreamLimits,
+    /// Encryption of everything that is kept on disk; `None` keeps it as it is.
+    pub encryption: Option<Encryption>,
+}
+
+/// Encryption at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encryption {
+    /// Protects what is written.
+    pub key: Secret,
+    /// Opens what was written before the key was changed. It is rewritten, and after that not needed any more.
+    pub previous: Option<Secret>,
+    /// Seals what is written.
+    pub cipher: Cipher,
+}
+
+/// How data is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cipher {
+    /// ChaCha20-Poly1305.
+    #[default]
+    ChaCha,
+    /// AES-256-GCM.
+    Aes,
+}
+
+/// A text that no log line, no monitor and no error may show.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[REDACTED]")
+    }
 }
 
 /// Caps on what the configuration of streams and consumers may ask for. `None` is no cap.
@@ -235,6 +268,7 @@ impl Default for JetStream {
             domain: None,
             strict: true,
             limits: JetStreamLimits::default(),
+            encryption: None,
         }
     }
 }

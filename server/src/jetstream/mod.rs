@@ -6,7 +6,7 @@
 //! Reading order: [`limits`], [`config`] (what a stream is told to be), [`api`] (errors and the wire's shapes),
 //! [`stream`] (the rules of one stream), [`consumer`], [`group`] (many streams in one log), [`meta`] (which streams there
 //! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group),
-//! [`start`], [`change`], [`service`] (all of it together).
+//! [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
 
 pub mod limits;
 
@@ -25,6 +25,7 @@ mod driver;
 pub mod handle;
 pub mod inbox;
 
+pub mod at_rest;
 pub mod change;
 pub mod service;
 pub mod start;

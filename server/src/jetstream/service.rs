@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::api::request::{Api, PREFIX};
 use super::api::timestamp;
 use super::api::types::{ApiCounters, Cluster, State, StreamInfo};
+use super::at_rest;
 use super::config::{Defaults, Storage, StreamConfig};
 use super::consumer::leader::Directories;
 use super::handle::{GroupHandle, StreamHandle};
@@ -96,8 +97,10 @@ pub struct JetStream {
     directories: Arc<Directories>,
     api: Mutex<Vec<(Arc<Account>, Arc<Subscription>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
-    /// Flushes the meta group now and then; ends only when told to.
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    /// Flushes the meta group now and then, and follows a change of the encryption; ends only when told to.
+    keepers: Mutex<Vec<JoinHandle<()>>>,
+    /// Held by a job of the meta group's store while it writes.
+    pub(super) meta_job: Arc<AsyncMutex<()>>,
 }
 
 impl JetStream {
@@ -125,12 +128,16 @@ impl JetStream {
             directories: Arc::default(),
             api: Mutex::default(),
             drivers: Mutex::default(),
-            flusher: Mutex::default(),
+            keepers: Mutex::default(),
+            meta_job: Arc::default(),
         });
         let mut drivers = start::drive(&service.file, &service);
         drivers.extend(start::drive(&service.memory, &service));
         *service.drivers.lock() = drivers;
-        *service.flusher.lock() = Some(task::spawn(start::flush_meta(Arc::downgrade(&service))));
+        *service.keepers.lock() = vec![
+            task::spawn(start::flush_meta(Arc::downgrade(&service))),
+            task::spawn(at_rest::follow(Arc::downgrade(&service))),
+        ];
         service.reconcile().await?;
         service.listen();
         Ok(service)
@@ -155,10 +162,11 @@ impl JetStream {
         for driver in drivers {
             driver.await.ok();
         }
-        let flusher = self.flusher.lock().take();
-        if let Some(flusher) = flusher {
-            flusher.abort();
+        for task in self.keepers.lock().drain(..) {
+            task.abort();
         }
+        // Its job may still write.
+        drop(self.meta_job.lock().await);
         start::flush_meta_now(self).await;
         for node in &self.nodes {
             node.shutdown().await;
@@ -326,6 +334,11 @@ impl JetStream {
         &self.broker
     }
 
+    /// The node of everything that is on the disk.
+    pub(super) fn node(&self) -> Option<&raft::Node> {
+        self.nodes.first()
+    }
+
     pub(super) const fn meta(&self) -> &raft::Group<meta::Machine> {
         &self.meta
     }
@@ -352,8 +365,8 @@ impl Drop for JetStream {
     fn drop(&mut self) {
         self.file.stop();
         self.memory.stop();
-        if let Some(flusher) = self.flusher.lock().take() {
-            flusher.abort();
+        for task in self.keepers.lock().drain(..) {
+            task.abort();
         }
     }
 }

@@ -6,13 +6,14 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use halyard_engine::{Options, Overhead, Store};
+use halyard_engine::{Encryption, Job, Options, Overhead, Store};
 use halyard_raft::{self as raft, GroupId, NodeId};
 use halyard_runtime::disk::{Disk, MemDisk};
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::{self, Duration};
 use parking_lot::Mutex;
 
+use super::at_rest;
 use super::config::Storage;
 use super::consumer::leader::Leader;
 use super::driver::Driver;
@@ -26,6 +27,10 @@ use crate::config::Config;
 const META: GroupId = GroupId(0);
 const FILE: GroupId = GroupId(1);
 const MEMORY: GroupId = GroupId(2);
+/// Where the stores are, below the data directory.
+pub(super) const GROUPS_DIR: &str = "groups";
+/// Jobs that the meta group's store does at most at one time.
+const META_JOBS_MAX: usize = 16;
 /// A server alone is a cluster of one.
 const NODE: NodeId = NodeId(1);
 
@@ -48,6 +53,7 @@ impl Tuning {
         raft::NodeOptions {
             segment_bytes: self.log_segment_bytes,
             first_segment_bytes: self.first_log_segment_bytes,
+            encryption: settings.encryption.as_ref().map(at_rest::of_log),
             ..raft::NodeOptions::new(disk, &settings.data_dir, NODE)
         }
     }
@@ -83,6 +89,8 @@ pub struct Settings {
     pub max_storage: Option<u64>,
     /// Longest duplicate window, nanoseconds; `None` is no cap.
     pub duplicate_window_max: Option<i64>,
+    /// Seals everything on the disk.
+    pub encryption: Option<Encryption>,
     /// Sizes of the log and of flushes.
     pub tuning: Tuning,
 }
@@ -102,6 +110,7 @@ impl Settings {
             max_memory: jetstream.max_memory_store,
             max_storage: jetstream.max_file_store,
             duplicate_window_max: window.and_then(|window| i64::try_from(window.as_nanos()).ok()),
+            encryption: jetstream.encryption.as_ref().map(at_rest::keys),
             tuning: Tuning::default(),
         }
     }
@@ -122,9 +131,39 @@ pub enum StartError {
     /// The meta store's records.
     #[error(transparent)]
     Meta(#[from] meta::machine::Damaged),
+    /// The configured keys do not open the data.
+    #[error("{what}; {advice}")]
+    Key {
+        /// Which file, and what is wrong with the key.
+        what: String,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A group stopped while the start was still finishing what a crash had left.
     #[error("a group stopped while streams were recovered; the log says why")]
     Stopped,
+}
+
+impl StartError {
+    /// A key that does not open the data is told with what to do about it here.
+    fn advise(self, encryption: Option<&Encryption>) -> Self {
+        let what = match &self {
+            Self::Log(raft::Error::WrongKey { file, offset }) => format!(
+                "{} is encrypted, and {} the record at byte {offset}",
+                file.display(),
+                match encryption {
+                    None => "no key is configured to open",
+                    Some(_) => "the configured key does not open",
+                }
+            ),
+            Self::Store(error @ halyard_engine::Error::WrongKey { .. }) => error.to_string(),
+            _ => return self,
+        };
+        Self::Key {
+            what,
+            advice: at_rest::advice(encryption),
+        }
+    }
 }
 
 /// What was opened.
@@ -136,6 +175,14 @@ pub(super) struct Opened {
 }
 
 pub(super) async fn open(settings: &Settings) -> Result<Opened, StartError> {
+    let opened = match at_rest::check(settings) {
+        Ok(()) => open_all(settings).await,
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| error.advise(settings.encryption.as_ref()))
+}
+
+async fn open_all(settings: &Settings) -> Result<Opened, StartError> {
     let disk = settings.disk.clone();
     let node = raft::Node::open(settings.tuning.node_options(disk.clone(), settings))?;
     let meta = {
@@ -184,12 +231,15 @@ fn open_store(
     id: GroupId,
     overhead: Overhead,
 ) -> Result<Store, StartError> {
-    let dir = settings.data_dir.join("groups").join(id.0.to_string());
+    let dir = settings.data_dir.join(GROUPS_DIR).join(id.0.to_string());
     let mut options = Options {
         overhead,
+        encryption: settings.encryption.clone(),
         ..Options::default()
     };
     if overhead == Overhead::MEMORY {
+        // RAM is no disk that anybody carries away.
+        options.encryption = None;
         // RAM that is freed is gone, and a reserve of it helps nobody.
         options.overwrite_freed = false;
         options.reserve_bytes = 0;
@@ -233,12 +283,42 @@ pub(super) async fn flush_meta_now(service: &JetStream) {
         let applied = machine.applied();
         machine.store_mut().begin_flush(applied)
     };
-    let Some(job) = job else {
-        return;
+    if let Some(job) = job {
+        run_meta_job(service, job).await;
+    }
+}
+
+/// Does what the meta group's store has to do in the background.
+pub(super) async fn tend_meta(service: &JetStream) {
+    for _ in 0..META_JOBS_MAX {
+        let job = {
+            let mut machine = service.meta().machine().lock();
+            if machine.fault().is_some() {
+                return;
+            }
+            machine.store_mut().begin_maintenance()
+        };
+        let Some(job) = job else {
+            return;
+        };
+        if !run_meta_job(service, job).await {
+            return;
+        }
+    }
+}
+
+/// Whether it went well.
+async fn run_meta_job(service: &JetStream, job: Job) -> bool {
+    let held = service.meta_job.clone().lock_owned().await;
+    let work = move || {
+        let done = job.run();
+        drop(held);
+        done
     };
-    let Ok(done) = task::spawn_blocking(move || job.run()).await else {
-        return;
+    let Ok(done) = task::spawn_blocking(work).await else {
+        return false;
     };
+    let meta = service.meta();
     let finished = {
         let mut machine = meta.machine().lock();
         machine
@@ -247,7 +327,13 @@ pub(super) async fn flush_meta_now(service: &JetStream) {
             .map(|_| machine.store().applied())
     };
     match finished {
-        Ok(applied) => meta.flushed(applied),
-        Err(error) => tracing::error!("flushing the meta group: {error}"),
+        Ok(applied) => {
+            meta.flushed(applied);
+            true
+        }
+        Err(error) => {
+            tracing::error!("the meta group's store: {error}");
+            false
+        }
     }
 }

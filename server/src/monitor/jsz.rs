@@ -60,6 +60,42 @@ struct Stats {
     api: ApiCounters,
 }
 
+/// Encryption at rest.
+#[derive(Serialize)]
+struct EncryptionState {
+    cipher: &'static str,
+    /// Everything is sealed with the configured key and cipher: a previous key is not needed any more.
+    complete: bool,
+    /// Segments that are to be rewritten.
+    #[serde(skip_serializing_if = "is_zero")]
+    segments: usize,
+    /// Those of them that cannot be.
+    #[serde(skip_serializing_if = "is_zero")]
+    damaged: usize,
+    /// The log still holds what is in the clear, or sealed otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    log: bool,
+}
+
+impl EncryptionState {
+    fn new(jetstream: &JetStream) -> Option<Self> {
+        let encryption = jetstream.settings().encryption.as_ref()?;
+        let progress = jetstream.resealing()?;
+        Some(Self {
+            cipher: encryption.cipher.name(),
+            complete: progress.is_done(),
+            segments: progress.segments,
+            damaged: progress.damaged,
+            log: progress.log,
+        })
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 #[derive(Serialize)]
 struct Jsz {
     #[serde(flatten)]
@@ -76,6 +112,14 @@ struct Jsz {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     account_details: Vec<AccountDetail>,
     total: usize,
+    halyard: Own,
+}
+
+/// What only we have.
+#[derive(Serialize, Default)]
+struct Own {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption: Option<EncryptionState>,
 }
 
 #[derive(Serialize, Default)]
@@ -168,6 +212,9 @@ pub(super) fn answer(state: &State, query: &Query<'_>) -> Result<Answer, BadQuer
         totals: totals(state, jetstream),
         account_details: details,
         total: tenants(state, jetstream).len(),
+        halyard: Own {
+            encryption: EncryptionState::new(jetstream),
+        },
     }))
 }
 
@@ -196,6 +243,7 @@ fn disabled(state: &State) -> Jsz {
         totals: Totals::default(),
         account_details: Vec::new(),
         total: 0,
+        halyard: Own::default(),
     }
 }
 

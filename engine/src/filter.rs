@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use crate::limits::FILTER_BYTES_MAX;
+use crate::subjects::Depth;
 
 /// The bytes are no filter: empty, an empty token, `>` before the end, or too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +29,8 @@ pub struct Filter {
     /// Bytes before the first wildcard token, its dot included; all bytes of a literal.
     prefix_len: usize,
     shape: Shape,
+    /// With which number of tokens a subject that starts with the prefix matches, if that decides.
+    depth: Option<Depth>,
 }
 
 impl Filter {
@@ -63,11 +66,12 @@ impl Filter {
             }
             offset += token.len() + 1;
         }
-        let prefix_len = prefix_len.unwrap_or(text.len());
+        let depth = prefix_len.and_then(|prefix_len| depth_of(text, prefix_len));
         Ok(Self {
             text: Bytes::copy_from_slice(text),
-            prefix_len,
+            prefix_len: prefix_len.unwrap_or(text.len()),
             shape,
+            depth,
         })
     }
 
@@ -94,9 +98,61 @@ impl Filter {
         self.text.get(..self.prefix_len).unwrap_or_default()
     }
 
-    /// Whether every longer subject that starts with [`Filter::prefix`] matches, so that a range needs no second look.
-    pub(crate) fn is_prefix(&self) -> bool {
-        self.shape == Shape::Prefix
+    /// How many tokens a subject that starts with [`Filter::prefix`] needs to match, if nothing else is asked of it.
+    pub(crate) fn depth(&self) -> Option<Depth> {
+        self.depth
+    }
+
+    /// Whether some subject could match both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (tokens(&self.text), tokens(&other.text));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(b">"), Some(_)) | (Some(_), Some(b">")) => return true,
+                (Some(our), Some(their)) if our == their || our == b"*" || their == b"*" => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Writes into `out` a name after `name` before which nothing matches; `false` when the very next may. `name` starts
+    /// with the prefix and does not match.
+    pub(crate) fn next_candidate(&self, name: &[u8], out: &mut Vec<u8>) -> bool {
+        out.clear();
+        if self.shape != Shape::Tokens {
+            return false;
+        }
+        let mut offset = self.prefix_len;
+        for want in tokens(self.text.get(self.prefix_len..).unwrap_or_default()) {
+            // Names that go on where this one ends may come after others: no stretch is known to hold no match.
+            let Some(rest) = name.get(offset..) else {
+                return false;
+            };
+            let token = tokens(rest).next().unwrap_or_default();
+            if want == b">" || (want == b"*" && token.is_empty()) {
+                return false;
+            }
+            if want != b"*" && want != token {
+                if rest < want {
+                    out.extend_from_slice(name.get(..offset).unwrap_or_default());
+                    out.extend_from_slice(want);
+                    return true;
+                }
+                if rest.starts_with(want) && rest.get(want.len()) < Some(&b'.') {
+                    out.extend_from_slice(name.get(..offset).unwrap_or_default());
+                    out.extend_from_slice(want);
+                    out.push(b'.');
+                    return true;
+                }
+                break;
+            }
+            offset += token.len() + 1;
+        }
+        // Nothing else below the token before `offset` matches: '/' is the byte after '.'.
+        out.extend_from_slice(name.get(..offset.saturating_sub(1)).unwrap_or_default());
+        out.push(b'.' + 1);
+        true
     }
 
     /// Whether the subject matches.
@@ -119,6 +175,27 @@ impl Filter {
     }
 }
 
+fn tokens(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b'.')
+}
+
+/// The depth of a filter that has only wildcards after its literal prefix.
+fn depth_of(text: &[u8], prefix_len: usize) -> Option<Depth> {
+    let (prefix, rest) = text.split_at_checked(prefix_len)?;
+    let literal = tokens(prefix).count() as u32 - 1;
+    if rest == b">" {
+        return Some(Depth::Any);
+    }
+    let is_open = rest.ends_with(b">");
+    let count = tokens(rest).count() as u32;
+    tokens(rest)
+        .all(|token| token == b"*" || token == b">")
+        .then_some(match is_open {
+            true => Depth::AtLeast(literal + count),
+            false => Depth::Exactly(literal + count),
+        })
+}
+
 fn tokens_match(filter: &[u8], subject: &[u8]) -> bool {
     let mut have = subject.split(|&byte| byte == b'.');
     for want in filter.split(|&byte| byte == b'.') {
@@ -139,6 +216,8 @@ fn tokens_match(filter: &[u8], subject: &[u8]) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filters {
     filters: Vec<Filter>,
+    /// Some subject could match two of them.
+    has_overlap: bool,
 }
 
 impl Filters {
@@ -151,7 +230,15 @@ impl Filters {
     /// Those filters; none is every subject.
     #[must_use]
     pub fn new(filters: Vec<Filter>) -> Self {
-        Self { filters }
+        let pairs = filters
+            .iter()
+            .enumerate()
+            .flat_map(|(at, one)| filters.iter().take(at).map(move |other| (one, other)));
+        let has_overlap = pairs.into_iter().any(|(one, other)| one.overlaps(other));
+        Self {
+            filters,
+            has_overlap,
+        }
     }
 
     /// Parses each text.
@@ -163,7 +250,12 @@ impl Filters {
             .iter()
             .map(|text| Filter::parse(text.as_ref()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { filters })
+        Ok(Self::new(filters))
+    }
+
+    /// Whether some subject could match two of the filters, so that their matches do not add up.
+    pub(crate) fn has_overlap(&self) -> bool {
+        self.has_overlap
     }
 
     /// Whether any filter matches.
@@ -203,9 +295,7 @@ impl Filters {
 
 impl From<Filter> for Filters {
     fn from(filter: Filter) -> Self {
-        Self {
-            filters: vec![filter],
-        }
+        Self::new(vec![filter])
     }
 }
 
@@ -281,5 +371,18 @@ mod tests {
             }
         }
         assert!(checked > 3000);
+        let filters: Vec<_> = all
+            .iter()
+            .filter_map(|text| Filter::parse(text.as_bytes()).ok())
+            .collect();
+        for (at, one) in filters.iter().enumerate() {
+            for other in filters.iter().skip(at % 7).step_by(7) {
+                let both = subjects.iter().map(String::as_bytes);
+                let shared = both
+                    .clone()
+                    .any(|name| one.matches(name) && other.matches(name));
+                assert_eq!(one.overlaps(other), shared, "{one:?} {other:?}");
+            }
+        }
     }
 }

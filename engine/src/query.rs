@@ -8,12 +8,12 @@
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::filter::Filters;
+use crate::filter::{Filter, Filters};
 use crate::limits::{PROBE_MESSAGES, STRADDLERS_MAX, SUBJECTS_PER_BLOCK};
 use crate::message::SubjectTotals;
 use crate::segment::{Cache, Part};
 use crate::stream::Stream;
-use crate::subjects::SubjectNumber;
+use crate::subjects::{Counted, SubjectNumber};
 use crate::tail::Tail;
 
 /// Remembers for each subject number of one part whether the filters match it.
@@ -248,15 +248,43 @@ impl Stream {
         &'a self,
         filters: &'a Filters,
     ) -> impl Iterator<Item = SubjectNumber> + 'a {
-        filters
-            .as_slice()
-            .iter()
-            .enumerate()
-            .flat_map(move |(number, filter)| {
-                self.subjects.matching(filter).filter(move |&subject| {
-                    number == 0 || !filters.matched_before(number, self.subjects.name(subject))
-                })
+        self.candidates_since(filters, 0)
+    }
+
+    /// The same without most of those whose last message is before `since`.
+    fn candidates_since<'a>(
+        &'a self,
+        filters: &'a Filters,
+        since: u64,
+    ) -> impl Iterator<Item = SubjectNumber> + 'a {
+        let filters_in_order = filters.as_slice().iter().enumerate();
+        filters_in_order.flat_map(move |(number, filter)| {
+            let matching = self.subjects.matching_since(filter, since);
+            matching.filter(move |&subject| {
+                number == 0
+                    || !filters.has_overlap()
+                    || !filters.matched_before(number, self.subjects.name(subject))
             })
+        })
+    }
+
+    /// Subjects that the filters match, and their messages.
+    fn matched(&self, filters: &Filters) -> Counted {
+        if filters.has_overlap() {
+            let messages = |subject| u64::from(self.subjects.totals(subject).messages);
+            return self
+                .candidates(filters)
+                .fold(Counted::default(), |sum, subject| {
+                    sum + Counted {
+                        subjects: 1,
+                        messages: messages(subject),
+                    }
+                });
+        }
+        let counts = filters.as_slice().iter();
+        counts.fold(Counted::default(), |sum, filter| {
+            sum + self.subjects.count(filter)
+        })
     }
 
     pub(crate) fn next_matching(
@@ -291,7 +319,7 @@ impl Stream {
     ) -> Result<Option<u64>, Error> {
         let mut best = u64::MAX;
         let mut straddlers = Vec::new();
-        for subject in self.candidates(filters) {
+        for subject in self.candidates_since(filters, from) {
             let totals = self.subjects.totals(subject);
             if totals.last < from {
                 continue;
@@ -413,39 +441,30 @@ impl Stream {
         if filters.is_everything() {
             return Ok(self.count_live(from, self.last_seq));
         }
-        if let [only] = filters.as_slice()
-            && only.is_prefix()
-        {
-            let all = self.subjects.messages_of_prefix(only);
-            if from == self.first_seq || all == self.messages {
-                return Ok(if from == self.first_seq {
-                    all
-                } else {
-                    self.count_live(from, self.last_seq)
-                });
-            }
-        }
-        let (mut count, mut all) = (0, 0);
-        let mut straddlers = Vec::new();
-        for subject in self.candidates(filters) {
-            let totals = self.subjects.totals(subject);
-            all += u64::from(totals.messages);
-            if from <= totals.first {
-                count += u64::from(totals.messages);
-            } else if from <= totals.last {
-                if totals.messages == 1 {
-                    count += 1;
-                } else if straddlers.len() <= STRADDLERS_MAX {
-                    straddlers.push(subject);
-                }
-            }
+        let all = self.matched(filters).messages;
+        if from == self.first_seq || all == 0 {
+            return Ok(all);
         }
         if all == self.messages {
             // They match every message there is.
             return Ok(self.count_live(from, self.last_seq));
         }
-        if straddlers.len() > STRADDLERS_MAX {
-            return self.count_by_scan(io, filters, from, all);
+        let mut count = 0;
+        let mut straddlers = Vec::new();
+        for subject in self.candidates_since(filters, from) {
+            let totals = self.subjects.totals(subject);
+            if from <= totals.first {
+                count += u64::from(totals.messages);
+            } else if from <= totals.last {
+                if totals.messages == 1 {
+                    count += 1;
+                } else {
+                    straddlers.push(subject);
+                    if straddlers.len() > STRADDLERS_MAX {
+                        return self.count_by_scan(io, filters, from, all);
+                    }
+                }
+            }
         }
         for subject in straddlers {
             count += self.count_of(io, subject, from)?;
@@ -499,6 +518,16 @@ impl Stream {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<SubjectTotals>, Error> {
+        if let [only] = filters.as_slice() {
+            let mut walk = self.subjects.matching(only);
+            if let Some(after) = after {
+                walk.pass_name(after);
+            }
+            return walk
+                .take(limit)
+                .map(|subject| self.totals_of(io, subject))
+                .collect();
+        }
         let start = after.unwrap_or_default();
         // Literal prefixes bound the range from both sides: nothing outside of it can match.
         let low = filters
@@ -523,5 +552,24 @@ impl Stream {
             }
         }
         Ok(page)
+    }
+
+    /// Subjects that the filter matches: how many, and of those after the first `offset` at most `limit`.
+    pub(crate) fn subject_counts(
+        &self,
+        filter: &Filter,
+        offset: u64,
+        limit: usize,
+    ) -> (u64, Vec<(Bytes, u64)>) {
+        let total = self.subjects.count(filter).subjects;
+        let mut walk = self.subjects.matching(filter);
+        if offset >= total || !walk.pass(offset) {
+            return (total, Vec::new());
+        }
+        let counts = walk.take(limit).map(|subject| {
+            let name = Bytes::copy_from_slice(self.subjects.name(subject));
+            (name, self.subjects.totals(subject).messages.into())
+        });
+        (total, counts.collect())
     }
 }

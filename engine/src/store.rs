@@ -13,7 +13,7 @@ use halyard_runtime::time::Timestamp;
 
 use crate::digest::{Change, Digest};
 use crate::error::Error;
-use crate::filter::Filters;
+use crate::filter::{Filter, Filters};
 use crate::lifecycle::Upkeep;
 use crate::limits::{RECORD_BYTES_MAX, SUBJECT_BYTES_MAX};
 use crate::message::{Append, Erase, Message, Purge, StreamId, StreamState, SubjectTotals};
@@ -227,6 +227,21 @@ impl Store {
             .subjects_page(&self.io, filters, after, limit)
     }
 
+    /// How many subjects have messages and match, and of these, sorted, at most `limit` after the first `offset`, each with
+    /// its number of messages. From memory; whole stretches of subjects before `offset` are passed over.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchStream`].
+    pub fn subject_counts(
+        &self,
+        id: StreamId,
+        filter: &Filter,
+        offset: u64,
+        limit: usize,
+    ) -> Result<(u64, Vec<(Bytes, u64)>), Error> {
+        Ok(self.stream(id)?.subject_counts(filter, offset, limit))
+    }
+
     /// One subject's totals; `None` when it has no message.
     ///
     /// # Errors
@@ -306,6 +321,12 @@ impl Store {
     /// As [`Store::get`] (the first message's time is read).
     pub fn state(&self, id: StreamId) -> Result<StreamState, Error> {
         self.stream(id)?.state(&self.io)
+    }
+
+    /// What the stream's messages count for in [`StreamState::bytes`]; 0 for no such stream. O(1), from memory.
+    #[must_use]
+    pub fn stream_bytes(&self, id: StreamId) -> u64 {
+        self.streams.get(&id).map_or(0, |stream| stream.bytes)
     }
 
     /// Sequences without a message between the stream's first and last, inside the range, at most `limit`.

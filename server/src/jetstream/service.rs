@@ -273,8 +273,7 @@ impl JetStream {
             let (bytes, consumers) = handle.group().read(|machine| {
                 let stream = machine.stream(handle.id());
                 let consumers = stream.map_or(0, |stream| stream.consumers().len());
-                let state = stream.and_then(|stream| stream.state(machine.store()).ok());
-                (state.map_or(0, |state| state.bytes), consumers)
+                (machine.store().stream_bytes(handle.id()), consumers)
             });
             usage.streams += 1;
             usage.consumers += consumers;

@@ -236,22 +236,25 @@ fn last_of_each(
     up_to: u64,
 ) -> Result<Vec<u64>, Fault> {
     let mut sequences = Vec::new();
-    for totals in store.subjects(id, filters, None, usize::MAX)? {
-        if totals.first_seq > up_to {
-            continue;
+    let mut after = None;
+    loop {
+        // No more subjects than the answer may have, whatever the filters match.
+        let page = store.subjects(id, filters, after.as_deref(), MULTI_LAST_MAX + 1)?;
+        for totals in page.iter().filter(|totals| totals.first_seq <= up_to) {
+            let seq = if totals.last_seq <= up_to {
+                Some(totals.last_seq)
+            } else {
+                match Filters::parse(&[&totals.subject]) {
+                    Ok(subject) => store.last_matching(id, &subject, up_to)?,
+                    Err(_) => None,
+                }
+            };
+            sequences.extend(seq);
         }
-        let seq = if totals.last_seq <= up_to {
-            Some(totals.last_seq)
-        } else {
-            match Filters::parse(&[&totals.subject]) {
-                Ok(subject) => store.last_matching(id, &subject, up_to)?,
-                Err(_) => None,
-            }
-        };
-        sequences.extend(seq);
-        if sequences.len() > MULTI_LAST_MAX {
+        if page.len() <= MULTI_LAST_MAX || sequences.len() > MULTI_LAST_MAX {
             break;
         }
+        after = page.last().map(|totals| totals.subject.clone());
     }
     sequences.sort_unstable();
     Ok(sequences)

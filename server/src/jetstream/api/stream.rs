@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use halyard_engine::Filters;
+use halyard_engine::Filter;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::errors::{ApiError, table};
 use super::json;
 use super::request::Request;
-use super::types::{Created, Info, Purged, StreamInfo, Success, page, reply};
+use super::types::{Created, Info, Purged, StreamInfo, Success, page, page_of, reply};
 use crate::broker::subject;
 use crate::jetstream::change::Change;
 use crate::jetstream::config::{StreamConfig, check_pedantic};
@@ -229,21 +229,20 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
         answer.info.state.deleted = (!deleted.is_empty()).then_some(deleted);
     }
     if !asked.subjects_filter.is_empty() {
-        let filters =
-            Filters::parse(&[&asked.subjects_filter]).map_err(|_| table::BAD_REQUEST.error())?;
-        let all = handle.group().read(|machine| {
-            machine
-                .store()
-                .subjects(handle.id(), &filters, None, usize::MAX)
+        let filter = Filter::parse(asked.subjects_filter.as_bytes())
+            .map_err(|_| table::BAD_REQUEST.error())?;
+        let page = handle.group().read(|machine| {
+            let (store, offset) = (machine.store(), asked.offset as u64);
+            store.subject_counts(handle.id(), &filter, offset, SUBJECTS_PAGE)
         });
-        let all = all.map_err(|_| Stop::Silence)?;
-        answer.total = all.len();
-        answer.offset = asked.offset.min(all.len());
+        let (total, page) = page.map_err(|_| Stop::Silence)?;
+        answer.total = usize::try_from(total).unwrap_or(usize::MAX);
+        answer.offset = asked.offset.min(answer.total);
         answer.limit = SUBJECTS_PAGE;
-        let page = all.iter().skip(asked.offset).take(SUBJECTS_PAGE);
         let text = |subject: &[u8]| String::from_utf8_lossy(subject).into_owned();
         let subjects = page
-            .map(|totals| (text(&totals.subject), totals.messages))
+            .iter()
+            .map(|(subject, messages)| (text(subject), *messages))
             .collect();
         answer.info.state.subjects = (answer.total > 0).then_some(subjects);
     }
@@ -271,23 +270,21 @@ pub(super) async fn list(
     };
     let wanted = |config: &StreamConfig| {
         let mut subjects = config.subjects.iter();
-        asked.subject.is_empty()
-            || subjects.any(|one| subject::overlaps(one.as_bytes(), asked.subject.as_bytes()))
+        subjects.any(|one| subject::overlaps(one.as_bytes(), asked.subject.as_bytes()))
     };
     let handles: Vec<_> = service
         .streams(&request.account)
         .into_iter()
-        .filter(|handle| wanted(&handle.config()))
+        .filter(|handle| asked.subject.is_empty() || wanted(&handle.config()))
         .collect();
+    let total = handles.len();
     if names {
-        let names = handles
-            .iter()
-            .map(|handle| handle.name().to_owned())
-            .collect();
-        return finish(kind, Ok(page::<String>(names, asked.offset, NAMES_PAGE)));
+        let here = handles.iter().skip(asked.offset).take(NAMES_PAGE);
+        let here = here.map(|handle| handle.name().to_owned()).collect();
+        let answer = page_of::<String>(total, asked.offset, NAMES_PAGE, here);
+        return finish(kind, Ok(answer));
     }
     service.caught_up().await;
-    let total = handles.len();
     let here = handles.iter().skip(asked.offset).take(LIST_PAGE);
     let infos: Vec<StreamInfo> = here
         .filter_map(|handle| service.stream_info(handle))

@@ -68,14 +68,19 @@ pub struct Page<T> {
 #[must_use]
 pub fn page<T>(all: Vec<T>, offset: usize, limit: usize) -> Page<T> {
     let total = all.len();
-    let offset = offset.min(total);
-    let streams: Vec<T> = all.into_iter().skip(offset).take(limit).collect();
-    let beyond = streams.is_empty() && total > 0;
+    let here = all.into_iter().skip(offset).take(limit).collect();
+    page_of(total, offset, limit, here)
+}
+
+/// A page that was cut out of a list of `total` already.
+#[must_use]
+pub fn page_of<T>(total: usize, offset: usize, limit: usize, here: Vec<T>) -> Page<T> {
+    let beyond = here.is_empty() && total > 0;
     Page {
         total,
-        offset,
+        offset: offset.min(total),
         limit,
-        streams: (!beyond).then_some(streams),
+        streams: (!beyond).then_some(here),
     }
 }
 

@@ -1,26 +1,24 @@
-//! The subjects of one stream: totals of each, found by name, walked in order, counted by range.
+//! The index itself: one subject by its name, in O(1).
 //!
 //!   slots    open addressing: hash (32 bits) | entry number (32 bits); no name is touched on a miss
 //!   entries  40 bytes each: name, messages, first, last, chunk, tail slots; freed entries are used again
 //!   names    one arena; rebuilt when more than half of it is garbage
-//!   order    entry numbers sorted by name, in chunks of at most 512 with the messages of each chunk beside them
+//!   order    entry numbers sorted by name, in chunks of at most 512 with the sums of each chunk beside them
 //!
-//! A subject costs its name and about 56 bytes. A literal lookup is O(1); a filter with a literal prefix walks the range
-//! of that prefix; the messages of such a range are summed by chunk. The index never holds a message or a posting: those
-//! are in the tail and in the segments.
+//! A subject costs its name and about 56 bytes. The index never holds a message or a posting: those are in the tail and
+//! in the segments.
 //!
 //! `first` may lag: when a subject's first message goes, `first` becomes a lower bound (`FIRST_IS_BOUND`), because the
 //! exact one would need a posting lookup for each message that limits remove. `last` is always exact.
 
 use crate::error::Error;
-use crate::filter::Filter;
 use crate::hash::hash;
 use crate::limits::{SUBJECT_ARENA_BYTES_MAX, SUBJECT_MESSAGES_MAX};
+use crate::subjects::chunk::{Chunk, Counted, IDS_PER_CHUNK, level_of};
 
 /// No tail slot.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 
-const IDS_PER_CHUNK: usize = 512;
 const EMPTY: u64 = u64::MAX;
 const NAME_OFFSET_BITS: u32 = 40;
 /// Flag in `Entry::name`: `first` is only a lower bound.
@@ -60,12 +58,6 @@ pub(crate) struct Totals {
     pub(crate) last: u64,
 }
 
-#[derive(Debug, Default, Clone)]
-struct Chunk {
-    ids: Vec<u32>,
-    messages: u64,
-}
-
 /// The subject index of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Subjects {
@@ -76,7 +68,7 @@ pub(crate) struct Subjects {
     slots: Vec<u64>,
     count: usize,
     /// Chunks in name order; numbers into `chunks`. None of them is empty.
-    order: Vec<u32>,
+    pub(super) order: Vec<u32>,
     chunks: Vec<Chunk>,
     free_chunks: Vec<u32>,
     touched: Vec<u32>,
@@ -187,7 +179,7 @@ impl Subjects {
         entry.last = seq;
         let chunk = entry.chunk;
         self.touch(id);
-        self.chunk_mut(chunk).messages += 1;
+        self.chunk_mut(chunk).count_message(|| level_of(name), seq);
         Ok(SubjectNumber(id))
     }
 
@@ -197,7 +189,7 @@ impl Subjects {
             .expect("entries name chunks")
     }
 
-    fn chunk(&self, chunk: u32) -> &Chunk {
+    pub(super) fn chunk(&self, chunk: u32) -> &Chunk {
         self.chunks
             .get(chunk as usize)
             .expect("the order names chunks")
@@ -297,64 +289,56 @@ impl Subjects {
         }
     }
 
-    /// Position in `order` and in that chunk where `name` is or belongs.
-    fn ordered_position(&self, name: &[u8]) -> (usize, usize) {
-        let after = self.order.partition_point(|&chunk| {
-            self.chunk(chunk)
-                .ids
-                .first()
-                .is_some_and(|&id| self.name_of(self.entry(id)) <= name)
-        });
-        let at = after.saturating_sub(1);
-        let Some(&chunk) = self.order.get(at) else {
-            return (0, 0);
-        };
-        let ids = &self.chunk(chunk).ids;
-        (
-            at,
-            ids.partition_point(|&id| self.name_of(self.entry(id)) < name),
-        )
-    }
-
     fn insert_ordered(&mut self, id: u32) {
-        let messages = u64::from(self.entry(id).messages);
         let (at, within) = self.ordered_position(self.name_of(self.entry(id)));
         let Some(&chunk) = self.order.get(at) else {
-            self.push_chunk(at, vec![id], messages);
+            self.push_chunk(at, vec![id]);
             return;
         };
         let is_end = at + 1 == self.order.len() && within == self.chunk(chunk).ids.len();
         if is_end && within >= IDS_PER_CHUNK {
             // Names that come in order fill their chunks: do not halve them.
-            self.push_chunk(at + 1, vec![id], messages);
+            self.push_chunk(at + 1, vec![id]);
             return;
         }
-        let target = self.chunk_mut(chunk);
-        target.ids.insert(within, id);
-        target.messages += messages;
-        let over = target.ids.len() > IDS_PER_CHUNK;
-        self.entry_mut(id).chunk = chunk;
-        if over {
-            let upper = self.chunk_mut(chunk).ids.split_off(IDS_PER_CHUNK / 2);
-            let moved = upper
-                .iter()
-                .map(|&id| u64::from(self.entry(id).messages))
-                .sum();
-            self.chunk_mut(chunk).messages -= moved;
-            self.push_chunk(at + 1, upper, moved);
+        if self.chunk(chunk).ids.len() >= IDS_PER_CHUNK {
+            let mut lower = std::mem::take(&mut self.chunk_mut(chunk).ids);
+            lower.insert(within, id);
+            let upper = lower.split_off(IDS_PER_CHUNK / 2);
+            self.set_chunk(chunk, lower);
+            self.push_chunk(at + 1, upper);
+            return;
         }
+        self.chunk_mut(chunk).ids.insert(within, id);
+        self.count_in_chunk(chunk, id);
     }
 
-    fn push_chunk(&mut self, at: usize, ids: Vec<u32>, messages: u64) {
+    fn push_chunk(&mut self, at: usize, ids: Vec<u32>) {
         let number = self.free_chunks.pop().unwrap_or_else(|| {
             self.chunks.push(Chunk::default());
             (self.chunks.len() - 1) as u32
         });
-        for &id in &ids {
-            self.entry_mut(id).chunk = number;
-        }
-        *self.chunk_mut(number) = Chunk { ids, messages };
+        self.set_chunk(number, ids);
         self.order.insert(at, number);
+    }
+
+    /// Makes a chunk of those subjects and sums them up.
+    fn set_chunk(&mut self, number: u32, ids: Vec<u32>) {
+        assert!(!ids.is_empty(), "no chunk in the order is empty");
+        *self.chunk_mut(number) = Chunk::of(ids);
+        for at in 0..self.chunk(number).ids.len() {
+            let id = self.chunk(number).ids.get(at).copied();
+            self.count_in_chunk(number, id.expect("the loop ends with the ids"));
+        }
+    }
+
+    /// Adds what is known of a subject to the sums of its chunk.
+    fn count_in_chunk(&mut self, number: u32, id: u32) {
+        let entry = self.entry_mut(id);
+        entry.chunk = number;
+        let (messages, last) = (u64::from(entry.messages), entry.last);
+        let tokens = level_of(self.name_of(self.entry(id)));
+        self.chunk_mut(number).count_subject(tokens, messages, last);
     }
 
     /// Counts one message less. `first` and `last` are then put right by the caller, who knows the postings; a subject
@@ -368,7 +352,8 @@ impl Subjects {
         );
         entry.messages -= count;
         let chunk = entry.chunk;
-        self.chunk_mut(chunk).messages -= u64::from(count);
+        let tokens = level_of(self.name(subject));
+        self.chunk_mut(chunk).uncount_messages(tokens, count.into());
         self.touch(id);
         let totals = self.totals(subject);
         if totals.messages == 0 {
@@ -402,16 +387,22 @@ impl Subjects {
     fn remove(&mut self, id: u32) {
         let entry = *self.entry(id);
         let name = self.name_of(&entry);
-        let name_bytes = name.len() as u64;
+        let (name_bytes, tokens) = (name.len() as u64, level_of(name));
         let (slot, found) = self
             .find_hashed(name, hash(name, 0))
             .expect("entries have slots");
         assert_eq!(found, id, "a slot names its own entry");
         self.remove_slot(slot);
         let chunk = self.chunk_mut(entry.chunk);
+        chunk.uncount_subject(tokens);
         chunk.ids.retain(|&have| have != id);
         if chunk.ids.is_empty() {
-            assert_eq!(chunk.messages, 0, "a chunk's sum is that of its subjects");
+            let left = chunk.total();
+            assert_eq!(
+                left,
+                Counted::default(),
+                "a chunk's sum is that of its subjects"
+            );
             self.order.retain(|&have| have != entry.chunk);
             self.free_chunks.push(entry.chunk);
         }
@@ -462,7 +453,6 @@ impl Subjects {
     pub(crate) fn load(&mut self, name: &[u8], totals: Totals) -> Result<(), Error> {
         let id = self.insert_entry(name, totals)?;
         self.insert_slot(hash(name, 0), id);
-        let messages = u64::from(totals.messages);
         match self
             .order
             .last()
@@ -470,12 +460,10 @@ impl Subjects {
             .filter(|&chunk| self.chunk(chunk).ids.len() < IDS_PER_CHUNK)
         {
             Some(chunk) => {
-                let last = self.chunk_mut(chunk);
-                last.ids.push(id);
-                last.messages += messages;
-                self.entry_mut(id).chunk = chunk;
+                self.chunk_mut(chunk).ids.push(id);
+                self.count_in_chunk(chunk, id);
             }
-            None => self.push_chunk(self.order.len(), vec![id], messages),
+            None => self.push_chunk(self.order.len(), vec![id]),
         }
         Ok(())
     }
@@ -489,60 +477,6 @@ impl Subjects {
         if slots > self.slots.len() && self.count == 0 {
             self.slots = vec![EMPTY; slots];
         }
-    }
-
-    /// Every subject at or after `name`, in order.
-    pub(crate) fn iter_from(&self, name: &[u8]) -> impl Iterator<Item = SubjectNumber> + '_ {
-        let (at, within) = self.ordered_position(name);
-        let chunks = self.order.get(at..).unwrap_or_default();
-        let ids = chunks
-            .iter()
-            .flat_map(|&chunk| self.chunk(chunk).ids.iter());
-        ids.skip(within).map(|&id| SubjectNumber(id))
-    }
-
-    /// Every subject that the filter matches, in order.
-    pub(crate) fn matching<'a>(
-        &'a self,
-        filter: &'a Filter,
-    ) -> impl Iterator<Item = SubjectNumber> + 'a {
-        let prefix = filter.prefix();
-        self.iter_from(prefix)
-            .take_while(move |&subject| self.name(subject).starts_with(prefix))
-            .filter(move |&subject| filter.matches(self.name(subject)))
-    }
-
-    /// Messages of all subjects that a filter with `is_prefix` matches: whole chunks by their sums.
-    pub(crate) fn messages_of_prefix(&self, filter: &Filter) -> u64 {
-        assert!(filter.is_prefix());
-        let prefix = filter.prefix();
-        let (start, _) = self.ordered_position(prefix);
-        let mut sum = 0;
-        for &number in self.order.get(start..).unwrap_or_default() {
-            let chunk = self.chunk(number);
-            let is_inside = |id: Option<&u32>| {
-                id.is_some_and(|&id| filter.matches(self.name_of(self.entry(id))))
-            };
-            if is_inside(chunk.ids.first()) && is_inside(chunk.ids.last()) {
-                sum += chunk.messages;
-                continue;
-            }
-            let before = sum;
-            for &id in &chunk.ids {
-                let entry = self.entry(id);
-                if filter.matches(self.name_of(entry)) {
-                    sum += u64::from(entry.messages);
-                }
-            }
-            let starts_after = chunk.ids.first().is_some_and(|&id| {
-                let name = self.name_of(self.entry(id));
-                name > prefix && !name.starts_with(prefix)
-            });
-            if starts_after && before == sum {
-                break;
-            }
-        }
-        sum
     }
 
     /// Takes the subjects that changed since the last call and still have messages, in no meaningful order.
@@ -564,11 +498,7 @@ impl Subjects {
 
     /// Memory on the heap, in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let ids: usize = self
-            .chunks
-            .iter()
-            .map(|chunk| chunk.ids.capacity() * 4)
-            .sum();
+        let ids: usize = self.chunks.iter().map(Chunk::heap_bytes).sum();
         self.entries.capacity() * size_of::<Entry>()
             + self.names.capacity()
             + self.slots.capacity() * 8
@@ -583,7 +513,7 @@ impl Subjects {
         let mut seen = 0;
         for &number in &self.order {
             let chunk = self.chunk(number);
-            let mut messages = 0;
+            let mut counted = Chunk::default();
             for &id in &chunk.ids {
                 let entry = self.entry(id);
                 let name = self.name_of(entry);
@@ -596,15 +526,12 @@ impl Subjects {
                 if self.find(name) != Some(SubjectNumber(id)) {
                     return Err(format!("subject entry {id} is not found by its name"));
                 }
-                messages += u64::from(entry.messages);
+                counted.count_subject(level_of(name), entry.messages.into(), entry.last);
                 previous = Some(name);
                 seen += 1;
             }
-            if messages != chunk.messages || chunk.ids.is_empty() {
-                return Err(format!(
-                    "chunk {number} sums to {messages}, says {}",
-                    chunk.messages
-                ));
+            if chunk.ids.is_empty() || !chunk.agrees_with(&counted) {
+                return Err(format!("chunk {number} is {counted:?}, says {chunk:?}"));
             }
         }
         if seen != self.count {
@@ -650,23 +577,6 @@ mod tests {
         for (name, (messages, last)) in model {
             let totals = index.totals(index.find(name).unwrap());
             assert_eq!((totals.messages, totals.last), (*messages, *last));
-        }
-        for filter in ["a.>", "ab.>", "c.>", "c.d.>", ">", "a.*", "*.k3", "b.k1"] {
-            let filter = Filter::parse(filter.as_bytes()).unwrap();
-            let want: Vec<_> = model
-                .keys()
-                .filter(|n| filter.matches(n))
-                .cloned()
-                .collect();
-            let have: Vec<_> = index
-                .matching(&filter)
-                .map(|s| index.name(s).to_vec())
-                .collect();
-            assert_eq!(have, want, "{filter:?}");
-            if filter.is_prefix() {
-                let sum: u64 = want.iter().map(|n| u64::from(model[n].0)).sum();
-                assert_eq!(index.messages_of_prefix(&filter), sum, "{filter:?}");
-            }
         }
     }
 

@@ -1,8 +1,8 @@
 //! The flush: everything that changed since the last one, of all streams at once, becomes one segment.
 //!
-//! `begin_flush` freezes the state at one applied index (tails are shared, counters and totals of changed subjects
-//! copied); the job writes the segment, syncs it, and swaps the manifest; `finish` lets the segment take over from the
-//! frozen tails. A message that was removed before the freeze is never written. A crash at any step leaves the old
+//! A cut says which applied index it is; the state of then is frozen stream by stream (tails are shared, counters and totals
+//! of changed subjects copied); the job writes the segment, syncs it, and swaps the manifest; then the segment takes over
+//! from the frozen tails, again stream by stream. A message that was removed before the freeze is never written. A crash at any step leaves the old
 //! manifest or the new one, and a file that no manifest names is overwritten and removed later.
 
 use std::collections::BTreeMap;
@@ -50,7 +50,8 @@ pub(crate) struct Frozen {
     pub(crate) ordinal: u64,
     pub(crate) applied: u64,
     pub(crate) digest: Digest,
-    pub(crate) streams: BTreeMap<StreamId, Option<FrozenStream>>,
+    /// In the order in which they were frozen. A stream may have been dropped (`None`) and made again.
+    pub(crate) streams: Vec<(StreamId, Option<FrozenStream>)>,
     pub(crate) records: BTreeMap<Bytes, Option<Bytes>>,
 }
 
@@ -74,13 +75,21 @@ impl Frozen {
         let record = |(key, value): (&Bytes, &Option<Bytes>)| {
             (key.len() + value.as_ref().map_or(0, Bytes::len) + 16) as u64
         };
-        4096 + self.streams.values().map(stream).sum::<u64>()
+        let streams = self.streams.iter();
+        4096 + streams.map(|(_, it)| stream(it)).sum::<u64>()
             + self.records.iter().map(record).sum::<u64>()
     }
 
     /// Writes everything into `writer`, streams ascending.
     pub(crate) fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
-        for (&id, stream) in &self.streams {
+        // A stream that was made again comes after the drop of its namesake, and is what there is.
+        let streams: BTreeMap<StreamId, Option<&FrozenStream>> = {
+            let dropped = self.streams.iter().filter(|(_, stream)| stream.is_none());
+            let present = self.streams.iter().filter(|(_, stream)| stream.is_some());
+            let ordered = dropped.chain(present);
+            ordered.map(|(id, stream)| (*id, stream.as_ref())).collect()
+        };
+        for (id, stream) in streams {
             match stream {
                 Some(stream) => stream.write(writer)?,
                 None => writer.dropped(id)?,
@@ -125,7 +134,7 @@ impl Stream {
         let tail = Arc::new(std::mem::take(&mut self.tail));
         self.generation += 1;
         self.frozen = Some(tail.clone());
-        self.is_dirty = false;
+        self.dirty = None;
         self.passed_dead = Runs::default();
         let mut dead = std::mem::take(&mut self.fresh_dead);
         dead.remove_below(self.first_seq);
@@ -142,10 +151,6 @@ impl Stream {
 }
 
 impl FrozenStream {
-    pub(crate) fn meta(&self) -> &StreamMeta {
-        &self.meta
-    }
-
     fn name(&self, subject: &FrozenSubject) -> &[u8] {
         let end = subject.name_at + usize::from(subject.name_len);
         self.names.get(subject.name_at..end).unwrap_or_default()

@@ -1,8 +1,14 @@
 //! Jobs: all the writing and the long reading of a store, away from it.
 //!
-//! A job owns what it needs (shared tails, open segments, the manifest to write) and never the store. One job of a store
-//! is out at a time. The order inside each is what makes a crash harmless: new files complete and synced, then the
-//! manifest swapped, and only a later job touches what the old manifest named.
+//! A job owns what it needs (shared tails, open segments, the manifest to write) and never the store. A flush and a piece
+//! of maintenance may be out at one time. The order is what makes a crash harmless: new files complete and synced, then
+//! the manifest swapped, and only a later job touches what the old manifest named.
+//!
+//! Of jobs that swap the manifest one is out at a time (`stages.rs`), so none undoes another's. A merge writes none: it
+//! only makes a file that no manifest names, and takes as long as it takes while flushes come and go. Its place in the
+//! manifest is a job of its own, made from the manifest of the last flush and the marks of that moment. A crash before it
+//! leaves the inputs in use and the file to be overwritten; what the merge dropped was dead in a durable state, and what
+//! is dead in one is dead in all later ones.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,20 +43,23 @@ pub(crate) enum Work {
         segment: u64,
         manifest: Manifest,
     },
-    /// Replace the plan's inputs by segment `segment`.
-    Merge {
-        plan: MergePlan,
-        segment: u64,
-        manifest: Manifest,
-    },
-    /// Write the manifest as it is, sealed as files are now.
-    Manifest { manifest: Manifest },
+    /// Write segment `segment`, which is to replace the plan's inputs.
+    Merge { plan: MergePlan, segment: u64 },
+    /// Make a merged segment part of the store, or seal the manifest as files are now.
+    Swap { manifest: Manifest },
     /// Overwrite and remove files that no manifest names.
     Reap { files: Vec<PathBuf> },
     /// Take the reserve's space.
     Reserve,
     /// Verify blocks of one segment from an offset on.
     Scrub { segment: Arc<Segment>, offset: u64 },
+}
+
+/// Which of the two jobs that may be out at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JobKind {
+    Flush,
+    Maintenance,
 }
 
 /// Work with the disk, to be run away from the store: see [`Job::run`].
@@ -65,45 +74,67 @@ pub(crate) enum Outcome {
     Flushed {
         written: Option<Written>,
         manifest: Manifest,
-        frozen: Arc<Frozen>,
     },
     Merged {
         written: Written,
-        manifest: Manifest,
-        replaced: Vec<u64>,
     },
-    Manifest(Manifest),
+    Swapped {
+        manifest: Manifest,
+    },
     Reaped,
     Reserved(bool),
-    Scrubbed {
-        segment: u64,
-        next: Option<u64>,
-        damage: Option<Error>,
-    },
+    Scrubbed(Scrubbed),
+}
+
+/// How far a scrub has come.
+#[derive(Debug)]
+pub(crate) struct Scrubbed {
+    pub(crate) segment: u64,
+    pub(crate) next: Option<u64>,
+    pub(crate) damage: Option<Error>,
 }
 
 /// The result of a job, for [`crate::Store::finish`].
 #[derive(Debug)]
 pub struct JobDone {
+    pub(crate) kind: JobKind,
     pub(crate) outcome: Result<Outcome, Error>,
     /// Whether the failure was met while reading what exists, so that nothing about later writes is in doubt.
     pub(crate) is_read_only_failure: bool,
     pub(crate) bytes_written: u64,
     pub(crate) is_low_on_space: bool,
+    /// The reserve's space was given back.
+    pub(crate) released_reserve: bool,
     /// Files that the job began and that must be overwritten.
     pub(crate) leftovers: Vec<PathBuf>,
 }
 
 impl Job {
+    fn kind(&self) -> JobKind {
+        match self.work {
+            Work::Flush { .. } => JobKind::Flush,
+            _ => JobKind::Maintenance,
+        }
+    }
+
+    /// Whether it is a flush; anything else is maintenance.
+    #[must_use]
+    pub fn is_flush(&self) -> bool {
+        self.kind() == JobKind::Flush
+    }
+
     /// Does all the I/O. Blocks for as long as that takes; holds nothing of the store.
     #[must_use]
     pub fn run(self) -> JobDone {
+        let kind = self.kind();
         let Self { place, work } = self;
         let mut done = JobDone {
+            kind,
             outcome: Ok(Outcome::Reserved(false)),
             is_read_only_failure: false,
             bytes_written: 0,
             is_low_on_space: false,
+            released_reserve: false,
             leftovers: Vec::new(),
         };
         let outcome = match work {
@@ -112,12 +143,8 @@ impl Job {
                 segment,
                 manifest,
             } => place.flush(&mut done, frozen, segment, manifest),
-            Work::Merge {
-                plan,
-                segment,
-                manifest,
-            } => place.merge(&mut done, &plan, segment, manifest),
-            Work::Manifest { manifest } => place.rewrite_manifest(&mut done, manifest),
+            Work::Merge { plan, segment } => place.merge(&mut done, plan, segment),
+            Work::Swap { manifest } => place.swap(&mut done, manifest),
             Work::Reap { files } => place.reap(&files),
             Work::Reserve => Ok(Outcome::Reserved(place.take_reserve())),
             Work::Scrub { segment, offset } => Ok(place.scrub(&segment, offset)),
@@ -129,7 +156,7 @@ impl Job {
     }
 }
 
-fn listed(segment: &Segment) -> ManifestSegment {
+pub(crate) fn listed(segment: &Segment) -> ManifestSegment {
     ManifestSegment {
         id: segment.id(),
         lo: segment.lo,
@@ -149,6 +176,7 @@ impl Place {
     ) -> Result<Outcome, Error> {
         match self.try_flush(done, &frozen, segment, &manifest) {
             Err(Error::Full { .. }) if self.release_reserve() => {
+                done.released_reserve = true;
                 // The half-written file gives its space back before the second and last try, under a new name.
                 self.scrap(segment);
                 done.bytes_written = 0;
@@ -156,11 +184,7 @@ impl Place {
             }
             other => other,
         }
-        .map(|(written, manifest)| Outcome::Flushed {
-            written,
-            manifest,
-            frozen,
-        })
+        .map(|(written, manifest)| Outcome::Flushed { written, manifest })
         .inspect_err(|error| self.clean_up(done, error, segment))
     }
 
@@ -186,23 +210,16 @@ impl Place {
         Ok((written, manifest))
     }
 
-    fn merge(
-        &self,
-        done: &mut JobDone,
-        plan: &MergePlan,
-        segment: u64,
-        manifest: Manifest,
-    ) -> Result<Outcome, Error> {
-        let result = self.try_merge(done, plan, segment, manifest);
+    fn merge(&self, done: &mut JobDone, plan: MergePlan, segment: u64) -> Result<Outcome, Error> {
+        let result = self.try_merge(done, plan, segment);
         result.inspect_err(|error| self.clean_up(done, error, segment))
     }
 
     fn try_merge(
         &self,
         done: &mut JobDone,
-        plan: &MergePlan,
+        plan: MergePlan,
         segment: u64,
-        mut manifest: Manifest,
     ) -> Result<Outcome, Error> {
         let lo = plan.inputs.first().map_or(0, |input| input.lo);
         let hi = plan.inputs.last().map_or(0, |input| input.hi);
@@ -222,35 +239,13 @@ impl Place {
         )?;
         plan.write(&mut writer)?;
         let written = writer.finish(&*self.disk, &self.options)?;
-        let replaced: Vec<u64> = plan.inputs.iter().map(|input| input.id()).collect();
-        let at = manifest
-            .segments
-            .iter()
-            .position(|listed| replaced.contains(&listed.id))
-            .unwrap_or(0);
-        manifest
-            .segments
-            .retain(|listed| !replaced.contains(&listed.id));
-        manifest.segments.insert(at, listed(&written.0));
-        manifest.next_segment = manifest.next_segment.max(segment + 1);
-        manifest.version += 1;
         done.bytes_written += written.0.file_bytes();
-        done.bytes_written += manifest.store(&*self.disk, &self.dir, &self.options)?;
-        Ok(Outcome::Merged {
-            written,
-            manifest,
-            replaced,
-        })
+        Ok(Outcome::Merged { written })
     }
 
-    fn rewrite_manifest(
-        &self,
-        done: &mut JobDone,
-        mut manifest: Manifest,
-    ) -> Result<Outcome, Error> {
-        manifest.version += 1;
+    fn swap(&self, done: &mut JobDone, manifest: Manifest) -> Result<Outcome, Error> {
         done.bytes_written += manifest.store(&*self.disk, &self.dir, &self.options)?;
-        Ok(Outcome::Manifest(manifest))
+        Ok(Outcome::Swapped { manifest })
     }
 
     /// After a failure: a full disk or damaged input leaves a file that is certainly in no manifest; after a failed write
@@ -309,31 +304,22 @@ impl Place {
     }
 
     fn scrub(&self, segment: &Segment, offset: u64) -> Outcome {
-        let (id, mut at) = (segment.id(), offset);
+        let mut at = offset;
+        let scrubbed = |next, damage| {
+            Outcome::Scrubbed(Scrubbed {
+                segment: segment.id(),
+                next,
+                damage,
+            })
+        };
         while at - offset < self.options.scrub_bytes {
             match segment.scrub(at) {
                 Ok(Some(next)) => at = next,
-                Ok(None) => {
-                    return Outcome::Scrubbed {
-                        segment: id,
-                        next: None,
-                        damage: None,
-                    };
-                }
-                Err(error) => {
-                    return Outcome::Scrubbed {
-                        segment: id,
-                        next: None,
-                        damage: Some(error),
-                    };
-                }
+                Ok(None) => return scrubbed(None, None),
+                Err(error) => return scrubbed(None, Some(error)),
             }
         }
-        Outcome::Scrubbed {
-            segment: id,
-            next: Some(at),
-            damage: None,
-        }
+        scrubbed(Some(at), None)
     }
 
     fn take_reserve(&self) -> bool {

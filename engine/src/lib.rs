@@ -11,7 +11,7 @@
 //!
 //! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `removal` (one
 //! stream); `runs`, `subjects`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
-//! `manifest`, `recovery`, `job`, `upkeep`, `lifecycle` (how it gets there and back). docs/formats.md has every byte.
+//! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `lifecycle` (how it gets there and back). docs/formats.md has every byte.
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -26,6 +26,7 @@ mod store;
 
 pub mod inspect;
 
+mod counts;
 mod query;
 mod removal;
 mod stream;
@@ -48,6 +49,7 @@ mod lifecycle;
 mod manifest;
 mod merge;
 mod recovery;
+mod stages;
 mod upkeep;
 
 #[doc(hidden)]
@@ -60,5 +62,6 @@ pub use job::{Job, JobDone};
 pub use lifecycle::{Finished, Report};
 pub use message::{Append, Erase, FOREVER, Message, Purge, StreamId, StreamState, SubjectTotals};
 pub use options::{Cipher, Encryption, Key, Options, Overhead};
+pub use stages::Retired;
 pub use store::Store;
 pub use upkeep::{ErasureProgress, Resealing};

@@ -1,6 +1,6 @@
-//! A store over time: opening, what has changed since the last flush, jobs out and in, poison, a full disk.
+//! A store over time: opening, what has changed since the last cut, poison, a full disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,16 +9,15 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 
 use crate::crypto::SealedWith;
 use crate::error::Error;
-use crate::flush::Frozen;
-use crate::job::{Job, JobDone, Outcome, Place, Work};
+use crate::job::Scrubbed;
 use crate::manifest::Manifest;
 use crate::merge::View;
 use crate::message::{Erase, StreamId};
 use crate::options::Options;
 use crate::recovery::{Recovered, recover};
 use crate::removal::Removal;
-use crate::segment::entry::StreamEntry;
-use crate::segment::{Cache, Part, Segment, Written};
+use crate::segment::{Cache, Segment};
+use crate::stages::{Adopting, FlushStage, Maintenance, Retired};
 use crate::store::Store;
 use crate::stream::Stream;
 
@@ -69,29 +68,36 @@ pub(crate) struct Upkeep {
     pub(crate) manifest: Manifest,
     /// Its file is sealed otherwise than now: it must be written again.
     pub(crate) is_manifest_foreign: bool,
-    /// The ordinal of the next flush to begin.
+    /// The ordinal of the next flush to be cut.
     pub(crate) ordinal: u64,
     pub(crate) next_segment: u64,
     /// Oldest first.
     pub(crate) segments: Vec<SegmentState>,
     pub(crate) dirty: Vec<StreamId>,
-    /// Streams that were dropped since the last flush began, as they are in the durable state.
+    /// Streams that were dropped since the last cut, as they are in the durable state.
     pub(crate) dropped: BTreeMap<StreamId, View>,
     pub(crate) records: BTreeMap<Bytes, Option<Bytes>>,
     pub(crate) dirty_weight: u64,
-    /// A flush that began and is not durable yet.
-    pub(crate) frozen: Option<Arc<Frozen>>,
+    pub(crate) flush: FlushStage,
+    pub(crate) is_flush_out: bool,
+    /// A flush was asked for and its job has not been taken.
+    pub(crate) is_flush_wanted: bool,
+    pub(crate) maintenance: Maintenance,
+    /// Durable segments that streams are being given their parts of, oldest first.
+    pub(crate) adopting: VecDeque<Adopting>,
+    pub(crate) retired: Option<Retired>,
     /// The segment that the frozen state becomes holds erased messages.
     pub(crate) erase_frozen: Option<u64>,
-    /// An erasing removal happened since the last flush began.
+    /// An erasing removal happened since the last cut.
     pub(crate) erase_waits: bool,
-    pub(crate) is_job_out: bool,
     /// Streams with removals since segments were last counted.
     pub(crate) stale: BTreeSet<StreamId>,
     /// Files to overwrite and remove.
     pub(crate) garbage: Vec<PathBuf>,
     pub(crate) poisoned: Option<String>,
-    pub(crate) is_full: bool,
+    pub(crate) is_low_on_space: bool,
+    /// The last flush found the disk full.
+    pub(crate) no_room: bool,
     /// Whether the reserve's space is taken; `None`: not tried since the last flush.
     pub(crate) reserve: Option<bool>,
     /// Where the next scrub goes on.
@@ -107,9 +113,20 @@ impl Upkeep {
 
     /// The stream must be part of the next flush.
     pub(crate) fn note_dirty(&mut self, stream: &mut Stream) {
-        if !std::mem::replace(&mut stream.is_dirty, true) {
+        assert!(
+            stream.dirty.is_none_or(|dirty| dirty == self.ordinal),
+            "what changed before the cut is frozen before it changes again"
+        );
+        if stream.dirty.is_none() {
+            stream.dirty = Some(self.ordinal);
             self.dirty.push(stream.id);
         }
+    }
+
+    /// A record changed.
+    pub(crate) fn note_record(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.dirty_weight += (key.len() + value.as_ref().map_or(0, Bytes::len) + 64) as u64;
+        self.records.insert(key, value);
     }
 
     fn new(
@@ -145,14 +162,19 @@ impl Upkeep {
             dropped: BTreeMap::new(),
             records: BTreeMap::new(),
             dirty_weight: 0,
-            frozen: None,
+            flush: FlushStage::Idle,
+            is_flush_out: false,
+            is_flush_wanted: false,
+            maintenance: Maintenance::Idle,
+            adopting: VecDeque::new(),
+            retired: None,
             erase_frozen: None,
             erase_waits: false,
-            is_job_out: false,
             stale: streams.keys().copied().collect(),
             garbage: leftovers.iter().map(|name| dir.join(name)).collect(),
             poisoned: None,
-            is_full: false,
+            is_low_on_space: false,
+            no_room: false,
             reserve: None,
             scrub: None,
             damage: Vec::new(),
@@ -229,7 +251,7 @@ impl Store {
     /// [`Error::Poisoned`].
     pub fn accepting(&self) -> Result<(), Error> {
         self.check_writable()?;
-        if self.upkeep.is_full {
+        if self.upkeep.is_low_on_space || self.upkeep.no_room {
             return Err(Error::Full {
                 path: self.dir.clone(),
             });
@@ -251,6 +273,8 @@ impl Store {
     /// [`Error::Corrupt`] when `source` is damaged or another segment; [`Error::Io`] and [`Error::Full`] from writing.
     pub fn replace_segment(&mut self, damaged: &Path, source: &dyn File) -> Result<(), Error> {
         self.check_writable()?;
+        // Streams are given their parts first, so that all of them are found below.
+        while self.step(usize::MAX) {}
         let states = &mut self.upkeep.segments;
         let found = states
             .iter_mut()
@@ -301,17 +325,15 @@ impl Store {
 
     pub(crate) fn mark_created(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.is_dirty = true;
-            self.upkeep.dirty.push(id);
+            self.upkeep.note_dirty(stream);
         }
     }
 
     pub(crate) fn mark_dropped(&mut self, stream: Stream, erase: Erase) {
-        if stream.born < self.upkeep.ordinal {
-            self.upkeep
-                .dropped
-                .entry(stream.id)
-                .or_insert_with(|| View::of(&stream));
+        if stream.born < self.upkeep.ordinal && !self.upkeep.dropped.contains_key(&stream.id) {
+            let view = View::of(&stream);
+            self.upkeep.note_dropped_view(stream.id, &view);
+            self.upkeep.dropped.insert(stream.id, view);
         }
         self.upkeep.dirty_weight = self
             .upkeep
@@ -327,14 +349,9 @@ impl Store {
         if erase == Erase::Yes {
             self.upkeep.erase_waits = true;
             if stream.frozen.is_some() {
-                self.upkeep.erase_frozen = Some(self.upkeep.ordinal);
+                self.upkeep.mark_frozen();
             }
         }
-    }
-
-    pub(crate) fn note_record(&mut self, key: &Bytes, value: Option<&Bytes>) {
-        self.upkeep.dirty_weight += (key.len() + value.map_or(0, Bytes::len) + 64) as u64;
-        self.upkeep.records.insert(key.clone(), value.cloned());
     }
 
     /// Messages have gone: `weight` is the tail's weight before.
@@ -353,9 +370,7 @@ impl Store {
         if removal.messages == 0 {
             return;
         }
-        if !std::mem::replace(&mut stream.is_dirty, true) {
-            self.upkeep.dirty.push(id);
-        }
+        self.upkeep.note_dirty(stream);
         self.upkeep.stale.insert(id);
         if erase == Erase::Yes {
             self.upkeep.erase_waits = true;
@@ -369,261 +384,37 @@ impl Store {
         usize::try_from(self.upkeep.dirty_weight).unwrap_or(usize::MAX)
     }
 
-    fn job(&mut self, work: Work) -> Job {
-        assert!(!self.upkeep.is_job_out, "one job at a time");
-        self.upkeep.is_job_out = true;
-        let place = Place {
-            disk: self.disk.clone(),
-            dir: self.dir.clone(),
-            options: self.options.clone(),
-        };
-        Job { place, work }
-    }
-
-    pub(crate) fn can_begin(&self) -> bool {
-        !self.upkeep.is_job_out && self.upkeep.poisoned.is_none()
-    }
-
-    /// Starts writing everything applied so far; `applied` is the log index of the last applied entry.
-    ///
-    /// `None` when nothing was applied since the last flush, a job is out, or the store is poisoned. After a flush that
-    /// found the disk full this starts the same one again. O(changed streams and subjects).
-    pub fn begin_flush(&mut self, applied: u64) -> Option<Job> {
-        if !self.can_begin() {
-            return None;
-        }
-        if self.upkeep.frozen.is_none() {
-            assert!(
-                applied >= self.applied(),
-                "the applied index never goes back"
-            );
-            let nothing = self.upkeep.dirty.is_empty()
-                && self.upkeep.dropped.is_empty()
-                && self.upkeep.records.is_empty();
-            if nothing && applied == self.applied() {
-                return None;
-            }
-            self.freeze(applied);
-        }
-        let frozen = self.upkeep.frozen.clone()?;
-        let segment = self.upkeep.take_segment_id();
-        let manifest = self.upkeep.next_manifest();
-        Some(self.job(Work::Flush {
-            frozen,
+    pub(crate) fn scrubbed(&mut self, scrubbed: Scrubbed) -> Option<String> {
+        let Scrubbed {
             segment,
-            manifest,
-        }))
-    }
-
-    fn freeze(&mut self, applied: u64) {
-        let mut streams = BTreeMap::new();
-        for id in std::mem::take(&mut self.upkeep.dropped).into_keys() {
-            streams.insert(id, None);
-        }
-        for id in std::mem::take(&mut self.upkeep.dirty) {
-            if let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_dirty) {
-                streams.insert(id, Some(stream.freeze()));
-            }
-        }
-        let frozen = Frozen {
-            ordinal: self.upkeep.ordinal,
-            applied,
-            digest: self.digest,
-            streams,
-            records: std::mem::take(&mut self.upkeep.records),
+            next,
+            damage,
+        } = scrubbed;
+        let upkeep = &mut self.upkeep;
+        let is_last = |state: &SegmentState| state.segment.id() <= segment;
+        upkeep.scrub = match next {
+            Some(next) => Some((segment, next)),
+            None if upkeep.segments.iter().all(is_last) => None,
+            None => Some((segment + 1, Segment::scrub_start())),
         };
-        self.upkeep.ordinal += 1;
-        self.upkeep.dirty_weight = 0;
-        self.upkeep.erase_waits = false;
-        self.upkeep.frozen = Some(Arc::new(frozen));
+        let text = damage.as_ref().map(ToString::to_string);
+        if let Some(damage) = damage {
+            upkeep.set_damaged(damage);
+        }
+        text
     }
 
-    /// Starts the most useful piece of background work: overwriting freed files, erasure, taking space back, merging.
-    /// `None` when there is none, a job is out, or the store is poisoned.
-    pub fn begin_maintenance(&mut self) -> Option<Job> {
-        if !self.can_begin() {
-            return None;
-        }
-        if !self.upkeep.garbage.is_empty() {
-            let files = std::mem::take(&mut self.upkeep.garbage);
-            return Some(self.job(Work::Reap { files }));
-        }
-        if self.upkeep.reserve.is_none() && self.options.reserve_bytes > 0 {
-            return Some(self.job(Work::Reserve));
-        }
-        if let Some(plan) = self.plan_merge() {
-            let segment = self.upkeep.take_segment_id();
-            let manifest = self.upkeep.next_manifest();
-            return Some(self.job(Work::Merge {
-                plan,
-                segment,
-                manifest,
-            }));
-        }
-        // The segments first: each of them brings a new manifest.
-        if self.upkeep.is_manifest_foreign && self.upkeep.frozen.is_none() {
-            let manifest = self.upkeep.next_manifest();
-            return Some(self.job(Work::Manifest { manifest }));
-        }
-        None
-    }
-
-    /// Starts verifying the next [`Options::scrub_bytes`] of the segments, round and round; the caller sets the pace.
-    /// `None` when there is no segment, a job is out, or the store is poisoned.
-    pub fn begin_scrub(&mut self) -> Option<Job> {
-        if !self.can_begin() {
-            return None;
-        }
-        let (id, offset) = self.upkeep.scrub.unwrap_or((0, Segment::scrub_start()));
-        let states = &self.upkeep.segments;
-        let next = states
-            .iter()
-            .map(|state| &state.segment)
-            .filter(|segment| segment.id() >= id);
-        let segment = next.min_by_key(|segment| segment.id())?.clone();
-        let offset = if segment.id() == id {
-            offset
-        } else {
-            Segment::scrub_start()
-        };
-        Some(self.job(Work::Scrub { segment, offset }))
-    }
-
-    /// Takes in what a job did.
-    ///
-    /// # Errors
-    /// What the job met. [`Error::Full`]: nothing is lost, the next [`Store::begin_flush`] tries again. [`Error::Corrupt`]:
-    /// a merge met damage; the segment stays as it is. Any other poisons the store: it only serves reads.
-    pub fn finish(&mut self, done: JobDone) -> Result<Finished, Error> {
-        assert!(self.upkeep.is_job_out, "a job that is finished was begun");
-        self.upkeep.is_job_out = false;
-        self.upkeep.is_full = done.is_low_on_space;
-        self.upkeep.garbage.extend(done.leftovers);
-        let mut finished = Finished {
-            applied: 0,
-            bytes_written: done.bytes_written,
-            damage: None,
-        };
-        match done.outcome {
-            Ok(Outcome::Flushed {
-                written,
-                manifest,
-                frozen,
-            }) => self.flushed(written, manifest, &frozen),
-            Ok(Outcome::Merged {
-                written,
-                manifest,
-                replaced,
-            }) => self.merged(written, manifest, &replaced),
-            Ok(Outcome::Reaped) => {}
-            Ok(Outcome::Manifest(manifest)) => {
-                self.upkeep.manifest = manifest;
-                self.upkeep.is_manifest_foreign = false;
-            }
-            Ok(Outcome::Reserved(taken)) => self.upkeep.reserve = Some(taken),
-            Ok(Outcome::Scrubbed {
-                segment,
-                next,
-                damage,
-            }) => {
-                self.upkeep.scrub =
-                    Some(next.map_or((segment + 1, Segment::scrub_start()), |next| {
-                        (segment, next)
-                    }));
-                if self
-                    .upkeep
-                    .segments
-                    .iter()
-                    .all(|state| state.segment.id() <= segment)
-                    && next.is_none()
-                {
-                    self.upkeep.scrub = None;
-                }
-                finished.damage = damage.as_ref().map(ToString::to_string);
-                if let Some(damage) = damage {
-                    self.upkeep.set_damaged(damage);
-                }
-            }
-            Err(error) => return Err(self.failed(error, done.is_read_only_failure)),
-        }
-        finished.applied = self.applied();
-        Ok(finished)
-    }
-
-    fn failed(&mut self, error: Error, is_read_only: bool) -> Error {
+    pub(crate) fn failed(&mut self, error: Error, is_read_only: bool, is_flush: bool) -> Error {
         match &error {
             Error::Full { .. } => {
-                self.upkeep.is_full = true;
+                self.upkeep.no_room |= is_flush;
+                self.upkeep.is_low_on_space = true;
                 self.upkeep.reserve = None;
             }
             _ if is_read_only => self.upkeep.set_damaged(error.clone()),
             _ => self.upkeep.poisoned = Some(error.to_string()),
         }
         error
-    }
-
-    fn flushed(&mut self, written: Option<Written>, manifest: Manifest, frozen: &Frozen) {
-        self.upkeep.manifest = manifest;
-        self.upkeep.is_manifest_foreign = false;
-        self.upkeep.frozen = None;
-        if self.upkeep.reserve == Some(false) {
-            self.upkeep.reserve = None;
-        }
-        for (id, stream) in &frozen.streams {
-            let Some(frozen) = stream else { continue };
-            let found = self
-                .streams
-                .get_mut(id)
-                .filter(|stream| stream.born == frozen.meta().born);
-            if let Some(stream) = found {
-                stream.frozen = None;
-                stream.durable_first = frozen.meta().first_seq;
-            }
-            // It may have been dropped while the job ran.
-            if let Some(view) = self
-                .upkeep
-                .dropped
-                .get_mut(id)
-                .filter(|view| view.born == frozen.meta().born)
-            {
-                view.first_seq = frozen.meta().first_seq;
-            }
-        }
-        let Some((segment, entries)) = written else {
-            return;
-        };
-        self.upkeep.segments.push(SegmentState {
-            live: segment.messages,
-            segment: segment.clone(),
-            rewrite_after: self.upkeep.erase_frozen.take(),
-            is_damaged: false,
-        });
-        for entry in entries {
-            self.adopt(&segment, entry);
-        }
-    }
-
-    /// Gives a stream its part of a new segment.
-    pub(crate) fn adopt(&mut self, segment: &Arc<Segment>, entry: StreamEntry) {
-        let Some(present) = entry.present else { return };
-        let found = self
-            .streams
-            .get_mut(&entry.id)
-            .filter(|stream| stream.born == present.meta.born);
-        let Some(stream) = found else {
-            self.upkeep.uncount(segment.id(), present.part.messages);
-            return;
-        };
-        self.upkeep.stale.insert(entry.id);
-        if present.part.messages > 0 {
-            let part = Part::new(segment.clone(), present);
-            let at = stream
-                .parts
-                .partition_point(|have| have.first_seq() < part.first_seq());
-            stream.parts.insert(at, part);
-        } else if present.subjects > 0 {
-            stream.bare.push(Part::new(segment.clone(), present));
-        }
     }
 }
 

@@ -30,27 +30,29 @@ pub(crate) struct View {
     pub(crate) born: u64,
     /// Where the stream starts.
     pub(crate) first_seq: u64,
-    /// Dead now, the runs that the start has passed included.
+    /// Dead now.
     dead: Runs,
-    /// Of these, what died since the last flush.
+    /// Dead, and passed by the stream's start since the last flush.
+    passed: Runs,
+    /// Of all these, what died since the last flush.
     fresh: Runs,
 }
 
 impl View {
     /// The durable view of a stream. It stays right until the next flush begins, even when the stream is dropped.
     pub(crate) fn of(stream: &Stream) -> Self {
-        let mut dead = stream.dead.clone();
-        dead.union(&stream.passed_dead);
         Self {
             born: stream.born,
             first_seq: stream.durable_first,
-            dead,
+            dead: stream.dead.clone(),
+            passed: stream.passed_dead.clone(),
             fresh: stream.fresh_dead.clone(),
         }
     }
 
     fn is_dead(&self, seq: u64) -> bool {
-        seq < self.first_seq || (self.dead.contains(seq) && !self.fresh.contains(seq))
+        let is_dead_now = || self.dead.contains(seq) || self.passed.contains(seq);
+        seq < self.first_seq || (is_dead_now() && !self.fresh.contains(seq))
     }
 }
 
@@ -59,8 +61,10 @@ impl View {
 pub(crate) struct MergePlan {
     /// Neighbours, oldest first.
     pub(crate) inputs: Vec<Arc<Segment>>,
-    /// Streams that are there or whose drop is not durable; all others are gone.
-    pub(crate) views: BTreeMap<StreamId, View>,
+    /// Streams that are there, ascending.
+    pub(crate) views: Vec<(StreamId, View)>,
+    /// Streams whose drop is not durable, which come before namesakes in `views`; all others are gone.
+    pub(crate) dropped: Vec<(StreamId, View)>,
     /// No older segment is left out, so nothing needs to be remembered as gone.
     pub(crate) is_oldest: bool,
     pub(crate) overhead: Overhead,
@@ -71,7 +75,9 @@ type Entries = BTreeMap<StreamId, Vec<(usize, Option<Present>)>>;
 
 impl MergePlan {
     /// Writes the merged segment.
-    pub(crate) fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
+    pub(crate) fn write(mut self, writer: &mut SegmentWriter) -> Result<(), Error> {
+        let mut views: BTreeMap<_, _> = std::mem::take(&mut self.views).into_iter().collect();
+        views.extend(std::mem::take(&mut self.dropped));
         let mut entries = Entries::new();
         for (number, input) in self.inputs.iter().enumerate() {
             input.entries(|StreamEntry { id, present }| {
@@ -81,7 +87,7 @@ impl MergePlan {
         }
         let io = Cache::new(MERGE_CACHE_BYTES);
         for (id, entries) in entries {
-            self.write_stream(writer, &io, id, entries)?;
+            self.write_stream(writer, &io, id, entries, views.get(&id))?;
         }
         let mut records = BTreeMap::new();
         for input in &self.inputs {
@@ -101,6 +107,7 @@ impl MergePlan {
         io: &Cache,
         id: StreamId,
         mut entries: Vec<(usize, Option<Present>)>,
+        view: Option<&View>,
     ) -> Result<(), Error> {
         let Some((_, newest)) = entries.last() else {
             return Ok(());
@@ -114,7 +121,7 @@ impl MergePlan {
             };
         };
         let meta = newest.meta;
-        let Some(view) = self.views.get(&id) else {
+        let Some(view) = view else {
             // Its drop is durable in a later segment, whose entry says so.
             return Ok(());
         };

@@ -3,18 +3,21 @@
 //! The subject index answers most of it from memory. Where a subject lies on both sides of the sequence in question (a
 //! *straddler*), its posting lists in the layers decide. Few straddlers are looked up one by one; many of them mean that
 //! matches are frequent, and then walking the row columns reaches the next one sooner (expected distance is messages /
-//! straddlers).
+//! straddlers). Counts then walk rows too, and remember what they counted (`counts.rs`).
 
 use bytes::Bytes;
 
 use crate::error::Error;
 use crate::filter::{Filter, Filters};
-use crate::limits::{PROBE_MESSAGES, STRADDLERS_MAX, SUBJECTS_PER_BLOCK};
+use crate::limits::{CANDIDATES_MAX, PROBE_MESSAGES, STRADDLERS_MAX, SUBJECTS_PER_BLOCK};
 use crate::message::SubjectTotals;
 use crate::segment::{Cache, Part};
 use crate::stream::Stream;
-use crate::subjects::{Counted, SubjectNumber};
+use crate::subjects::SubjectNumber;
 use crate::tail::Tail;
+
+/// A scan asks the subject table for names when it goes through more than one in so many of a part's subjects.
+const ROWS_FOR_TABLE: u64 = 8;
 
 /// Remembers for each subject number of one part whether the filters match it.
 struct PartMatches<'a> {
@@ -268,23 +271,23 @@ impl Stream {
         })
     }
 
-    /// Subjects that the filters match, and their messages.
-    fn matched(&self, filters: &Filters) -> Counted {
+    /// Messages that the filters match, if sums tell without a walk over subjects.
+    fn matched_by_sums(&self, filters: &Filters) -> Option<u64> {
+        let is_summed = |filter: &Filter| filter.depth().is_some() || filter.literal().is_some();
+        let is_known = !filters.has_overlap() && filters.as_slice().iter().all(is_summed);
+        is_known.then(|| self.matched(filters))
+    }
+
+    /// Messages that the filters match.
+    fn matched(&self, filters: &Filters) -> u64 {
         if filters.has_overlap() {
             let messages = |subject| u64::from(self.subjects.totals(subject).messages);
-            return self
-                .candidates(filters)
-                .fold(Counted::default(), |sum, subject| {
-                    sum + Counted {
-                        subjects: 1,
-                        messages: messages(subject),
-                    }
-                });
+            return self.candidates(filters).map(messages).sum();
         }
         let counts = filters.as_slice().iter();
-        counts.fold(Counted::default(), |sum, filter| {
-            sum + self.subjects.count(filter)
-        })
+        counts
+            .map(|filter| self.subjects.count(filter).messages)
+            .sum()
     }
 
     pub(crate) fn next_matching(
@@ -355,7 +358,8 @@ impl Stream {
     ) -> Result<Option<u64>, Error> {
         let mut left = budget;
         let mut found = None;
-        self.scan(io, filters, from, u64::MAX, &mut |seq, is_match| {
+        let to = from.saturating_add(budget.saturating_mul(2));
+        self.scan(io, filters, (from, to), &mut |seq, is_match| {
             if is_match {
                 found = Some(seq);
                 return false;
@@ -367,24 +371,42 @@ impl Stream {
     }
 
     /// Calls `each` for every live message of the range with whether the filters match it, until it says stop.
-    fn scan(
+    pub(crate) fn scan(
         &self,
         io: &Cache,
         filters: &Filters,
-        from: u64,
-        to: u64,
+        (from, to): (u64, u64),
         each: &mut dyn FnMut(u64, bool) -> bool,
     ) -> Result<(), Error> {
         let start = self.parts.partition_point(|part| part.last_seq() < from);
         for part in self.parts.get(start..).unwrap_or_default() {
-            let mut matches = PartMatches::new(part, filters);
+            if part.first_seq() > to {
+                return Ok(());
+            }
+            let rows = to.min(part.last_seq()) - from.max(part.first_seq());
+            // The table is read by blocks of names, which pays only for many rows.
+            let mut matches = (rows >= u64::from(part.subject_count()) / ROWS_FOR_TABLE)
+                .then(|| PartMatches::new(part, filters));
             for page in part.page_at(from)..part.page_count() {
                 let rows = part.rows(io, page)?;
+                let names = match &matches {
+                    None => part.names(io, page)?,
+                    Some(_) => None,
+                };
                 for row in rows.iter().filter(|row| row.seq >= from) {
                     if row.seq > to {
                         return Ok(());
                     }
-                    if self.is_live(row.seq) && !each(row.seq, matches.matches(io, row.subject)?) {
+                    if !self.is_live(row.seq) {
+                        continue;
+                    }
+                    let name = names.as_ref().and_then(|names| row.name_in(names));
+                    let is_match = match (&mut matches, name) {
+                        (Some(matches), _) => matches.matches(io, row.subject)?,
+                        (None, Some(name)) => filters.matches(name),
+                        (None, None) => filters.matches(&part.subject_of(io, page, row)?),
+                    };
+                    if !each(row.seq, is_match) {
                         return Ok(());
                     }
                 }
@@ -441,56 +463,49 @@ impl Stream {
         if filters.is_everything() {
             return Ok(self.count_live(from, self.last_seq));
         }
-        let all = self.matched(filters).messages;
-        if from == self.first_seq || all == 0 {
-            return Ok(all);
-        }
-        if all == self.messages {
+        let all = self.matched_by_sums(filters);
+        match all {
+            Some(all) if from == self.first_seq || all == 0 => return Ok(all),
             // They match every message there is.
-            return Ok(self.count_live(from, self.last_seq));
+            Some(all) if all == self.messages => return Ok(self.count_live(from, self.last_seq)),
+            _ => {}
         }
+        if let Some(count) = self.count_by_subjects(io, filters, from)? {
+            return Ok(count);
+        }
+        if from == self.first_seq {
+            return Ok(self.matched(filters));
+        }
+        self.count_by_spans(io, filters, from, all)
+    }
+
+    /// Counts subject by subject, if there are not too many.
+    fn count_by_subjects(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+    ) -> Result<Option<u64>, Error> {
         let mut count = 0;
         let mut straddlers = Vec::new();
-        for subject in self.candidates_since(filters, from) {
+        for (number, subject) in self.candidates_since(filters, from).enumerate() {
+            if number >= CANDIDATES_MAX || straddlers.len() > STRADDLERS_MAX {
+                return Ok(None);
+            }
             let totals = self.subjects.totals(subject);
             if from <= totals.first {
                 count += u64::from(totals.messages);
             } else if from <= totals.last {
-                if totals.messages == 1 {
-                    count += 1;
-                } else {
-                    straddlers.push(subject);
-                    if straddlers.len() > STRADDLERS_MAX {
-                        return self.count_by_scan(io, filters, from, all);
-                    }
+                match totals.messages {
+                    1 => count += 1,
+                    _ => straddlers.push(subject),
                 }
             }
         }
         for subject in straddlers {
             count += self.count_of(io, subject, from)?;
         }
-        Ok(count)
-    }
-
-    /// Counts on the shorter side of `from`; `all` is the count of both.
-    fn count_by_scan(
-        &self,
-        io: &Cache,
-        filters: &Filters,
-        from: u64,
-        all: u64,
-    ) -> Result<u64, Error> {
-        let mut count = 0;
-        let mut each = |_, is_match| {
-            count += u64::from(is_match);
-            true
-        };
-        if from - self.first_seq < self.last_seq - from {
-            self.scan(io, filters, self.first_seq, from - 1, &mut each)?;
-            return Ok(all - count);
-        }
-        self.scan(io, filters, from, u64::MAX, &mut each)?;
-        Ok(count)
+        Ok(Some(count))
     }
 
     /// The subject's exact totals.

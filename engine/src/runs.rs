@@ -3,8 +3,12 @@
 //! Runs are sorted, disjoint and maximal, in chunks of at most 512 with the sum of each chunk beside it, so that counting
 //! the members of a range touches chunk sums and two chunks, whatever the number of runs. Memory is 16 bytes for each
 //! run; neighbours merge, so a million deletes in a row are one run.
+//!
+//! A clone shares the chunks, and each is copied when one of the two changes it: a merge takes its view of a stream while
+//! everybody waits.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 const RUNS_PER_CHUNK: usize = 512;
 
@@ -31,7 +35,7 @@ struct Chunk {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Runs {
     /// No chunk is empty.
-    chunks: Vec<Chunk>,
+    chunks: Vec<Arc<Chunk>>,
 }
 
 impl PartialEq for Runs {
@@ -140,7 +144,7 @@ impl Runs {
         // Everything that overlaps or touches the new run becomes part of it.
         let touch = run.start.saturating_sub(1);
         let at = self.chunk_reaching(touch);
-        let Some(chunk) = self.chunks.get_mut(at) else {
+        let Some(chunk) = self.chunks.get_mut(at).map(Arc::make_mut) else {
             self.push_last(run);
             return;
         };
@@ -165,7 +169,7 @@ impl Runs {
         if spills {
             run = self.absorb_after(at, run);
         }
-        let Some(chunk) = self.chunks.get_mut(at) else {
+        let Some(chunk) = self.chunks.get_mut(at).map(Arc::make_mut) else {
             return;
         };
         chunk.runs.insert(from, run);
@@ -175,7 +179,7 @@ impl Runs {
 
     /// Takes the runs that `run` reaches out of the chunks after number `at`.
     fn absorb_after(&mut self, at: usize, mut run: Run) -> Run {
-        while let Some(next) = self.chunks.get_mut(at + 1) {
+        while let Some(next) = self.chunks.get_mut(at + 1).map(Arc::make_mut) {
             let reach = run.end.saturating_add(1);
             let count = next
                 .runs
@@ -201,13 +205,14 @@ impl Runs {
             .filter(|chunk| chunk.runs.len() < RUNS_PER_CHUNK)
         {
             Some(chunk) => {
+                let chunk = Arc::make_mut(chunk);
                 chunk.runs.push(run);
                 chunk.members += run.len();
             }
-            None => self.chunks.push(Chunk {
+            None => self.chunks.push(Arc::new(Chunk {
                 runs: vec![run],
                 members: run.len(),
-            }),
+            })),
         }
     }
 
@@ -216,13 +221,15 @@ impl Runs {
             .chunks
             .get_mut(at)
             .filter(|chunk| chunk.runs.len() > RUNS_PER_CHUNK)
+            .map(Arc::make_mut)
         else {
             return;
         };
         let runs = chunk.runs.split_off(RUNS_PER_CHUNK / 2);
         let members = runs.iter().map(|run| run.len()).sum();
         chunk.members -= members;
-        self.chunks.insert(at + 1, Chunk { runs, members });
+        self.chunks
+            .insert(at + 1, Arc::new(Chunk { runs, members }));
     }
 
     /// Takes every member below `floor` out and returns them.
@@ -231,10 +238,10 @@ impl Runs {
         let mut removed: Vec<_> = self
             .chunks
             .drain(..keep)
-            .flat_map(|chunk| chunk.runs)
+            .flat_map(|chunk| Arc::unwrap_or_clone(chunk).runs)
             .map(|run| run.start..=run.end)
             .collect();
-        let Some(chunk) = self.chunks.first_mut() else {
+        let Some(chunk) = self.chunks.first_mut().map(Arc::make_mut) else {
             return removed;
         };
         let gone = chunk.runs.partition_point(|run| run.end < floor);
@@ -262,9 +269,9 @@ impl Runs {
         let runs: usize = self
             .chunks
             .iter()
-            .map(|chunk| chunk.runs.capacity() * size_of::<Run>())
+            .map(|chunk| chunk.runs.capacity() * size_of::<Run>() + size_of::<Chunk>() + 16)
             .sum();
-        runs + self.chunks.capacity() * size_of::<Chunk>()
+        runs + self.chunks.capacity() * 8
     }
 }
 

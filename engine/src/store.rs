@@ -62,7 +62,8 @@ impl Store {
     /// [`Error::NoSuchStream`]; [`Error::Poisoned`].
     pub fn drop_stream(&mut self, id: StreamId, erase: Erase) -> Result<(), Error> {
         self.check_writable()?;
-        let stream = self.streams.remove(&id).ok_or(Error::NoSuchStream(id))?;
+        let mut stream = self.streams.remove(&id).ok_or(Error::NoSuchStream(id))?;
+        self.upkeep.settle(&mut stream);
         self.digest.fold(
             Change::DropStream,
             &[id.0, stream.last_seq, stream.messages],
@@ -130,6 +131,7 @@ impl Store {
             what: "sequence",
             limit: u64::MAX - 1,
         })?;
+        self.upkeep.settle(stream);
         stream.skip_to(last);
         self.upkeep.note_dirty(stream);
         self.digest.fold(Change::Skip, &[id.0, last]);
@@ -278,6 +280,7 @@ impl Store {
     pub fn delete(&mut self, id: StreamId, seq: u64, erase: Erase) -> Result<bool, Error> {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
+        self.upkeep.settle(stream);
         let weight = stream.tail.weight();
         let removal = stream.remove(&self.io, seq)?;
         self.digest
@@ -306,6 +309,7 @@ impl Store {
     pub fn purge(&mut self, id: StreamId, purge: &Purge, erase: Erase) -> Result<u64, Error> {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
+        self.upkeep.settle(stream);
         let weight = stream.tail.weight();
         let removal = stream.purge(&self.io, purge)?;
         let after = (stream.first_seq, stream.bytes);
@@ -390,7 +394,7 @@ impl Store {
         self.check_writable()?;
         self.digest.fold_bytes(Change::Put, key, &value);
         let key = Bytes::copy_from_slice(key);
-        self.note_record(&key, Some(&value));
+        self.upkeep.note_record(key.clone(), Some(value.clone()));
         self.records.insert(key, value);
         Ok(())
     }
@@ -405,7 +409,7 @@ impl Store {
         let Some((key, _)) = self.records.remove_entry(key) else {
             return Ok(false);
         };
-        self.note_record(&key, None);
+        self.upkeep.note_record(key, None);
         Ok(true)
     }
 
@@ -439,13 +443,16 @@ impl Store {
         self.options.compress = compress;
     }
 
-    /// What the stream's indexes hold on the heap: subjects, dead runs and those that no age limit takes, in bytes.
-    /// Messages of the tail and the order of expiry are not in it.
+    /// What the stream's indexes hold on the heap: subjects, dead runs, those that no age limit takes and remembered counts,
+    /// in bytes. Messages of the tail and the order of expiry are not in it.
     #[must_use]
     pub fn index_bytes(&self, id: StreamId) -> usize {
         let stream = self.streams.get(&id);
         stream.map_or(0, |stream| {
-            stream.subjects.heap_bytes() + stream.dead.heap_bytes() + stream.ageless.heap_bytes()
+            stream.subjects.heap_bytes()
+                + stream.dead.heap_bytes()
+                + stream.ageless.heap_bytes()
+                + stream.counts.heap_bytes()
         })
     }
 
@@ -480,6 +487,7 @@ fn append_to(
     );
     let (time, content) = (append.time, u64::from(crc32c::crc32c(&append.record)));
     let operands = [stream.id.0, seq, time.as_nanos() as u64, content];
+    upkeep.settle(stream);
     let weight = stream.tail.weight();
     stream.append(seq, append)?;
     upkeep.dirty_weight += stream.tail.weight() - weight;

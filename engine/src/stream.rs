@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::time::Timestamp;
 
+use crate::counts::Counts;
 use crate::error::Error;
 use crate::message::{Append, FOREVER, Message, StreamId, StreamState};
 use crate::options::Overhead;
@@ -47,8 +48,8 @@ pub(crate) struct Stream {
     pub(crate) durable_first: u64,
     /// Ordinal of the flush that first writes this stream: segments that end before it hold a namesake.
     pub(crate) born: u64,
-    /// Changed since the last flush began.
-    pub(crate) is_dirty: bool,
+    /// The flush that must write it, if it has changed since the last one that did.
+    pub(crate) dirty: Option<u64>,
     pub(crate) subjects: Subjects,
     /// Messages whose own TTL ends: when, and their sequences.
     pub(crate) expiry: BTreeSet<(Timestamp, u64)>,
@@ -59,6 +60,8 @@ pub(crate) struct Stream {
     pub(crate) parts: Vec<Part>,
     /// Parts that only hold rows of subjects.
     pub(crate) bare: Vec<Part>,
+    /// What was counted for filters.
+    pub(crate) counts: Counts,
     pub(crate) frozen: Option<Arc<Tail>>,
     pub(crate) tail: Tail,
 }
@@ -121,12 +124,13 @@ impl Stream {
             passed_dead: Runs::default(),
             durable_first: first_seq,
             born,
-            is_dirty: false,
+            dirty: None,
             subjects: Subjects::default(),
             expiry: BTreeSet::new(),
             ageless: Runs::default(),
             parts: Vec::new(),
             bare: Vec::new(),
+            counts: Counts::default(),
             frozen: None,
             tail: Tail::default(),
         }

@@ -6,15 +6,13 @@
 //! newest, so there are about `data / segment_bytes_max * 2 + 2 * merge_width * log(...)` files. A segment of which more
 //! than half is dead is rewritten, so files hold at most twice the live data and what the last flush wrote.
 
-use std::sync::Arc;
-
 use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::lifecycle::{SegmentState, Upkeep};
 use crate::manifest::Manifest;
-use crate::merge::{MergePlan, View};
+use crate::options::Options;
 use crate::removal::Removal;
-use crate::segment::{Cache, Segment, Written};
+use crate::segment::Cache;
 use crate::store::Store;
 use crate::stream::Stream;
 
@@ -84,7 +82,7 @@ impl Upkeep {
         manifest
     }
 
-    fn state_mut(&mut self, segment: u64) -> Option<&mut SegmentState> {
+    pub(crate) fn state_mut(&mut self, segment: u64) -> Option<&mut SegmentState> {
         self.segments
             .iter_mut()
             .find(|state| state.segment.id() == segment)
@@ -92,7 +90,7 @@ impl Upkeep {
 
     /// The segment holds something erased that the next flush makes durable.
     pub(crate) fn mark_rewrite(&mut self, segment: u64) {
-        let after = self.ordinal;
+        let (after, segment) = (self.ordinal, self.current(segment));
         if let Some(state) = self.state_mut(segment) {
             state.rewrite_after = Some(after);
         }
@@ -112,9 +110,8 @@ impl Upkeep {
                 self.mark_rewrite(part.segment.id());
             }
         }
-        let is_in_frozen = stream.frozen.is_some();
-        if is_in_frozen {
-            self.erase_frozen = Some(self.ordinal);
+        if stream.frozen.is_some() {
+            self.mark_frozen();
         }
         let names = removal.gone.as_deref();
         for part in stream.parts.iter().chain(&stream.bare) {
@@ -151,39 +148,36 @@ impl Upkeep {
         }
     }
 
-    /// Counts what is alive in the segments again for streams that lost messages. Only what is durable counts.
-    fn recount(&mut self, streams: &mut std::collections::BTreeMap<crate::StreamId, Stream>) {
-        let stale = std::mem::take(&mut self.stale);
-        for id in stale {
-            let Some(stream) = streams.get_mut(&id) else {
+    /// Counts again what is alive of a stream that lost messages. Only what is durable counts, so it may have to wait.
+    pub(crate) fn recount(&mut self, stream: &mut Stream) {
+        if stream.dirty.is_some() || stream.frozen.is_some() {
+            self.stale.insert(stream.id);
+            return;
+        }
+        for at in 0..stream.parts.len() {
+            let Some(part) = stream.parts.get(at) else {
                 continue;
             };
-            if stream.is_dirty || stream.frozen.is_some() {
-                self.stale.insert(id);
+            let live = stream
+                .count_live(part.first_seq(), part.last_seq())
+                .min(part.messages());
+            let Some(part) = stream.parts.get_mut(at).filter(|part| part.live != live) else {
                 continue;
-            }
-            let mut changes = Vec::new();
-            for at in 0..stream.parts.len() {
-                let Some(part) = stream.parts.get(at) else {
-                    continue;
-                };
-                let live = stream
-                    .count_live(part.first_seq(), part.last_seq())
-                    .min(part.messages());
-                if let Some(part) = stream.parts.get_mut(at).filter(|part| part.live != live) {
-                    changes.push((part.segment.id(), part.live, live));
-                    part.live = live;
-                }
-            }
-            for (segment, before, live) in changes {
-                if let Some(state) = self.state_mut(segment) {
-                    state.live = (state.live + live).saturating_sub(before);
-                }
+            };
+            let before = std::mem::replace(&mut part.live, live);
+            let segment = part.segment.id();
+            if let Some(state) = self.state_mut(segment) {
+                state.live = (state.live + live).saturating_sub(before);
             }
         }
     }
 
-    /// The range of segments to merge next.
+    /// The range of segments to merge next, if any is worth it.
+    pub(crate) fn pick_for(&self, options: &Options) -> Option<std::ops::Range<usize>> {
+        let now = SealedWith::new(options.encryption.as_ref());
+        self.pick(options.merge_width, options.segment_bytes_max, now)
+    }
+
     fn pick(
         &self,
         width: usize,
@@ -238,88 +232,6 @@ impl Upkeep {
 }
 
 impl Store {
-    /// What to merge next, if anything is worth it.
-    pub(crate) fn plan_merge(&mut self) -> Option<MergePlan> {
-        if self.upkeep.frozen.is_some() {
-            // A flush that found the disk full comes first: until it is durable, what is dead in it may not be dropped.
-            return None;
-        }
-        self.upkeep.recount(&mut self.streams);
-        let range = self.upkeep.pick(
-            self.options.merge_width,
-            self.options.segment_bytes_max,
-            SealedWith::new(self.options.encryption.as_ref()),
-        )?;
-        let states = self.upkeep.segments.get(range.clone())?;
-        let inputs: Vec<Arc<Segment>> = states.iter().map(|state| state.segment.clone()).collect();
-        let mut views: std::collections::BTreeMap<_, _> = self
-            .streams
-            .iter()
-            .map(|(&id, stream)| (id, View::of(stream)))
-            .collect();
-        // The drop of these is not durable yet: the durable state has them, and not a namesake that came since.
-        views.extend(
-            self.upkeep
-                .dropped
-                .iter()
-                .map(|(&id, view)| (id, view.clone())),
-        );
-        Some(MergePlan {
-            inputs,
-            views,
-            is_oldest: range.start == 0,
-            overhead: self.options.overhead,
-        })
-    }
-
-    /// A merged segment replaces its inputs.
-    pub(crate) fn merged(&mut self, written: Written, manifest: Manifest, replaced: &[u64]) {
-        let (segment, entries) = written;
-        let durable = manifest.next_ordinal - 1;
-        let is_replaced = |id: u64| replaced.contains(&id);
-        let upkeep = &mut self.upkeep;
-        // Marks that came while the job ran are for a flush that was not durable when it was planned.
-        let inputs = upkeep
-            .segments
-            .iter()
-            .filter(|state| is_replaced(state.segment.id()));
-        let late = inputs
-            .filter_map(|state| state.rewrite_after)
-            .filter(|&after| after > durable)
-            .max();
-        let at = upkeep
-            .segments
-            .iter()
-            .position(|state| is_replaced(state.segment.id()))
-            .unwrap_or(0);
-        for state in upkeep
-            .segments
-            .iter()
-            .filter(|state| is_replaced(state.segment.id()))
-        {
-            upkeep.garbage.push(state.segment.path().to_owned());
-        }
-        upkeep
-            .segments
-            .retain(|state| !is_replaced(state.segment.id()));
-        let state = SegmentState {
-            live: segment.messages,
-            segment: segment.clone(),
-            rewrite_after: late,
-            is_damaged: false,
-        };
-        upkeep.segments.insert(at, state);
-        upkeep.manifest = manifest;
-        upkeep.is_manifest_foreign = false;
-        for entry in entries {
-            if let Some(stream) = self.streams.get_mut(&entry.id) {
-                stream.parts.retain(|part| !is_replaced(part.segment.id()));
-                stream.bare.retain(|part| !is_replaced(part.segment.id()));
-            }
-            self.adopt(&segment, entry);
-        }
-    }
-
     /// How far the files are from being sealed with the key and cipher of now. O(segments).
     #[must_use]
     pub fn resealing(&self) -> Resealing {
@@ -331,7 +243,7 @@ impl Store {
         let foreign = segments.filter(|state| state.segment.sealed_with() != now);
         let mut left = Resealing {
             manifest: upkeep.is_manifest_foreign,
-            files: upkeep.garbage.len() + usize::from(upkeep.is_job_out),
+            files: upkeep.garbage.len() + usize::from(upkeep.is_busy()),
             ..Resealing::default()
         };
         for state in foreign {

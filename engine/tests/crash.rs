@@ -1,7 +1,7 @@
 //! Power losses and process deaths at every I/O operation, full disks, failing syncs: after each the store is exactly at
 //! the state of its durable applied index, replay makes it equal to the model, and what was erased is nowhere on the disk.
 //!
-//! A test run has some 10,000 histories. HALYARD_HISTORIES=n makes it n / 9,000 times as many; HALYARD_SEED=n runs one seed.
+//! A test run has some 15,000 histories. HALYARD_HISTORIES=n makes it n / 9,000 times as many; HALYARD_SEED=n runs one seed.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@ mod model;
 mod world;
 
 use halyard_engine::{Cipher, Encryption, Error, Key, Options};
-use world::{Draw, World};
+use world::{Draw, Out, World};
 
 fn seeds(count: u64) -> Vec<u64> {
     let number = |name: &str| {
@@ -113,6 +113,152 @@ fn histories_with_crashes_a() {
 #[test]
 fn histories_with_crashes_b() {
     each_seed(4500, |seed| end_of_history(history(seed ^ 0xB000_0000)));
+}
+
+/// What a driver does, in small pieces and any order: two jobs out at one time, changes between any two steps.
+fn driven_history(seed: u64) -> World {
+    let mut draw = Draw(seed);
+    let options = options(&mut draw);
+    let mut world = World::new(seed, options);
+    for _ in 0..40 + draw.below(260) {
+        if draw.one_in(3) {
+            for _ in 0..draw.below(6) {
+                let op = draw.op();
+                world.change(&op);
+            }
+        }
+        let crash_after = draw.one_in(8).then(|| draw.below(24));
+        let lives = world.drive(&mut draw, crash_after).unwrap();
+        if !lives || draw.one_in(120) {
+            if lives && draw.one_in(4) {
+                world.disk.process_died();
+            } else if lives {
+                world.disk.power_loss();
+            }
+            world.recover(&mut draw);
+        } else if draw.one_in(20) {
+            world.model.compare(&world.store, &world.options);
+            world.store.check().unwrap();
+        }
+    }
+    world
+}
+
+#[test]
+fn driven_histories_with_crashes_a() {
+    each_seed(2500, |seed| {
+        let mut world = driven_history(seed ^ 0xD000_0000);
+        world.come_home();
+        end_of_history(world);
+    });
+}
+
+#[test]
+fn driven_histories_with_crashes_b() {
+    each_seed(2500, |seed| {
+        let mut world = driven_history(seed ^ 0xDB00_0000);
+        world.come_home();
+        end_of_history(world);
+    });
+}
+
+/// A merge is out; a flush is cut, frozen in steps, written and adopted beside it. Then both end, in either order, and the
+/// power goes at each I/O operation in turn.
+#[test]
+fn a_flush_beside_a_merge_and_a_crash_at_every_operation() {
+    let merges = std::cell::Cell::new(0);
+    each_seed(24, |seed| {
+        let run = |crash_at: Option<u64>| -> u64 {
+            let mut draw = Draw(seed ^ 0xF1A5);
+            let options = Options {
+                merge_width: 3,
+                ..options(&mut draw)
+            };
+            let mut world = World::new(seed, options);
+            for _ in 0..3 {
+                changes(&mut world, &mut draw, 14);
+                let flush = world.store.begin_flush(world.log.len() as u64);
+                world.store.finish(flush.unwrap().run()).unwrap();
+            }
+            let Some(merge) = world.store.begin_maintenance() else {
+                return 0;
+            };
+            merges.set(merges.get() + 1);
+            world.out.push(Out::Job(merge));
+            changes(&mut world, &mut draw, 5);
+            assert!(world.store.cut(world.log.len() as u64), "beside a merge");
+            world.store.records_done();
+            while world.store.step(1) {
+                changes(&mut world, &mut draw, 1);
+            }
+            let flush = world.store.take_job().expect("beside a merge");
+            world.out.push(Out::Job(flush));
+            let start = world.disk.operations();
+            let mut left = crash_at;
+            let (first, second) = if seed % 2 == 0 { (0, 1) } else { (1, 0) };
+            let mut lives = |world: &mut World, which: usize| {
+                let before = world.disk.operations();
+                let lives = world.run(which, left);
+                let took = world.disk.operations() - before;
+                left = left.and_then(|left| left.checked_sub(took));
+                lives
+            };
+            let mut is_up = lives(&mut world, first) && lives(&mut world, second);
+            if is_up {
+                // Taken in in the order in which they ended, or in the other one.
+                let order = if seed % 4 < 2 {
+                    [first, 0]
+                } else {
+                    [second, 0]
+                };
+                for which in order {
+                    changes(&mut world, &mut draw, 3);
+                    world.accept(which).unwrap();
+                    if world.out.len() == 1 {
+                        world.store.look_for_maintenance();
+                        let next = world.store.take_job();
+                        assert!(next.is_none(), "the swap waits for the flush");
+                    }
+                }
+                while world.store.step(1) {
+                    changes(&mut world, &mut draw, 1);
+                }
+                let swap = world.store.begin_maintenance().expect("the swap");
+                assert!(!swap.is_flush());
+                world.out.push(Out::Job(swap));
+                assert!(!world.store.cut(world.log.len() as u64), "one manifest");
+                is_up = lives(&mut world, 0);
+            }
+            if is_up {
+                world.accept(0).unwrap();
+                // Streams still read the inputs: their files stay.
+                world.store.look_for_maintenance();
+                assert!(world.store.take_job().is_none());
+                while world.store.step(1) {
+                    changes(&mut world, &mut draw, 1);
+                    world.model.compare(&world.store, &world.options);
+                }
+            } else {
+                world.recover(&mut Draw(u64::MAX));
+            }
+            let operations = world.disk.operations() - start;
+            end_of_history(world);
+            operations
+        };
+        let operations = run(None);
+        for crash_at in 0..operations.min(40) {
+            run(Some(crash_at));
+        }
+    });
+    let is_single = seeds(24).len() == 1;
+    assert!(is_single || merges.get() > 100, "most come to a merge");
+}
+
+fn changes(world: &mut World, draw: &mut Draw, count: u64) {
+    for _ in 0..count {
+        let op = draw.op();
+        world.change(&op);
+    }
 }
 
 /// One history, cut at each of its I/O operations in turn.

@@ -392,6 +392,13 @@ impl Part {
         self.subject_name(io, row.subject)
     }
 
+    /// The page's records, to take the names of its rows from ([`Row::name_in`]), where that is cheaper than the table.
+    /// Also `None` when they are damaged: what the table knows does not depend on them.
+    pub(crate) fn names(&self, io: &Cache, page: usize) -> Result<Option<Bytes>, Error> {
+        let is_small = self.page(page)?.body_len as usize <= 2 * PAGE_BYTES;
+        Ok(is_small.then(|| self.body(io, page).ok()).flatten())
+    }
+
     /// The subject's row, if it changed in this segment.
     pub(crate) fn subject_row(&self, io: &Cache, name: &[u8]) -> Result<Option<SubjectRow>, Error> {
         let after = self

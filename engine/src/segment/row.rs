@@ -25,6 +25,15 @@ pub(crate) struct Row {
     pub(crate) body_len: u32,
 }
 
+impl Row {
+    /// Its subject in the records of its page; `None` if they are too short for it.
+    pub(crate) fn name_in<'a>(&self, records: &'a [u8]) -> Option<&'a [u8]> {
+        let start = self.body_start as usize;
+        let end = start + usize::from(self.subject_len);
+        records.get(start..end)
+    }
+}
+
 /// Encodes the rows of one page as they come.
 #[derive(Debug, Default)]
 pub(crate) struct RowsWriter {

@@ -10,5 +10,5 @@ mod chunk;
 mod index;
 mod walk;
 
-pub(crate) use chunk::{Counted, Depth};
+pub(crate) use chunk::Depth;
 pub(crate) use index::{SubjectNumber, Subjects, Totals};

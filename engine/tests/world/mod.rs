@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use halyard_engine::{Error, JobDone, Options, Store};
+use halyard_engine::{Error, Job, JobDone, Options, Store};
 use halyard_runtime::disk::Disk;
 use halyard_runtime::sim::{DiskFaults, SimDisk};
 
@@ -94,6 +94,12 @@ impl Draw {
     }
 }
 
+/// A job that is out: to be run, or run and to be taken in.
+pub enum Out {
+    Job(Job),
+    Done(JobDone),
+}
+
 pub struct World {
     pub disk: SimDisk,
     pub options: Options,
@@ -104,6 +110,8 @@ pub struct World {
     pub states: Vec<(Model, u64)>,
     /// The power went by [`SimDisk::crash_after`].
     pub struck: Arc<AtomicBool>,
+    /// A flush and a piece of maintenance at most.
+    pub out: Vec<Out>,
 }
 
 fn open(disk: &SimDisk, options: &Options) -> Result<Store, Error> {
@@ -129,6 +137,7 @@ impl World {
             log: Vec::new(),
             states,
             struck,
+            out: Vec::new(),
         };
         for stream in 1..4 {
             world.change(&Op::Create { stream, first: 1 });
@@ -154,6 +163,7 @@ impl World {
                 self.disk.power_loss();
             }
         }
+        self.out.clear();
         let before = self.store.applied() as usize;
         self.store = open(&self.disk, &self.options).unwrap();
         let applied = self.store.applied() as usize;
@@ -209,6 +219,61 @@ impl World {
             changes(self);
         }
         Some(self.store.finish(done).map(|_| ()))
+    }
+
+    /// Runs one of the jobs that are out; `false` when the power went.
+    pub fn run(&mut self, which: usize, crash_after: Option<u64>) -> bool {
+        if !matches!(self.out[which], Out::Job(_)) {
+            return true;
+        }
+        let Out::Job(job) = self.out.remove(which) else {
+            return true;
+        };
+        if let Some(after) = crash_after {
+            self.disk.crash_after(after);
+        }
+        let done = job.run();
+        self.disk.cancel_crash();
+        self.out.insert(which, Out::Done(done));
+        !self.struck.swap(false, Ordering::Relaxed)
+    }
+
+    /// Takes in one of the jobs that are out, if it was run.
+    pub fn accept(&mut self, which: usize) -> Result<(), Error> {
+        if !matches!(self.out[which], Out::Done(_)) {
+            return Ok(());
+        }
+        match self.out.remove(which) {
+            Out::Done(done) => self.store.accept(done).map(|_| ()),
+            Out::Job(_) => Ok(()),
+        }
+    }
+
+    /// One thing that a driver does: cut, look, step, start, run, take in, in any order. `false` when the power went.
+    pub fn drive(&mut self, draw: &mut Draw, crash_after: Option<u64>) -> Result<bool, Error> {
+        let which = draw.below(self.out.len() as u64) as usize;
+        match draw.below(10) {
+            0 | 1 if self.store.is_cut_open() => self.store.records_done(),
+            0 => drop(self.store.cut(self.log.len() as u64)),
+            1 => self.store.look_for_maintenance(),
+            2..=4 => drop(self.store.step(1 + draw.below(3) as usize)),
+            5 | 6 => self.out.extend(self.store.take_job().map(Out::Job)),
+            _ if self.out.is_empty() => {}
+            7 => return Ok(self.run(which, crash_after)),
+            _ => self.accept(which)?,
+        }
+        assert!(self.out.len() <= 2, "a flush and a piece of maintenance");
+        Ok(true)
+    }
+
+    /// Runs and takes in what is out.
+    pub fn come_home(&mut self) {
+        self.store.records_done();
+        while !self.out.is_empty() {
+            assert!(self.run(0, None));
+            self.accept(0).unwrap();
+        }
+        while self.store.step(1) {}
     }
 
     /// Flushes and maintains until nothing is left to do.

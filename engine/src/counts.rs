@@ -1,0 +1,313 @@
+//! Remembered counts: how many messages the filters of a consumer match in each stretch of sequences.
+//!
+//!   filters  group*     group   64 buckets, and their sums      bucket   512 sequences: alive, matching
+//!
+//! A consumer asks again and again what is still to come from a sequence that rises, and where its filters match many
+//! subjects that lie on both sides of it, no index of subjects tells. So the rows are counted once, and what was counted
+//! is kept. Nothing needs to keep it right: a message never changes and a sequence is never given again, so a bucket
+//! with as many messages alive as when it was counted has the same messages, and its count still holds. Only buckets
+//! whose last sequence had been given out are remembered.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use crate::error::Error;
+use crate::filter::Filters;
+use crate::segment::Cache;
+use crate::stream::Stream;
+
+/// Sequences of one bucket: as many rows are read again when one of them has gone.
+const BUCKET_SEQS: u64 = if cfg!(test) { 8 } else { 512 };
+const BUCKETS: usize = if cfg!(test) { 4 } else { 64 };
+const GROUP_SEQS: u64 = BUCKET_SEQS * BUCKETS as u64;
+/// Sets of filters whose counts one stream remembers. Ten million messages cost each about 80 KB.
+const SETS_MAX: usize = if cfg!(test) { 3 } else { 256 };
+/// `Bucket::alive` of a bucket that was never counted.
+const UNKNOWN: u16 = u16::MAX;
+
+const _: () = assert!(BUCKET_SEQS < UNKNOWN as u64, "a bucket's counters fit");
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    alive: u16,
+    matching: u16,
+}
+
+#[derive(Debug)]
+struct Group {
+    /// Of all buckets together, when they were last all known.
+    alive: u64,
+    matching: u64,
+    buckets: [Bucket; BUCKETS],
+}
+
+impl Group {
+    fn new() -> Self {
+        let unknown = Bucket {
+            alive: UNKNOWN,
+            matching: 0,
+        };
+        Self {
+            alive: u64::MAX,
+            matching: 0,
+            buckets: [unknown; BUCKETS],
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Set {
+    filters: Filters,
+    groups: BTreeMap<u64, Group>,
+}
+
+/// The remembered counts of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Most recently used last.
+    sets: RefCell<Vec<Set>>,
+}
+
+impl Counts {
+    /// Takes a set out, to be put back by [`Counts::put`].
+    fn take(&self, filters: &Filters) -> Set {
+        let mut sets = self.sets.borrow_mut();
+        match sets.iter().rposition(|set| set.filters == *filters) {
+            Some(at) => sets.remove(at),
+            None => Set {
+                filters: filters.clone(),
+                groups: BTreeMap::new(),
+            },
+        }
+    }
+
+    fn put(&self, set: Set) {
+        let mut sets = self.sets.borrow_mut();
+        if sets.len() >= SETS_MAX {
+            sets.remove(0);
+        }
+        sets.push(set);
+    }
+
+    /// Memory on the heap, about, in bytes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let sets = self.sets.borrow();
+        let groups = sets.iter().map(|set| set.groups.len()).sum::<usize>();
+        sets.capacity() * size_of::<Set>() + groups * (size_of::<Group>() + 16)
+    }
+}
+
+/// Sequences of a bucket or group, both ends included.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: u64,
+    to: u64,
+}
+
+impl Span {
+    fn of_group(number: u64) -> Self {
+        let from = number * GROUP_SEQS;
+        Self {
+            from,
+            to: from.saturating_add(GROUP_SEQS - 1),
+        }
+    }
+
+    fn of_bucket(group: u64, bucket: usize) -> Self {
+        let from = group * GROUP_SEQS + bucket as u64 * BUCKET_SEQS;
+        Self {
+            from,
+            to: from.saturating_add(BUCKET_SEQS - 1),
+        }
+    }
+
+    fn is_in(self, other: Self) -> bool {
+        other.from <= self.from && self.to <= other.to
+    }
+
+    fn cut(self, other: Self) -> Self {
+        Self {
+            from: self.from.max(other.from),
+            to: self.to.min(other.to),
+        }
+    }
+}
+
+impl Stream {
+    fn alive_in(&self, span: Span) -> u64 {
+        self.count_live(span.from, span.to)
+    }
+
+    /// Live messages at or after `from` that the filters match. `all` is how many match anywhere, if that is known: then
+    /// the side of `from` is counted that needs less to be read.
+    pub(crate) fn count_by_spans(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        from: u64,
+        all: Option<u64>,
+    ) -> Result<u64, Error> {
+        assert!(from > self.first_seq, "there is something before it");
+        let mut set = self.counts.take(filters);
+        let first_group = self.first_seq / GROUP_SEQS;
+        set.groups = set.groups.split_off(&first_group);
+        let (before, after) = (
+            Span {
+                from: self.first_seq,
+                to: from - 1,
+            },
+            Span {
+                from,
+                to: self.last_seq,
+            },
+        );
+        let count = match all {
+            Some(all) if self.unread(&set, before) < self.unread(&set, after) => self
+                .count_span(io, &mut set, before)
+                .map(|count| all.saturating_sub(count)),
+            _ => self.count_span(io, &mut set, after),
+        };
+        self.counts.put(set);
+        count
+    }
+
+    /// About how many messages must be read to count the span.
+    fn unread(&self, set: &Set, span: Span) -> u64 {
+        let groups = span.from / GROUP_SEQS..=span.to / GROUP_SEQS;
+        let unread = groups.map(|number| {
+            let alive = self.alive_in(Span::of_group(number).cut(span));
+            let is_known =
+                |group: &Group| group.alive == self.alive_in(Span::of_group(number)) || alive == 0;
+            match set.groups.get(&number) {
+                Some(group) if is_known(group) => 0,
+                _ => alive,
+            }
+        });
+        unread.sum()
+    }
+
+    fn count_span(&self, io: &Cache, set: &mut Set, span: Span) -> Result<u64, Error> {
+        let mut count = 0;
+        for number in span.from / GROUP_SEQS..=span.to / GROUP_SEQS {
+            let whole = Span::of_group(number);
+            let alive = self.alive_in(whole.cut(span));
+            if alive == 0 {
+                continue;
+            }
+            if whole.is_in(span)
+                && let Some(group) = set.groups.get(&number)
+                && group.alive == alive
+            {
+                count += group.matching;
+                continue;
+            }
+            count += self.count_group(io, set, number, span)?;
+        }
+        Ok(count)
+    }
+
+    /// Counts the part of a group that lies in the span, and remembers the buckets that lie in it as a whole.
+    fn count_group(
+        &self,
+        io: &Cache,
+        set: &mut Set,
+        number: u64,
+        span: Span,
+    ) -> Result<u64, Error> {
+        let mut group = set.groups.remove(&number).unwrap_or_else(Group::new);
+        let result = self.count_buckets(io, &set.filters, &mut group, (number, span));
+        if Span::of_group(number).is_in(span) && result.is_ok() {
+            let buckets = group.buckets.iter();
+            group.alive = buckets.clone().map(|bucket| u64::from(bucket.alive)).sum();
+            group.matching = buckets.map(|bucket| u64::from(bucket.matching)).sum();
+            assert_eq!(
+                group.alive,
+                self.alive_in(Span::of_group(number)),
+                "every bucket was counted"
+            );
+        }
+        set.groups.insert(number, group);
+        result
+    }
+
+    fn count_buckets(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        group: &mut Group,
+        (number, span): (u64, Span),
+    ) -> Result<u64, Error> {
+        // Neighbours that must be read are read in one go.
+        let mut unread: Option<Span> = None;
+        let mut count = 0;
+        for at in 0..BUCKETS {
+            let whole = Span::of_bucket(number, at);
+            let here = whole.cut(span);
+            if here.from > here.to {
+                continue;
+            }
+            let alive = self.alive_in(here);
+            let bucket = group.buckets.get(at).copied();
+            let known = bucket.filter(|bucket| {
+                whole.is_in(span) && (u64::from(bucket.alive) == alive || alive == 0)
+            });
+            match known {
+                Some(bucket) if alive > 0 => count += u64::from(bucket.matching),
+                Some(_) => {
+                    if let Some(bucket) = group.buckets.get_mut(at) {
+                        *bucket = Bucket {
+                            alive: 0,
+                            matching: 0,
+                        };
+                    }
+                }
+                None => {
+                    let from = unread.map_or(here.from, |unread| unread.from);
+                    unread = Some(Span { from, to: here.to });
+                    continue;
+                }
+            }
+            if let Some(unread) = unread.take() {
+                count += self.read_buckets(io, filters, group, (number, unread))?;
+            }
+        }
+        if let Some(unread) = unread {
+            count += self.read_buckets(io, filters, group, (number, unread))?;
+        }
+        Ok(count)
+    }
+
+    fn read_buckets(
+        &self,
+        io: &Cache,
+        filters: &Filters,
+        group: &mut Group,
+        (number, span): (u64, Span),
+    ) -> Result<u64, Error> {
+        let mut matching = [0u16; BUCKETS];
+        let mut count = 0;
+        self.scan(io, filters, (span.from, span.to), &mut |seq, is_match| {
+            if is_match {
+                count += 1;
+                let at = (seq - number * GROUP_SEQS) / BUCKET_SEQS;
+                if let Some(matching) = matching.get_mut(at as usize) {
+                    *matching += 1;
+                }
+            }
+            true
+        })?;
+        for (at, (bucket, matching)) in group.buckets.iter_mut().zip(matching).enumerate() {
+            let whole = Span::of_bucket(number, at);
+            if whole.is_in(span) && whole.to <= self.last_seq {
+                let alive = self.alive_in(whole) as u16;
+                assert!(matching <= alive, "what matches is alive");
+                *bucket = Bucket { alive, matching };
+            }
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+#[path = "counts_test.rs"]
+mod tests;

@@ -222,6 +222,10 @@ fn many_streams(count: u64) {
 }
 
 /// Flushes that are due every quarter of a second while one merge of so many megabytes runs.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measurement: the merge has a thread of its own and no executor beside it"
+)]
 fn flush_beside_merge(megabytes: u64) {
     let options = Options {
         segment_bytes_max: 64 << 30,

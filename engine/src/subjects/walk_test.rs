@@ -56,8 +56,8 @@ fn compare(index: &Subjects, model: &Model) {
         let newest = model.values().map(|(_, last)| *last).max().unwrap_or(0);
         for since in [1, newest / 2, newest, newest + 1] {
             let have = names(index, index.matching_since(&filter, since));
-            let must = want.iter().filter(|name| model[*name].1 >= since);
-            assert!(must.cloned().all(|name| have.contains(&name)), "{text}");
+            let mut must = want.iter().filter(|name| model[*name].1 >= since);
+            assert!(must.all(|name| have.contains(name)), "{text}");
             assert!(have.iter().all(|name| want.contains(name)), "{text}");
         }
     }

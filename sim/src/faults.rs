@@ -161,12 +161,14 @@ async fn disk_errors(host: &mut Host) {
     let ppm = u32::try_from(1_000 + random::below(100_000)).unwrap_or(0);
     let writes = percent(50);
     host.disk.set_faults(|faults| {
-        faults.sync_error_ppm = ppm;
+        (faults.sync_error_ppm, faults.dir_sync_error_ppm) = (ppm, ppm);
         faults.write_error_ppm = if writes { ppm } else { 0 };
     });
     pause(Duration::from_secs(3)).await;
-    host.disk
-        .set_faults(|faults| (faults.sync_error_ppm, faults.write_error_ppm) = (0, 0));
+    host.disk.set_faults(|faults| {
+        (faults.sync_error_ppm, faults.dir_sync_error_ppm) = (0, 0);
+        faults.write_error_ppm = 0;
+    });
     if percent(50) {
         host.kill();
     } else {

@@ -14,7 +14,7 @@ mod node;
 
 pub use clock::Clock;
 pub(crate) use clock::{SimSleep, monotonic_nanos, wall_nanos};
-pub use disk::{DiskFaults, Found, Place, SimDisk};
+pub use disk::{DiskFaults, Failure, Found, Place, SimDisk};
 pub use net::{Net, NetOptions};
 pub(crate) use net::{SimListener, SimStream, resolve};
 pub use node::Node;

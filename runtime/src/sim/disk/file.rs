@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{SimDisk, State, device_error, fail};
+use super::{Failure, SimDisk, State, device_error, fail};
 use crate::disk::{File, OpenMode, SECTOR_BYTES};
 
 const SECTOR: u64 = SECTOR_BYTES as u64;
@@ -76,9 +76,7 @@ impl File for SimFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.operate(|state| {
             let (errors, shorts) = (state.faults.read_error_ppm, state.faults.short_read_ppm);
-            if state.random.chance(errors) {
-                return Err(device_error());
-            }
+            state.device(errors)?;
             let inode = state.inodes.get(&self.inode).ok_or_else(super::no_power)?;
             let there = inode
                 .cache_len
@@ -107,9 +105,15 @@ impl File for SimFile {
             let errors = state.faults.write_error_ppm;
             let inode = state.inodes.get(&self.inode).ok_or_else(super::no_power)?;
             let growth = end.saturating_sub(inode.cache_len);
-            state.reserve(growth, &inode.path)?;
-            let failed = state.random.chance(errors);
-            let count = if failed {
+            let path = inode.path.clone();
+            state.reserve(growth, &path)?;
+            let full = if growth > 0 {
+                state.space(&path)
+            } else {
+                Ok(())
+            };
+            let failed = full.and_then(|()| state.device(errors));
+            let count = if failed.is_err() {
                 state.random.below(bytes.len() as u64 + 1)
             } else {
                 u64::MAX
@@ -120,14 +124,19 @@ impl File for SimFile {
             if let Some(inode) = state.inodes.get_mut(&self.inode) {
                 inode.write(offset, &bytes[..count]);
             }
-            if failed { Err(device_error()) } else { Ok(()) }
+            failed
         })
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.change(|state| {
             let inode = state.inodes.get(&self.inode).ok_or_else(super::no_power)?;
-            state.reserve(len.saturating_sub(inode.cache_len), &inode.path)?;
+            let (growth, path) = (len.saturating_sub(inode.cache_len), inode.path.clone());
+            state.reserve(growth, &path)?;
+            if growth > 0 {
+                state.space(&path)?;
+            }
+            state.device(0)?;
             if let Some(inode) = state.inodes.get_mut(&self.inode)
                 && inode.cache_len < len
             {
@@ -140,6 +149,7 @@ impl File for SimFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.change(|state| {
+            state.device(0)?;
             let inode = state
                 .inodes
                 .get_mut(&self.inode)
@@ -151,6 +161,7 @@ impl File for SimFile {
 
     fn len(&self) -> io::Result<u64> {
         self.operate(|state| {
+            state.device(0)?;
             let inode = state.inodes.get(&self.inode).ok_or_else(super::no_power)?;
             Ok(inode.cache_len)
         })
@@ -158,6 +169,7 @@ impl File for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         self.operate(|state| {
+            let planned = state.failing == Some(Failure::Device);
             let State {
                 faults,
                 random,
@@ -176,7 +188,7 @@ impl File for SimFile {
             let spread = nanos(longest).saturating_sub(nanos(shortest));
             let cost = nanos(shortest).saturating_add(random.below(spread.saturating_add(1)));
             self.sync_cost_nanos.store(cost, Ordering::Relaxed);
-            if random.chance(faults.sync_error_ppm) {
+            if planned || random.chance(faults.sync_error_ppm) {
                 inode.fail_sync(random, freed);
                 return Err(fail(device_error().kind(), &inode.path));
             }

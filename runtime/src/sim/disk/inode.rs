@@ -84,6 +84,19 @@ impl Inode {
         self.pending.push(Change::Length(len));
     }
 
+    /// Forgets everything from `len` on, on the platter and in the cache.
+    pub(super) fn lose_after(&mut self, len: u64) {
+        for (bytes, has) in [
+            (&mut self.platter, &mut self.platter_len),
+            (&mut self.cache, &mut self.cache_len),
+        ] {
+            if len < *has {
+                drop(bytes.cut(len));
+                *has = len;
+            }
+        }
+    }
+
     /// Flips bits on the platter and in the cache.
     pub(super) fn flip(&mut self, offset: u64, mask: u8) {
         let mut byte = [0];

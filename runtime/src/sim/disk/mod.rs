@@ -40,6 +40,13 @@ pub struct DiskFaults {
     /// How many of a million syncs fail (EIO). What was to be synced stays readable, but a later sync that succeeds does
     /// not make it durable: Linux marks the pages clean.
     pub sync_error_ppm: u32,
+    /// How many of a million syncs of a directory fail (EIO). The names stay as they are until the power goes.
+    pub dir_sync_error_ppm: u32,
+    /// How many of a million renames and removals fail (EIO), without any effect.
+    pub name_error_ppm: u32,
+    /// How many of a million writes, allocations and creations find the disk full for a moment; of a write some bytes
+    /// may have been written.
+    pub full_ppm: u32,
     /// How many of a million reads return fewer bytes than there are.
     pub short_read_ppm: u32,
     /// How many of a million reads see one sector from another place of the file.
@@ -68,6 +75,9 @@ impl Default for DiskFaults {
             read_error_ppm: 0,
             write_error_ppm: 0,
             sync_error_ppm: 0,
+            dir_sync_error_ppm: 0,
+            name_error_ppm: 0,
+            full_ppm: 0,
             short_read_ppm: 0,
             misdirected_read_ppm: 0,
             stale_read_ppm: 0,
@@ -123,6 +133,28 @@ struct State {
     operations: u64,
     crash_at: Option<u64>,
     on_crash: Option<Arc<dyn Fn() + Send + Sync>>,
+    failure: Option<PlannedFailure>,
+    /// The operation that runs now fails so, after it has done a part of its work.
+    failing: Option<Failure>,
+}
+
+/// How an operation fails: see [`SimDisk::fail_after`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The device fails (EIO): of a write some bytes were written, of a sync some sectors are on the platter and the
+    /// others never will be.
+    Device,
+    /// There is no space (ENOSPC) for what needs some: writes, of which some bytes were written, allocations, new files.
+    /// Other operations succeed.
+    Full,
+}
+
+/// See [`SimDisk::fail_after`].
+#[derive(Clone, Copy)]
+struct PlannedFailure {
+    at: u64,
+    how: Failure,
+    lasts: bool,
 }
 
 /// What was on the platter where no file is any more.
@@ -187,6 +219,8 @@ impl SimDisk {
             operations: 0,
             crash_at: None,
             on_crash: None,
+            failure: None,
+            failing: None,
         })))
     }
 
@@ -228,6 +262,23 @@ impl SimDisk {
         self.0.lock().crash_at = None;
     }
 
+    /// Fails the operation that is `after` operations from now (0: the next one); with `lasts` all after it, too.
+    pub fn fail_after(&self, after: u64, how: Failure, lasts: bool) {
+        let mut state = self.0.lock();
+        let at = state.operations + after + 1;
+        state.failure = Some(PlannedFailure { at, how, lasts });
+    }
+
+    /// Takes back [`SimDisk::fail_after`]; true when it had struck.
+    pub fn cancel_failure(&self) -> bool {
+        let mut state = self.0.lock();
+        let operations = state.operations;
+        state
+            .failure
+            .take()
+            .is_some_and(|planned| planned.at <= operations)
+    }
+
     /// True when [`SimDisk::crash_after`] has not struck yet.
     pub fn is_crash_armed(&self) -> bool {
         self.0.lock().crash_at.is_some()
@@ -250,6 +301,46 @@ impl SimDisk {
         let mask = 1 << state.random.below(8);
         state.inode_at(path)?.flip(offset, mask);
         Some(offset)
+    }
+
+    /// Replaces up to a block of 4 KiB of a file by noise, on the platter and in the cache. Returns where and how much,
+    /// or `None` when there is nothing to replace.
+    pub fn rot_block(&self, path: &Path) -> Option<(u64, usize)> {
+        let mut state = self.0.lock();
+        let len = state.inode_at(path)?.platter_len;
+        if len == 0 {
+            return None;
+        }
+        let offset = state.random.below(len);
+        let most = (len - offset).min(4096);
+        let count = usize::try_from(1 + state.random.below(most)).unwrap_or(1);
+        let noise: Vec<u8> = (0..count)
+            .map(|_| state.random.next().to_le_bytes()[0])
+            .collect();
+        let inode = state.inode_at(path)?;
+        inode.platter.write(offset, &noise);
+        inode.cache.write(offset, &noise);
+        Some((offset, count))
+    }
+
+    /// Cuts a file on the platter and in the cache, as a file system that lost a part of it would. False when there is
+    /// no such file.
+    pub fn truncate(&self, path: &Path, len: u64) -> bool {
+        let mut state = self.0.lock();
+        let Some(inode) = state.inode_at(path) else {
+            return false;
+        };
+        inode.lose_after(len);
+        true
+    }
+
+    /// A file's directory entry is lost, durably and without anybody having asked. False when there is no such file.
+    pub fn lose_name(&self, path: &Path) -> bool {
+        let mut state = self.0.lock();
+        state.durable.files.remove(path);
+        let was_there = state.live.files.remove(path).is_some();
+        state.free_unnamed();
+        was_there
     }
 
     /// Replaces bytes of a file on the platter and in the cache. False when there is no such file.
@@ -331,8 +422,11 @@ impl SimDisk {
             return Err(no_power());
         }
         state.operations += 1;
+        state.failing = state.planned();
         if state.crash_at != Some(state.operations) {
-            return operation(&mut state);
+            let outcome = operation(&mut state);
+            state.failing = None;
+            return outcome;
         }
         state.crash_at = None;
         // Half of the time the operation had begun. A sync that did never returned, so it promises nothing.
@@ -353,6 +447,31 @@ impl State {
     fn inode_at(&mut self, path: &Path) -> Option<&mut Inode> {
         let id = self.live.files.get(path)?;
         self.inodes.get_mut(id)
+    }
+
+    /// How the operation that begins now fails, if it was planned.
+    fn planned(&self) -> Option<Failure> {
+        let planned = self.failure?;
+        let strikes =
+            planned.at == self.operations || (planned.lasts && planned.at < self.operations);
+        strikes.then_some(planned.how)
+    }
+
+    /// Fails an operation that does nothing by halves: with the planned failure of the device, or by chance.
+    fn device(&mut self, per_million: u32) -> io::Result<()> {
+        if self.failing == Some(Failure::Device) || self.random.chance(per_million) {
+            return Err(device_error());
+        }
+        Ok(())
+    }
+
+    /// Fails an operation that needs space, for a moment.
+    fn space(&mut self, path: &Path) -> io::Result<()> {
+        let full = self.faults.full_ppm;
+        if self.failing == Some(Failure::Full) || self.random.chance(full) {
+            return Err(fail(io::ErrorKind::StorageFull, path));
+        }
+        Ok(())
     }
 
     fn used_bytes(&self) -> u64 {
@@ -432,6 +551,7 @@ impl State {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let (id, epoch) = self.operate(None, |state| {
+            state.device(0)?;
             if state.live.is_dir(path) {
                 return Err(fail(io::ErrorKind::IsADirectory, path));
             }
@@ -442,6 +562,7 @@ impl Disk for SimDisk {
                 }
                 Some(id) => *id,
                 None if creates && state.live.has_parent(path) => {
+                    state.space(path)?;
                     state.next_inode += 1;
                     let id = state.next_inode;
                     state.inodes.insert(id, Inode::new(path));
@@ -463,6 +584,7 @@ impl Disk for SimDisk {
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.operate(None, |state| {
+            state.device(0)?;
             let mut missing: Vec<&Path> = path.ancestors().collect();
             missing.retain(|dir| !state.live.is_dir(dir));
             if let Some(file) = missing
@@ -482,6 +604,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.operate(None, |state| {
+            state.device(state.faults.name_error_ppm)?;
             if state.live.is_dir(to) || !state.live.has_parent(to) {
                 return Err(fail(io::ErrorKind::NotFound, to));
             }
@@ -503,6 +626,7 @@ impl Disk for SimDisk {
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
         self.operate(None, |state| {
+            state.device(state.faults.name_error_ppm)?;
             if !state.live.files.contains_key(path) {
                 return Err(fail(io::ErrorKind::NotFound, path));
             }
@@ -516,6 +640,7 @@ impl Disk for SimDisk {
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.operate(None, |state| {
+            state.device(state.faults.name_error_ppm)?;
             if !state.live.dirs.contains(path) {
                 return Err(fail(io::ErrorKind::NotFound, path));
             }
@@ -531,12 +656,14 @@ impl Disk for SimDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.operate(None, |state| {
+            state.device(0)?;
             Ok(state.live.is_dir(path) || state.live.files.contains_key(path))
         })
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.operate(None, |state| {
+            state.device(0)?;
             if !state.live.is_dir(path) {
                 return Err(fail(io::ErrorKind::NotFound, path));
             }
@@ -550,10 +677,7 @@ impl Disk for SimDisk {
             if !state.live.is_dir(path) {
                 return Err(fail(io::ErrorKind::NotFound, path));
             }
-            let fails = state.faults.sync_error_ppm;
-            if state.random.chance(fails) {
-                return Err(device_error());
-            }
+            state.device(state.faults.dir_sync_error_ppm)?;
             if !state.faults.lying_sync {
                 let all = std::mem::take(&mut state.pending);
                 let (here, elsewhere) = all.into_iter().partition(|change| change.is_in(path));
@@ -569,6 +693,7 @@ impl Disk for SimDisk {
 
     fn lock(&self, path: &Path) -> io::Result<DirLock> {
         self.operate(None, |state| {
+            state.device(0)?;
             if state.locked.contains_key(path) {
                 let text = format!("{} is locked: another process is using it", path.display());
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
@@ -585,6 +710,7 @@ impl Disk for SimDisk {
 
     fn free_bytes(&self, _: &Path) -> io::Result<u64> {
         self.operate(None, |state| {
+            state.device(0)?;
             Ok(state
                 .faults
                 .capacity_bytes

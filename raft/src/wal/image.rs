@@ -40,6 +40,8 @@ pub(crate) struct GroupState {
     pub(crate) members: StoredMembers,
     /// Newest entry known to be committed.
     pub(crate) committed: Option<LogId>,
+    /// While it is being read back: entries up to this one were taken for let go, and no checkpoint has said so yet.
+    assumed: Option<u64>,
     entries: VecDeque<Slot>,
 }
 
@@ -218,6 +220,7 @@ impl GroupState {
                 let members = codec::stored(&mut input)?;
                 input.end()?;
                 if let Some(id) = purged {
+                    self.assumed = self.assumed.filter(|assumed| id.index < *assumed);
                     self.purge(id);
                     self.committed = self.committed.max(Some(id));
                 }
@@ -228,10 +231,16 @@ impl GroupState {
         }
     }
 
+    /// The last entry that should stand before the log's first one, and does not: no checkpoint says that it was let go.
+    pub(crate) fn missing_before_start(&self) -> Option<u64> {
+        self.assumed
+    }
+
     fn replay_entry(&mut self, slot: Slot, committed_end: u64) -> Decoded<()> {
         if self.entries.is_empty() && self.end() < slot.id.index {
             // The segments before were let go: a checkpoint further on says where the log starts.
             self.purged = Some(LogId::new(LeaderId::new(0, 0), slot.id.index - 1));
+            self.assumed = Some(slot.id.index - 1);
         }
         if slot.id.index < self.start() {
             return Ok(());

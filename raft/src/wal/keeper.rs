@@ -2,7 +2,8 @@
 //!
 //! Runs on a thread of its own, so that none of this holds up a batch. A segment that is let go becomes a spare where one
 //! is wanted (its bytes are overwritten as it is used again), and is removed otherwise. Each change of a name is made
-//! durable before the next, oldest segment first, so a crash leaves no gap between the segments.
+//! durable before the next, oldest segment first, so a crash leaves no gap between the segments; and before it goes, a
+//! synced record says so, so that a segment that is gone without one is noticed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::time;
 
 use super::image::plain_draft;
-use super::record::Kind;
+use super::record::{self, Draft, Kind};
 use super::segment::{self, Segment, Spare};
 use super::writer::{Done, Item, Wal};
 use crate::error::Error;
@@ -27,9 +28,18 @@ const FULL_RETRY: Duration = Duration::from_millis(500);
 /// Zeros are written in pieces of this size.
 const WIPE_BYTES: u64 = 1 << 20;
 
+/// What the writer was asked for and may not have written yet, so that it is asked once.
+#[derive(Default)]
+struct Asked {
+    /// Checkpoints, so that the segment of this sequence can go.
+    checkpoints: Option<u64>,
+    /// The start record of this sequence.
+    start: Option<u64>,
+}
+
 /// Keeps the log's files until the log is closed.
 pub(crate) async fn run(wal: Arc<Wal>) {
-    let mut asked = None;
+    let mut asked = Asked::default();
     while !wal.closed() {
         // Letting go first: on a full disk it is what makes room for a spare.
         let tended = scrub(&wal)
@@ -238,10 +248,11 @@ pub(crate) fn make_spare(wal: &Wal, sequence: u64, bytes: u64) -> Result<Spare, 
     }
 }
 
-/// Lets the oldest segments go that nobody needs; has checkpoints written anew where only those are in the way.
-fn let_go(wal: &Wal, asked: &mut Option<u64>) -> Result<(), Error> {
+/// Lets the oldest segments go that nobody needs; has checkpoints written anew where only those are in the way, and the
+/// record that says so before anything goes.
+fn let_go(wal: &Wal, asked: &mut Asked) -> Result<(), Error> {
     loop {
-        let (stale, oldest) = {
+        let (stale, oldest, start, free) = {
             let segments = wal.segments.lock();
             if segments.used.len() < 2 || !segments.holders().is_empty() {
                 return Ok(());
@@ -249,12 +260,29 @@ fn let_go(wal: &Wal, asked: &mut Option<u64>) -> Result<(), Error> {
             (
                 segments.stale_checkpoints(),
                 segments.used.front().map(|segment| segment.sequence),
+                segments.start,
+                segments.free_until(),
             )
         };
         if !stale.is_empty() {
-            if *asked != oldest {
-                *asked = oldest;
+            if asked.checkpoints != oldest {
+                asked.checkpoints = oldest;
                 write_checkpoints(wal, &stale);
+            }
+            return Ok(());
+        }
+        if oldest.is_some_and(|oldest| start <= oldest) {
+            if asked.start != Some(free) {
+                asked.start = Some(free);
+                let draft = Draft {
+                    payload: record::start_body(free),
+                    ..plain_draft(Kind::Mark, 0)
+                };
+                wal.submit([Item {
+                    draft,
+                    of: None,
+                    done: Done::Nobody,
+                }]);
             }
             return Ok(());
         }

@@ -76,10 +76,25 @@ pub(crate) enum Kind {
     /// The group's vote, membership and the entry after which its log starts.
     Checkpoint = 6,
     /// Nothing but `synced`: written when the log comes to rest, so that damage to its very end is told from a torn tail; and,
-    /// with eight random bytes, before anything else whenever the log was opened.
+    /// with eight random bytes, before anything else whenever the log was opened. With [`START`] and a sequence (u64) it is a
+    /// start record: segments of lower sequences are not needed any more, and may be gone.
     Mark = 7,
     /// The group is gone.
     Drop = 8,
+}
+
+/// What the body of a start record begins with.
+pub(crate) const START: [u8; 8] = *b"LOGSTART";
+
+/// The body of a start record.
+pub(crate) fn start_body(sequence: u64) -> Bytes {
+    Bytes::from([START, sequence.to_le_bytes()].concat())
+}
+
+/// The sequence in the body of a mark that is a start record.
+pub(crate) fn start_of(body: &[u8]) -> Option<u64> {
+    let sequence = body.strip_prefix(&START)?.first_chunk::<8>()?;
+    (body.len() == 16).then(|| u64::from_le_bytes(*sequence))
 }
 
 impl Kind {

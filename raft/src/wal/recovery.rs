@@ -77,7 +77,7 @@ pub(crate) fn open(
         ));
     }
     let used = found.iter().take_while(|each| sound(each)).count();
-    let mut rest = found.split_off(used);
+    let rest = found.split_off(used);
     if let (Some(bad), true) = (rest.first(), rest.iter().any(sound)) {
         return Err(corrupt(
             &bad.path,
@@ -85,20 +85,30 @@ pub(crate) fn open(
             "the header of the segment is not sound, but later segments are",
         ));
     }
-    let consecutive = found
+    let gap = found
         .windows(2)
-        .all(|pair| matches!(pair, [a, b] if a.sequence + 1 == b.sequence));
-    if !consecutive {
+        .find(|pair| !matches!(pair, [a, b] if a.sequence + 1 == b.sequence));
+    if let Some(before) = gap.and_then(|pair| pair.first()) {
         return Err(corrupt(
-            dir,
+            &dir.join(segment::file_name(before.sequence + 1)),
             0,
-            "a segment file between two others is missing",
+            "the segment file between two others is missing",
         ));
     }
-    // A spare of a number that does not come next is a leftover of a removal that the crash undid: the keeper replaces it.
+    // Files are made in the order of their numbers, each name synced before the next is made.
     let expected = found.last().map_or(1, |last| last.sequence + 1);
-    rest.retain(|each| each.sequence >= expected);
-    Scan::new(node, layout, found)?.run(rest)
+    if let Some(next) = rest.first().filter(|next| next.sequence != expected) {
+        let what = format!("the file is missing, but {} is there", next.path.display());
+        return Err(corrupt(&dir.join(segment::file_name(expected)), 0, &what));
+    }
+    let cut = rest
+        .windows(2)
+        .find(|pair| matches!(pair, [each, _] if each.bytes < HEADER_BLOCK));
+    if let Some(cut) = cut.and_then(|pair| pair.first()) {
+        let what = "the file is cut short, and was whole when the next one was made";
+        return Err(corrupt(&cut.path, cut.bytes, what));
+    }
+    Scan::new(node, layout, found)?.run(dir, rest)
 }
 
 fn corrupt(file: &Path, offset: u64, what: &str) -> Error {
@@ -158,6 +168,12 @@ fn create_over(
                 "no segment of the log has a sound header",
             ));
         }
+        // A crash while the log was being made leaves zeros at most: the first batch follows when the header is synced.
+        let bytes = read_whole(each)?;
+        if let Some(at) = bytes.iter().position(|byte| *byte != 0) {
+            let what = "the header of the segment is blank, but it holds records";
+            return Err(corrupt(&each.path, at as u64, what));
+        }
     }
     let header = Header {
         version: layout.version(),
@@ -167,6 +183,7 @@ fn create_over(
         base: 0,
         chain: 0,
         salt: random::u64(),
+        sectors: segment::sectors(layout.first_segment_bytes),
     };
     let path = dir.join(segment::file_name(1));
     let bytes = layout.first_segment_bytes;
@@ -238,6 +255,16 @@ impl<'a> Scan<'a> {
             segment::check_owner(&each.path, &header, node)?;
             with_headers.push((each, header));
         }
+        let cut = with_headers
+            .iter()
+            .find(|(file, header)| file.bytes < header.file_bytes_min());
+        if let Some((file, header)) = cut {
+            let what = format!(
+                "the file ends here, and was {} bytes long",
+                header.file_bytes_min()
+            );
+            return Err(corrupt(&file.path, file.bytes, &what));
+        }
         let (log, chain) = with_headers
             .first()
             .map_or((0, 0), |(_, header)| (header.log, header.chain));
@@ -262,8 +289,9 @@ impl<'a> Scan<'a> {
         })
     }
 
-    fn run(mut self, rest: Vec<Found>) -> Result<Recovered, Error> {
+    fn run(mut self, dir: &Path, rest: Vec<Found>) -> Result<Recovered, Error> {
         let found = std::mem::take(&mut self.found);
+        let first = found.first().map(|(_, header)| *header);
         let mut following = found
             .iter()
             .skip(1)
@@ -289,9 +317,10 @@ impl<'a> Scan<'a> {
                 segment.end = end;
             }
         }
-        let Some((stop, bytes)) = last else {
+        let (Some((stop, bytes)), Some(first)) = (last, first) else {
             return Err(Error::Stopped);
         };
+        self.check_start(dir, &first)?;
         self.finish(stop, &bytes, rest)
     }
 
@@ -381,7 +410,11 @@ impl<'a> Scan<'a> {
         };
         let group = record.header.group;
         match record.header.kind {
-            Kind::Mark => return Ok(()),
+            Kind::Mark => {
+                let start = record::start_of(body).unwrap_or(0);
+                self.segments.start = self.segments.start.max(start);
+                return Ok(());
+            }
             Kind::Drop => {
                 self.groups.remove(&group);
                 self.segments.groups.remove(&group);
@@ -510,9 +543,24 @@ impl<'a> Scan<'a> {
         false
     }
 
+    /// The files before the first must have been let go.
+    fn check_start(&self, dir: &Path, first: &Header) -> Result<(), Error> {
+        let is_told = first.sectors > 0;
+        if first.sequence == 1 || first.sequence <= self.segments.start || !is_told {
+            return Ok(());
+        }
+        let what = "the file is missing: it was not let go, and later ones are there";
+        let missing = dir.join(segment::file_name(first.sequence - 1));
+        Err(corrupt(&missing, 0, what))
+    }
+
     /// A group whose first entries are gone must have a checkpoint that says so.
     fn check_groups(&self, path: &Path) -> Result<(), Error> {
         for (group, state) in &self.groups {
+            if let Some(last) = state.missing_before_start() {
+                let what = format!("entries of group {group} up to {last} are missing");
+                return Err(corrupt(path, 0, &what));
+            }
             let checkpointed = self
                 .segments
                 .groups

@@ -15,7 +15,7 @@
 //!       40  8   base       position of the file's first byte; the end of the segment before it
 //!       48  4   chain      crc of the last record before this segment
 //!       52  8   salt       random
-//!       60  4   zero
+//!       60  4   sectors    length of the file in sectors of 512 bytes; 0 = not told (logs of before 2026-12)
 //! ```
 //!
 //! The first record's `chain` is the header's crc. The salt makes each header unlike any other: where a crash took the
@@ -24,7 +24,11 @@
 //!
 //! A segment's header is written together with its first batch. The segment before it was synced to its end by then, so
 //! a sound header proves where that one ends and with which record: no seal is needed. Files are allocated and zeroed
-//! ahead of time, so that a sync has no metadata to write.
+//! ahead of time, so that a sync has no metadata to write. A file that is shorter than its header says was cut by
+//! something else than a crash, and what it held is missing.
+//!
+//! Before the oldest segment goes, a start record (see `record::Kind::Mark`) says which one is the oldest from then on, and
+//! is synced: a log whose first file is later than the newest start record says has lost files.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -43,6 +47,7 @@ pub(crate) const VERSION: u32 = 2;
 /// The format that it writes without encryption.
 pub(crate) const VERSION_PLAIN: u32 = 1;
 const MAGIC: &[u8; 8] = b"HALYDLOG";
+const SECTOR: u64 = halyard_runtime::disk::SECTOR_BYTES as u64;
 const HEADER_BYTES: usize = 64;
 
 /// A segment's header.
@@ -55,6 +60,8 @@ pub(crate) struct Header {
     pub(crate) base: u64,
     pub(crate) chain: u32,
     pub(crate) salt: u64,
+    /// Length of the file in units of [`SECTOR`]; 0 when the header does not say.
+    pub(crate) sectors: u32,
 }
 
 /// What the first bytes of a file say.
@@ -70,7 +77,17 @@ pub(crate) enum Opening {
     Newer(u32),
 }
 
+/// The `sectors` of a file of `bytes`.
+pub(crate) fn sectors(bytes: u64) -> u32 {
+    u32::try_from(bytes / SECTOR).unwrap_or(0)
+}
+
 impl Header {
+    /// The least bytes that the file must have.
+    pub(crate) fn file_bytes_min(&self) -> u64 {
+        u64::from(self.sectors) * SECTOR
+    }
+
     fn checked(&self) -> Vec<u8> {
         let mut checked = Fields::default();
         checked
@@ -79,7 +96,8 @@ impl Header {
             .u64(self.sequence)
             .u64(self.base)
             .u32(self.chain)
-            .u64(self.salt);
+            .u64(self.salt)
+            .u32(self.sectors);
         checked.0.resize(HEADER_BYTES - 16, 0);
         checked.0
     }
@@ -126,6 +144,7 @@ impl Header {
                 base: checked.u64()?,
                 chain: checked.u32()?,
                 salt: checked.u64()?,
+                sectors: checked.u32()?,
             }))
         };
         read().unwrap_or(Opening::Unsound)
@@ -191,6 +210,8 @@ pub(crate) struct Segments {
     /// Ready to be used, in this order.
     pub(crate) spares: VecDeque<Spare>,
     pub(crate) groups: BTreeMap<u32, GroupMarks>,
+    /// The newest synced start record: no segment of a lower sequence is needed. 0 = there is none.
+    pub(crate) start: u64,
 }
 
 impl Segments {
@@ -247,6 +268,18 @@ impl Segments {
             .collect()
     }
 
+    /// The sequence of the first segment that must stay: those before it are not needed.
+    pub(crate) fn free_until(&self) -> u64 {
+        let stale = |segment: &Segment| {
+            let mut marks = self.groups.values();
+            marks.any(|marks| marks.checkpoint < segment.end)
+        };
+        let needed = |segment: &&Segment| !self.holders_of(segment).is_empty() || stale(segment);
+        let last = self.used.back();
+        let first = self.used.iter().find(needed).or(last);
+        first.map_or(0, |segment| segment.sequence)
+    }
+
     /// The sequence after the last file's.
     pub(crate) fn next_sequence(&self) -> u64 {
         let last_used = self.used.back().map(|segment| segment.sequence);
@@ -290,6 +323,7 @@ mod tests {
         base: 4,
         chain: 5,
         salt: 6,
+        sectors: 7,
     };
 
     #[test]

@@ -474,6 +474,7 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
         base,
         chain: tail.chain,
         salt,
+        sectors: segment::sectors(made.capacity),
     };
     *tail = Tail {
         sequence: made.sequence,
@@ -536,7 +537,12 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                 segments.groups.remove(&group);
                 wal.upkeep.notify_one();
             }
-            Kind::Mark => {}
+            Kind::Mark => {
+                if let Some(start) = record::start_of(&item.draft.payload) {
+                    segments.start = segments.start.max(start);
+                    wal.upkeep.notify_one();
+                }
+            }
         }
     }
 }

@@ -151,6 +151,15 @@ impl BlockWriter {
             .map_err(|error| Error::io(&self.path, error))
     }
 
+    /// The file's header, as long as nothing was written: for a second copy of it.
+    pub(crate) fn header(&self) -> Vec<u8> {
+        assert!(self.written == 0, "the header is still there");
+        self.pending
+            .get(..HEADER_BYTES)
+            .unwrap_or_default()
+            .to_vec()
+    }
+
     /// Where the next block will start: all bytes so far.
     pub(crate) fn len(&self) -> u64 {
         self.written + self.pending.len() as u64
@@ -262,17 +271,39 @@ impl BlockReader {
         let file = disk
             .open(path, OpenMode::Read)
             .map_err(|error| Error::io(path, error))?;
+        Self::of_file(file, path, magic, encryption)
+    }
+
+    /// [`BlockReader::open`] of a file that is open already; `path` is for errors.
+    pub(crate) fn of_file(
+        file: Arc<dyn File>,
+        path: &Path,
+        magic: Magic,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self, Error> {
         let len = file.len().map_err(|error| Error::io(path, error))?;
+        Self::with_header_at(file, path, len, 0, magic, encryption)
+    }
+
+    /// A reader of an opened file whose header, or a copy of it, is at `at`.
+    pub(crate) fn with_header_at(
+        file: Arc<dyn File>,
+        path: &Path,
+        len: u64,
+        at: u64,
+        magic: Magic,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self, Error> {
         let mut header = vec![0; HEADER_BYTES];
-        if len < HEADER_BYTES as u64 {
+        if len < at + HEADER_BYTES as u64 {
             return Err(Error::corrupt(path, len, "the file ends inside its header"));
         }
-        file.read_exact_at(&mut header, 0)
-            .map_err(|error| Error::io(path, error))?;
+        file.read_exact_at(&mut header, at)
+            .map_err(|error| Error::corrupt(path, at, format!("unreadable: {error}")))?;
         if header.get(..8) != Some(&magic.0) {
             return Err(Error::corrupt(
                 path,
-                0,
+                at,
                 "the file does not start as one of this store's does",
             ));
         }
@@ -289,7 +320,7 @@ impl BlockReader {
         if crc32c::crc32c(covered) != le_u32(&header, HEADER_BYTES - 4) {
             return Err(Error::corrupt(
                 path,
-                0,
+                at,
                 "the header's checksum does not match",
             ));
         }

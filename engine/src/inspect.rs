@@ -9,7 +9,9 @@ use bytes::Bytes;
 use halyard_runtime::disk::Disk;
 
 use crate::crypto::SealedWith;
+use crate::damage::{Affected, Damage};
 use crate::error::Error;
+use crate::manifest::Loaded;
 use crate::manifest::Manifest;
 use crate::message::{Message, StreamId, StreamState};
 use crate::options::Options;
@@ -65,8 +67,8 @@ pub struct Check {
     pub blocks: u64,
     /// Bytes of the files that were read.
     pub bytes: u64,
-    /// Every damaged place; empty for a sound store.
-    pub damage: Vec<Error>,
+    /// Every damaged place and what it takes with it; empty for a sound store.
+    pub damage: Vec<Damage>,
 }
 
 /// One thing that a dump shows.
@@ -85,14 +87,10 @@ fn open(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Store, Er
     Store::open(disk.clone(), dir, options.clone()).map(|(store, _)| store)
 }
 
-fn require_manifest(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    options: &Options,
-) -> Result<Manifest, Error> {
-    let missing = || Error::corrupt(dir, 0, "no store is here: there is no manifest");
-    let found = Manifest::load(&**disk, dir, options)?;
-    found.map(|(manifest, _)| manifest).ok_or_else(missing)
+fn require_manifest(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Loaded, Error> {
+    let manifest = dir.join(crate::manifest::MANIFEST_NAME);
+    let missing = || Error::corrupt(&manifest, 0, "no store is here: there is no manifest");
+    Manifest::load(&**disk, dir, options)?.ok_or_else(missing)
 }
 
 /// What is in the store in `dir`.
@@ -130,19 +128,18 @@ pub fn stats(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Stat
 /// # Errors
 /// When the manifest cannot be read at all; damage of anything else is in the result.
 pub fn check(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Check, Error> {
-    let manifest = require_manifest(disk, dir, options)?;
+    let Loaded {
+        manifest, damage, ..
+    } = require_manifest(disk, dir, options)?;
     let mut check = Check::default();
-    for listed in &manifest.segments {
-        let path = dir.join(segment_name(listed.id));
-        match Segment::open(&**disk, &path, options.encryption.as_ref()) {
-            Ok(segment) => check_segment(&segment, &mut check),
-            Err(error) => check.damage.push(error),
-        }
-    }
-    if check.damage.is_empty()
-        && let Err(error) = open(disk, dir, options).and_then(|store| store.check())
-    {
-        check.damage.push(error);
+    check.damage.extend(damage.map(|error| Damage {
+        error,
+        affected: vec![Affected::ManifestCopy],
+    }));
+    let is_readable = check_segments(disk, dir, options, &manifest, &mut check);
+    if is_readable && let Err(error) = open(disk, dir, options).and_then(|store| store.check()) {
+        let affected = Vec::new();
+        check.damage.push(Damage { error, affected });
     }
     Ok(check)
 }
@@ -154,7 +151,7 @@ pub fn check(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<Chec
 /// [`Error::WrongKey`], and nothing else.
 pub fn check_key(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<(), Error> {
     let manifest = match Manifest::load(&**disk, dir, options) {
-        Ok(Some((manifest, _))) => manifest,
+        Ok(Some(loaded)) => loaded.manifest,
         Err(error @ Error::WrongKey { .. }) => return Err(error),
         Ok(None) | Err(_) => return Ok(()),
     };
@@ -168,8 +165,31 @@ pub fn check_key(disk: &Arc<dyn Disk>, dir: &Path, options: &Options) -> Result<
     Ok(())
 }
 
+/// Whether all of them are sound.
+fn check_segments(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    options: &Options,
+    manifest: &Manifest,
+    check: &mut Check,
+) -> bool {
+    let before = check.damage.len();
+    for listed in &manifest.segments {
+        let path = dir.join(segment_name(listed.id));
+        match Segment::open(&**disk, &path, options.encryption.as_ref()) {
+            Ok(segment) => check_segment(&segment, check),
+            Err(error) => check.damage.push(Damage {
+                error,
+                affected: vec![Affected::Segment],
+            }),
+        }
+    }
+    check.damage.len() == before
+}
+
 fn check_segment(segment: &Segment, check: &mut Check) {
     check.bytes += segment.file_bytes();
+    let starts = segment.known_starts();
     let mut at = Some(Segment::scrub_start());
     while let Some(offset) = at {
         match segment.scrub(offset) {
@@ -178,9 +198,10 @@ fn check_segment(segment: &Segment, check: &mut Check) {
                 at = next;
             }
             Err(error) => {
-                // Without a good frame nobody knows where the next block starts.
-                check.damage.push(error);
-                return;
+                // Without a good frame nobody knows where this block ends: on to the next one that is known.
+                at = starts.iter().copied().find(|start| *start > offset);
+                let affected = segment.affected(offset, at.unwrap_or(segment.file_bytes()));
+                check.damage.push(Damage { error, affected });
             }
         }
     }

@@ -18,7 +18,7 @@ use halyard_runtime::disk::{Disk, OpenMode};
 use crate::block::HEADER_BYTES;
 use crate::error::Error;
 use crate::flush::{Frozen, write_segment};
-use crate::manifest::{Manifest, ManifestSegment};
+use crate::manifest::{MANIFEST_NAME, Manifest, ManifestSegment};
 use crate::merge::MergePlan;
 use crate::options::Options;
 use crate::segment::writer::{SegmentWriter, segment_name};
@@ -51,8 +51,12 @@ pub(crate) enum Work {
     Reap { files: Vec<PathBuf> },
     /// Take the reserve's space.
     Reserve,
-    /// Verify blocks of one segment from an offset on.
-    Scrub { segment: Arc<Segment>, offset: u64 },
+    /// Verify blocks of one segment from an offset on, and both copies of the manifest, which is to be this one.
+    Scrub {
+        segment: Arc<Segment>,
+        offset: u64,
+        manifest: Option<Manifest>,
+    },
 }
 
 /// Which of the two jobs that may be out at one time.
@@ -92,6 +96,8 @@ pub(crate) struct Scrubbed {
     pub(crate) segment: u64,
     pub(crate) next: Option<u64>,
     pub(crate) damage: Option<Error>,
+    /// One of the manifest's copies is not sound, or it is not the newest one.
+    pub(crate) manifest_damage: Option<Error>,
 }
 
 /// The result of a job, for [`crate::Store::finish`].
@@ -147,7 +153,11 @@ impl Job {
             Work::Swap { manifest } => place.swap(&mut done, manifest),
             Work::Reap { files } => place.reap(&files),
             Work::Reserve => Ok(Outcome::Reserved(place.take_reserve())),
-            Work::Scrub { segment, offset } => Ok(place.scrub(&segment, offset)),
+            Work::Scrub {
+                segment,
+                offset,
+                manifest,
+            } => Ok(place.scrub(&segment, offset, manifest.as_ref())),
         };
         done.is_low_on_space = place.is_low_on_space();
         done.is_read_only_failure = matches!(outcome, Err(Error::Corrupt { .. }));
@@ -303,23 +313,67 @@ impl Place {
         file.sync().map_err(fail)
     }
 
-    fn scrub(&self, segment: &Segment, offset: u64) -> Outcome {
-        let mut at = offset;
-        let scrubbed = |next, damage| {
+    fn scrub(&self, segment: &Segment, offset: u64, manifest: Option<&Manifest>) -> Outcome {
+        let manifest_damage = manifest.and_then(|manifest| self.scrub_manifest(manifest));
+        let outcome = |next, damage| {
             Outcome::Scrubbed(Scrubbed {
                 segment: segment.id(),
                 next,
                 damage,
+                manifest_damage,
             })
         };
+        // The header and the trailer are in no block.
+        if offset == Segment::scrub_start()
+            && let Err(error) = self.reopen(segment)
+        {
+            return outcome(None, Some(error));
+        }
+        let mut at = offset;
         while at - offset < self.options.scrub_bytes {
             match segment.scrub(at) {
                 Ok(Some(next)) => at = next,
-                Ok(None) => return scrubbed(None, None),
-                Err(error) => return scrubbed(None, Some(error)),
+                Ok(None) => return outcome(None, None),
+                Err(error) => return outcome(None, Some(error)),
             }
         }
-        scrubbed(Some(at), None)
+        outcome(Some(at), None)
+    }
+
+    /// Reads a segment's header, root and trailer again: they must still be what they were.
+    fn reopen(&self, segment: &Segment) -> Result<(), Error> {
+        let path = segment.path();
+        let again = match Segment::open(&*self.disk, path, self.options.encryption.as_ref()) {
+            Err(Error::Io { source, .. }) => {
+                return Err(Error::corrupt(path, 0, format!("unreadable: {source}")));
+            }
+            other => other?,
+        };
+        if listed(&again) != listed(segment) {
+            return Err(Error::corrupt(
+                path,
+                0,
+                "the file is another segment than it was",
+            ));
+        }
+        Ok(())
+    }
+
+    fn scrub_manifest(&self, manifest: &Manifest) -> Option<Error> {
+        let path = self.dir.join(MANIFEST_NAME);
+        match Manifest::load(&*self.disk, &self.dir, &self.options) {
+            Ok(Some(loaded)) if loaded.manifest.version >= manifest.version => loaded.damage,
+            Ok(Some(_)) => Some(Error::corrupt(
+                &path,
+                0,
+                "the manifest is not the newest one",
+            )),
+            Ok(None) => Some(Error::corrupt(&path, 0, "the manifest is missing")),
+            Err(Error::Io { source, .. }) => {
+                Some(Error::corrupt(&path, 0, format!("unreadable: {source}")))
+            }
+            Err(error) => Some(error),
+        }
     }
 
     fn take_reserve(&self) -> bool {

@@ -43,6 +43,7 @@ mod crypto;
 mod segment;
 
 mod check;
+mod damage;
 mod flush;
 mod job;
 mod lifecycle;
@@ -55,6 +56,7 @@ mod upkeep;
 #[doc(hidden)]
 pub mod decoders;
 
+pub use damage::{Affected, Damage};
 pub use error::Error;
 pub use filter::{Filter, FilterError, Filters};
 pub use halyard_runtime::time::Timestamp;

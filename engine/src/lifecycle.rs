@@ -10,7 +10,7 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::job::Scrubbed;
-use crate::manifest::Manifest;
+use crate::manifest::{MANIFEST_NAME, Manifest};
 use crate::merge::View;
 use crate::message::{Erase, StreamId};
 use crate::options::Options;
@@ -100,8 +100,12 @@ pub(crate) struct Upkeep {
     pub(crate) no_room: bool,
     /// Whether the reserve's space is taken; `None`: not tried since the last flush.
     pub(crate) reserve: Option<bool>,
+    /// One of the manifest's copies is not sound: write it anew.
+    pub(crate) mend_manifest: bool,
     /// Where the next scrub goes on.
     pub(crate) scrub: Option<(u64, u64)>,
+    /// Nothing damaged was found in that segment so far.
+    pub(crate) scrub_is_clean: bool,
     pub(crate) damage: Vec<Error>,
 }
 
@@ -109,6 +113,16 @@ impl Upkeep {
     /// The ordinal of the last durable flush.
     pub(crate) fn durable_ordinal(&self) -> u64 {
         self.manifest.next_ordinal - 1
+    }
+
+    /// A manifest was written, so the one before and its damage are gone.
+    pub(crate) fn wrote_manifest(&mut self, manifest: Manifest, dir: &Path) {
+        self.manifest = manifest;
+        self.mend_manifest = false;
+        self.is_manifest_foreign = false;
+        let path = dir.join(MANIFEST_NAME);
+        self.damage
+            .retain(|error| !matches!(error, Error::Corrupt { file, .. } if *file == path));
     }
 
     /// The stream must be part of the next flush.
@@ -137,6 +151,7 @@ impl Upkeep {
         let Recovered {
             manifest,
             manifest_sealed,
+            manifest_damage,
             segments,
             streams,
             records,
@@ -176,8 +191,10 @@ impl Upkeep {
             is_low_on_space: false,
             no_room: false,
             reserve: None,
+            mend_manifest: manifest_damage.is_some(),
             scrub: None,
-            damage: Vec::new(),
+            scrub_is_clean: true,
+            damage: manifest_damage.into_iter().collect(),
         };
         (upkeep, streams, records)
     }
@@ -265,45 +282,41 @@ impl Store {
         &self.upkeep.damage
     }
 
-    /// Puts a good copy of a damaged segment in its place: `source` must be the same segment, byte for byte as the
+    /// Puts the bytes of a good copy into a damaged segment: `source` must be the same segment, byte for byte as the
     /// manifest knows it (replicas that took over a snapshot share segments). It is verified block by block before
-    /// anything changes, written beside the damaged file, synced, and renamed over it.
+    /// anything changes, then written over the damaged file and synced: no second copy is left behind, in freed space
+    /// neither, from which what is erased later would have to vanish. A crash in between leaves a file that is
+    /// damaged in fewer places.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when `source` is damaged or another segment; [`Error::Io`] and [`Error::Full`] from writing.
-    pub fn replace_segment(&mut self, damaged: &Path, source: &dyn File) -> Result<(), Error> {
+    /// [`Error::Corrupt`] when `source` is damaged or another segment; [`Error::Io`] and [`Error::Full`] from writing:
+    /// the segment is still damaged then.
+    pub fn replace_segment(&mut self, damaged: &Path, source: Arc<dyn File>) -> Result<(), Error> {
         self.check_writable()?;
         // Streams are given their parts first, so that all of them are found below.
         while self.step(usize::MAX) {}
+        let key = self.options.encryption.as_ref();
         let states = &mut self.upkeep.segments;
         let found = states
             .iter_mut()
             .find(|state| state.segment.path() == damaged);
         let state = found.ok_or_else(|| Error::corrupt(damaged, 0, "no segment of this store"))?;
-        let copy = damaged.with_extension("copy");
-        copy_file(&*self.disk, source, &copy)?;
-        let segment = Segment::open(&*self.disk, &copy, self.options.encryption.as_ref())?;
-        let is_same = segment.id() == state.segment.id()
-            && (segment.lo, segment.hi) == (state.segment.lo, state.segment.hi)
-            && segment.file_bytes() == state.segment.file_bytes();
+        let good = Segment::of_file(source.clone(), damaged, key)?;
+        let is_same = good.id() == state.segment.id()
+            && (good.lo, good.hi) == (state.segment.lo, state.segment.hi)
+            && good.file_bytes() == state.segment.file_bytes();
         if !is_same {
-            return Err(Error::corrupt(&copy, 0, "the copy is of another segment"));
+            return Err(Error::corrupt(damaged, 0, "the copy is of another segment"));
         }
         let mut at = Some(Segment::scrub_start());
         while let Some(offset) = at {
-            at = segment.scrub(offset)?;
+            at = good.scrub(offset)?;
         }
-        self.disk
-            .rename(&copy, damaged)
-            .map_err(|error| Error::io(damaged, error))?;
+        copy_over(&*self.disk, &*source, damaged)?;
         self.disk
             .sync_dir(&self.dir)
             .map_err(|error| Error::io(&self.dir, error))?;
-        let segment = Arc::new(Segment::open(
-            &*self.disk,
-            damaged,
-            self.options.encryption.as_ref(),
-        )?);
+        let segment = Arc::new(Segment::open(&*self.disk, damaged, key)?);
         state.segment = segment.clone();
         state.is_damaged = false;
         self.upkeep
@@ -389,6 +402,7 @@ impl Store {
             segment,
             next,
             damage,
+            manifest_damage,
         } = scrubbed;
         let upkeep = &mut self.upkeep;
         let is_last = |state: &SegmentState| state.segment.id() <= segment;
@@ -397,9 +411,19 @@ impl Store {
             None if upkeep.segments.iter().all(is_last) => None,
             None => Some((segment + 1, Segment::scrub_start())),
         };
-        let text = damage.as_ref().map(ToString::to_string);
-        if let Some(damage) = damage {
-            upkeep.set_damaged(damage);
+        upkeep.mend_manifest |= manifest_damage.is_some();
+        upkeep.scrub_is_clean &= damage.is_none();
+        if next.is_none() && std::mem::replace(&mut upkeep.scrub_is_clean, true) {
+            upkeep.set_sound(segment);
+        }
+        let mut text: Option<String> = None;
+        for damage in manifest_damage.into_iter().chain(damage) {
+            let described = self.describe(&damage).to_string();
+            text = Some(match text {
+                Some(before) => format!("{before}; {described}"),
+                None => described,
+            });
+            self.upkeep.set_damaged(damage);
         }
         text
     }
@@ -418,15 +442,16 @@ impl Store {
     }
 }
 
-fn copy_file(disk: &dyn Disk, source: &dyn File, target: &Path) -> Result<(), Error> {
+/// Writes all of `source` over the file `target`, whatever there is of it.
+fn copy_over(disk: &dyn Disk, source: &dyn File, target: &Path) -> Result<(), Error> {
     let fail = |error| Error::io(target, error);
     let file = disk.open(target, OpenMode::Create).map_err(fail)?;
-    file.set_len(0).map_err(fail)?;
     let mut buffer = vec![0; 256 * 1024];
     let mut at = 0;
     loop {
         let count = source.read_at(&mut buffer, at).map_err(fail)?;
         if count == 0 {
+            file.set_len(at).map_err(fail)?;
             return file.sync().map_err(fail);
         }
         file.write_at(buffer.get(..count).unwrap_or_default(), at)

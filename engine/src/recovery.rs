@@ -10,7 +10,7 @@ use halyard_runtime::disk::Disk;
 
 use crate::crypto::SealedWith;
 use crate::error::Error;
-use crate::manifest::{MANIFEST_NAME, Manifest};
+use crate::manifest::{Loaded, MANIFEST_NAME, Manifest};
 use crate::merge::TableCursor;
 use crate::message::StreamId;
 use crate::options::Options;
@@ -25,6 +25,8 @@ pub(crate) struct Recovered {
     pub(crate) manifest: Manifest,
     /// How the manifest's file is sealed.
     pub(crate) manifest_sealed: SealedWith,
+    /// One of the manifest's copies is not sound.
+    pub(crate) manifest_damage: Option<Error>,
     /// In the order of the manifest.
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
@@ -47,12 +49,17 @@ pub(crate) fn recover(
         .map(|entry| entry.name)
         .filter(|name| segment_id(name).is_some())
         .collect();
-    let (mut manifest, manifest_sealed) = match found {
-        Some(found) => found,
+    let (mut manifest, manifest_sealed, manifest_damage) = match found {
+        Some(Loaded {
+            manifest,
+            sealed,
+            damage,
+        }) => (manifest, sealed, damage),
         None if files.is_empty() => {
             let manifest = Manifest::empty();
             manifest.store(disk, dir, options)?;
-            (manifest, SealedWith::new(options.encryption.as_ref()))
+            let sealed = SealedWith::new(options.encryption.as_ref());
+            (manifest, sealed, None)
         }
         None => {
             let what = "the manifest is missing, but segments are there";
@@ -88,11 +95,12 @@ pub(crate) fn recover(
         .max()
         .unwrap_or(0);
     manifest.next_segment = manifest.next_segment.max(highest + 1);
-    let streams = load_streams(&segments, options, io)?;
+    let streams = load_streams(dir, &segments, options, io)?;
     let records = load_records(&segments)?;
     Ok(Recovered {
         manifest,
         manifest_sealed,
+        manifest_damage,
         segments,
         streams,
         records,
@@ -107,6 +115,7 @@ enum Loading {
 }
 
 fn load_streams(
+    dir: &Path,
     segments: &[Arc<Segment>],
     options: &Options,
     io: &Cache,
@@ -151,13 +160,13 @@ fn load_streams(
         let Loading::Present(mut stream) = loading else {
             continue;
         };
-        finish_stream(&mut stream, io)?;
+        finish_stream(dir, &mut stream, io)?;
         streams.insert(id, *stream);
     }
     Ok(streams)
 }
 
-fn finish_stream(stream: &mut Stream, io: &Cache) -> Result<(), Error> {
+fn finish_stream(dir: &Path, stream: &mut Stream, io: &Cache) -> Result<(), Error> {
     stream.parts.reverse();
     stream.dead.remove_below(stream.first_seq);
     let mut expiry = std::mem::take(&mut stream.expiry);
@@ -182,7 +191,7 @@ fn finish_stream(stream: &mut Stream, io: &Cache) -> Result<(), Error> {
             "stream {} has {} messages, {range_live} live sequences and another number by subject",
             stream.id.0, stream.messages
         );
-        return Err(Error::corrupt(Path::new(MANIFEST_NAME), 0, what));
+        return Err(Error::corrupt(&dir.join(MANIFEST_NAME), 0, what));
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub(crate) enum Chore {
     Reap(Vec<PathBuf>),
     Reserve,
     Scrub(Arc<Segment>, u64),
-    /// Write the manifest again, sealed as files are now.
+    /// Write the manifest again: sealed as files are now, and both copies sound.
     Reseal,
     Merge(MergePlan, MergeInputs),
 }
@@ -318,14 +318,16 @@ impl Store {
         }
     }
 
-    /// Looks for the most useful piece of maintenance: overwriting freed files, erasure, taking space back, merging.
+    /// Looks for the most useful piece of maintenance: mending the manifest, overwriting freed files, erasure, taking space back, merging.
     /// [`Store::step`] prepares it, [`Store::take_job`] starts it.
     pub fn look_for_maintenance(&mut self) {
         let upkeep = &mut self.upkeep;
         if upkeep.poisoned.is_some() || !matches!(upkeep.maintenance, Maintenance::Idle) {
             return;
         }
-        if !upkeep.garbage.is_empty() {
+        if upkeep.mend_manifest && matches!(upkeep.flush, FlushStage::Idle) {
+            upkeep.maintenance = Maintenance::Ready(Chore::Reseal);
+        } else if !upkeep.garbage.is_empty() {
             let files = std::mem::take(&mut upkeep.garbage);
             upkeep.maintenance = Maintenance::Ready(Chore::Reap(files));
         } else if upkeep.reserve.is_none() && self.options.reserve_bytes > 0 {
@@ -386,7 +388,13 @@ impl Store {
                 (Maintenance::Out(None), Work::Reap { files })
             }
             Maintenance::Ready(Chore::Scrub(segment, offset)) => {
-                (Maintenance::Out(None), Work::Scrub { segment, offset })
+                let is_start = offset == Segment::scrub_start();
+                let work = Work::Scrub {
+                    segment,
+                    offset,
+                    manifest: is_start.then(|| upkeep.manifest.clone()),
+                };
+                (Maintenance::Out(None), work)
             }
             Maintenance::Ready(Chore::Merge(plan, inputs)) => {
                 let segment = upkeep.take_segment_id();
@@ -711,8 +719,7 @@ impl Store {
                 self.swapped(merged, manifest);
             }
             (Ok(Outcome::Swapped { manifest }), Maintenance::Resealing) => {
-                self.upkeep.manifest = manifest;
-                self.upkeep.is_manifest_foreign = false;
+                self.upkeep.wrote_manifest(manifest, &self.dir);
             }
             (Ok(Outcome::Reserved(taken)), _) => self.upkeep.reserve = Some(taken),
             (Ok(Outcome::Scrubbed(scrubbed)), _) => {
@@ -745,8 +752,7 @@ impl Store {
             manifest.next_ordinal, upkeep.ordinal,
             "flushes become durable in order"
         );
-        upkeep.manifest = manifest;
-        upkeep.is_manifest_foreign = false;
+        upkeep.wrote_manifest(manifest, &self.dir);
         upkeep.no_room = false;
         if upkeep.reserve == Some(false) {
             upkeep.reserve = None;
@@ -789,8 +795,7 @@ impl Store {
             is_damaged: false,
         };
         upkeep.segments.insert(at.unwrap_or(0), state);
-        upkeep.manifest = manifest;
-        upkeep.is_manifest_foreign = false;
+        upkeep.wrote_manifest(manifest, &self.dir);
         upkeep.adopting.push_back(Adopting {
             segment,
             entries: entries.into_iter(),

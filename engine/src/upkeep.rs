@@ -129,6 +129,17 @@ impl Upkeep {
         }
     }
 
+    /// All of the segment was read and verified: what was unreadable for a moment is no damage.
+    pub(crate) fn set_sound(&mut self, segment: u64) {
+        let Some(state) = self.state_mut(segment) else {
+            return;
+        };
+        state.is_damaged = false;
+        let path = state.segment.path().to_owned();
+        self.damage
+            .retain(|error| !matches!(error, Error::Corrupt { file, .. } if *file == path));
+    }
+
     pub(crate) fn set_damaged(&mut self, error: Error) {
         if let Error::Corrupt { file, .. } = &error {
             for state in self

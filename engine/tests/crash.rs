@@ -1,7 +1,9 @@
-//! Power losses and process deaths at every I/O operation, full disks, failing syncs: after each the store is exactly at
-//! the state of its durable applied index, replay makes it equal to the model, and what was erased is nowhere on the disk.
+//! Power losses, process deaths and failures of the disk at every I/O operation, full disks: after each the store is
+//! exactly at the state of its durable applied index, replay makes it equal to the model, and what was erased is nowhere
+//! on the disk.
 //!
-//! A test run has some 15,000 histories. HALYARD_HISTORIES=n makes it n / 9,000 times as many; HALYARD_SEED=n runs one seed.
+//! A test run has more than 12,000 histories. HALYARD_HISTORIES=n makes it about n; HALYARD_SEED=n runs one seed. The long
+//! mode: `HALYARD_HISTORIES=200000 cargo test --release -p halyard-engine --test crash`.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,22 +11,27 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod history;
 mod model;
 mod world;
 
-use halyard_engine::{Cipher, Encryption, Error, Key, Options};
-use world::{Draw, Out, World};
+use halyard_engine::{Error, Options};
+use halyard_runtime::sim::Failure;
+use history::options;
+use world::{Draw, Kind, Out, World};
 
-fn seeds(count: u64) -> Vec<u64> {
+/// Histories of one run without HALYARD_HISTORIES.
+const ALL: u64 = 12_000;
+
+fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
+        let text = std::env::var(name).ok()?;
+        text.parse::<u64>().ok()
     };
     match (number("HALYARD_SEED"), number("HALYARD_HISTORIES")) {
-        (Some(seed), _) => vec![seed],
-        (None, Some(all)) => (0..(all * count).div_ceil(9000)).collect(),
-        (None, None) => (0..count).collect(),
+        (Some(seed), _) => seed..seed + 1,
+        (None, Some(all)) => 0..(all * count).div_ceil(ALL),
+        (None, None) => 0..count,
     }
 }
 
@@ -39,85 +46,98 @@ fn each_seed(count: u64, run: impl Fn(u64)) {
     }
 }
 
-fn options(draw: &mut Draw) -> Options {
-    let encryption = Encryption {
-        cipher: if draw.one_in(2) {
-            Cipher::ChaCha20Poly1305
-        } else {
-            Cipher::Aes256Gcm
-        },
-        key: Key([7; 32]),
-        previous: None,
-    };
-    Options {
-        merge_width: 2 + draw.below(2) as usize,
-        reserve_bytes: 0,
-        compress: draw.one_in(4),
-        encryption: draw.one_in(6).then_some(encryption),
-        ..Options::default()
-    }
-}
-
-/// Some changes, a job that may lose its power, a recovery; again and again.
-fn history(seed: u64) -> World {
-    let mut draw = Draw(seed);
-    let options = options(&mut draw);
-    let mut world = World::new(seed, options);
-    for _ in 0..1 + draw.below(7) {
-        for _ in 0..draw.below(24) {
-            let op = draw.op();
-            world.change(&op);
-        }
-        let flush = !draw.one_in(3);
-        let crash_after = draw.one_in(2).then(|| draw.below(24));
-        let result = world.job(&mut draw, flush, crash_after);
-        match result {
-            Some(Err(_)) => world.recover(&mut draw),
-            _ if draw.one_in(3) => {
-                if draw.one_in(4) {
-                    world.disk.process_died();
-                } else {
-                    world.disk.power_loss();
-                }
-                world.recover(&mut draw);
-            }
-            _ => {}
-        }
-    }
-    world
-}
-
-fn end_of_history(mut world: World) {
-    world.model.compare(&world.store, &world.options);
-    world.store.check().unwrap();
-    world.settle();
-    let pending = world.store.erasure_pending();
-    assert!(pending.is_done(), "{pending:?}");
-    for canary in world.canaries() {
-        let found = world.disk.find(&canary);
-        assert!(
-            found.is_empty(),
-            "erased {} is at {found:?}",
-            String::from_utf8_lossy(&canary)
-        );
-    }
-    world.model.compare(&world.store, &world.options);
-    world.store.check().unwrap();
-}
-
 #[test]
 fn histories_with_crashes_a() {
-    each_seed(4500, |seed| end_of_history(history(seed)));
+    each_seed(6000, |seed| history::run(seed, &mut Draw::new(seed)));
 }
 
 #[test]
 fn histories_with_crashes_b() {
-    each_seed(4500, |seed| end_of_history(history(seed ^ 0xB000_0000)));
+    each_seed(6000, |seed| {
+        history::run(seed, &mut Draw::new(seed ^ 0xB000_0000));
+    });
+}
+
+/// What strikes one operation.
+#[derive(Clone, Copy, Debug)]
+enum Strike {
+    PowerLoss,
+    Fails(Failure),
+    /// From that operation to the end of the job.
+    StaysFull,
+}
+
+/// One history, struck at its `at`-th operation; returns how many it has.
+fn struck(seed: u64, strike: Option<(Strike, u64)>) -> u64 {
+    let mut draw = Draw::new(seed ^ 0xE0E0);
+    let mut options = options(&mut draw);
+    options.scrub_bytes = 1 << 20;
+    let mut world = World::new(seed, options);
+    let start = world.disk.operations();
+    let mut left = strike;
+    for round in 0..6 {
+        for _ in 0..12 {
+            let op = draw.op();
+            world.change(&op);
+        }
+        let before = world.disk.operations();
+        let mut quiet = Draw::new(u64::MAX);
+        let crash_after = match left {
+            Some((Strike::PowerLoss, at)) => Some(at),
+            Some((Strike::Fails(how), at)) => {
+                world.disk.fail_after(at, how, false);
+                None
+            }
+            Some((Strike::StaysFull, at)) => {
+                world.disk.fail_after(at, Failure::Full, true);
+                None
+            }
+            None => None,
+        };
+        let kind = if round % 2 == 0 {
+            Kind::Flush
+        } else {
+            Kind::Maintenance
+        };
+        let result = world.job(&mut quiet, kind, crash_after);
+        let has_failed = world.disk.cancel_failure();
+        match result {
+            // Nothing is lost, and the next try goes through.
+            Some(Err(Error::Full { .. })) => {
+                assert!(has_failed, "a disk with space is not full");
+                world.compare();
+                left = None;
+            }
+            Some(Err(error)) => {
+                assert!(
+                    !matches!(
+                        left,
+                        Some((Strike::Fails(Failure::Full) | Strike::StaysFull, _))
+                    ),
+                    "a full disk is no reason to stop: {error}"
+                );
+                if matches!(left, Some((Strike::Fails(_), _))) {
+                    world.compare();
+                    world.disk.power_loss();
+                }
+                world.recover(&mut quiet);
+                left = None;
+            }
+            _ if has_failed => left = None,
+            _ => {
+                let done = world.disk.operations() - before;
+                left = left.and_then(|(strike, at)| Some((strike, at.checked_sub(done)?)));
+            }
+        }
+    }
+    let operations = world.disk.operations() - start;
+    world.end();
+    operations
 }
 
 /// What a driver does, in small pieces and any order: two jobs out at one time, changes between any two steps.
 fn driven_history(seed: u64) -> World {
-    let mut draw = Draw(seed);
+    let mut draw = Draw::new(seed);
     let options = options(&mut draw);
     let mut world = World::new(seed, options);
     for _ in 0..40 + draw.below(260) {
@@ -149,7 +169,7 @@ fn driven_histories_with_crashes_a() {
     each_seed(2500, |seed| {
         let mut world = driven_history(seed ^ 0xD000_0000);
         world.come_home();
-        end_of_history(world);
+        world.end();
     });
 }
 
@@ -158,7 +178,7 @@ fn driven_histories_with_crashes_b() {
     each_seed(2500, |seed| {
         let mut world = driven_history(seed ^ 0xDB00_0000);
         world.come_home();
-        end_of_history(world);
+        world.end();
     });
 }
 
@@ -169,7 +189,7 @@ fn a_flush_beside_a_merge_and_a_crash_at_every_operation() {
     let merges = std::cell::Cell::new(0);
     each_seed(24, |seed| {
         let run = |crash_at: Option<u64>| -> u64 {
-            let mut draw = Draw(seed ^ 0xF1A5);
+            let mut draw = Draw::new(seed ^ 0xF1A5);
             let options = Options {
                 merge_width: 3,
                 ..options(&mut draw)
@@ -177,6 +197,7 @@ fn a_flush_beside_a_merge_and_a_crash_at_every_operation() {
             let mut world = World::new(seed, options);
             for _ in 0..3 {
                 changes(&mut world, &mut draw, 14);
+                world.note_cut();
                 let flush = world.store.begin_flush(world.log.len() as u64);
                 world.store.finish(flush.unwrap().run()).unwrap();
             }
@@ -186,6 +207,7 @@ fn a_flush_beside_a_merge_and_a_crash_at_every_operation() {
             merges.set(merges.get() + 1);
             world.out.push(Out::Job(merge));
             changes(&mut world, &mut draw, 5);
+            world.note_cut();
             assert!(world.store.cut(world.log.len() as u64), "beside a merge");
             world.store.records_done();
             while world.store.step(1) {
@@ -239,10 +261,10 @@ fn a_flush_beside_a_merge_and_a_crash_at_every_operation() {
                     world.model.compare(&world.store, &world.options);
                 }
             } else {
-                world.recover(&mut Draw(u64::MAX));
+                world.recover(&mut Draw::new(u64::MAX));
             }
             let operations = world.disk.operations() - start;
-            end_of_history(world);
+            world.end();
             operations
         };
         let operations = run(None);
@@ -250,7 +272,7 @@ fn a_flush_beside_a_merge_and_a_crash_at_every_operation() {
             run(Some(crash_at));
         }
     });
-    let is_single = seeds(24).len() == 1;
+    let is_single = seeds(24).count() == 1;
     assert!(is_single || merges.get() > 100, "most come to a merge");
 }
 
@@ -265,37 +287,20 @@ fn changes(world: &mut World, draw: &mut Draw, count: u64) {
 #[test]
 fn a_crash_at_every_operation() {
     each_seed(12, |seed| {
-        let run = |crash_at: Option<u64>| -> u64 {
-            let mut draw = Draw(seed ^ 0xE0E0);
-            let options = options(&mut draw);
-            let mut world = World::new(seed, options);
-            let start = world.disk.operations();
-            let mut left = crash_at;
-            for round in 0..6 {
-                for _ in 0..12 {
-                    let op = draw.op();
-                    world.change(&op);
-                }
-                let before = world.disk.operations();
-                let mut quiet = Draw(u64::MAX);
-                match world.job(&mut quiet, round % 2 == 0, left) {
-                    Some(Err(_)) => {
-                        world.recover(&mut quiet);
-                        left = None;
-                    }
-                    _ => {
-                        left =
-                            left.and_then(|left| left.checked_sub(world.disk.operations() - before))
-                    }
-                }
-            }
-            let operations = world.disk.operations() - start;
-            end_of_history(world);
-            operations
-        };
-        let operations = run(None);
-        for crash_at in 0..operations {
-            run(Some(crash_at));
+        for at in 0..struck(seed, None) {
+            struck(seed, Some((Strike::PowerLoss, at)));
+        }
+    });
+}
+
+/// The same with one operation that fails, or finds the disk full once or from then on.
+#[test]
+fn a_failure_of_every_operation() {
+    each_seed(6, |seed| {
+        for at in 0..struck(seed, None) {
+            struck(seed, Some((Strike::Fails(Failure::Device), at)));
+            struck(seed, Some((Strike::Fails(Failure::Full), at)));
+            struck(seed, Some((Strike::StaysFull, at)));
         }
     });
 }
@@ -303,7 +308,7 @@ fn a_crash_at_every_operation() {
 #[test]
 fn a_full_disk_refuses_and_recovers_by_itself() {
     each_seed(300, |seed| {
-        let mut draw = Draw(seed ^ 0xF011);
+        let mut draw = Draw::new(seed ^ 0xF011);
         let mut world = World::new(
             seed,
             Options {
@@ -323,19 +328,27 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
                 .disk
                 .set_faults(|faults| faults.capacity_bytes = used + room);
             let flush = draw.one_in(2);
-            if let Some(Err(error)) = world.job(&mut draw, flush, None) {
+            if let Some(Err(error)) = world.job(
+                &mut draw,
+                if flush {
+                    Kind::Flush
+                } else {
+                    Kind::Maintenance
+                },
+                None,
+            ) {
                 assert!(matches!(error, Error::Full { .. }), "{error}");
                 assert!(matches!(world.store.accepting(), Err(Error::Full { .. })));
             }
             // Everything still works in memory, and once there is space the flush goes through.
             let op = draw.op();
             world.change(&op);
-            world.model.compare(&world.store, &world.options);
+            world.compare();
             world
                 .disk
                 .set_faults(|faults| faults.capacity_bytes = u64::MAX);
             if draw.one_in(2) {
-                if let Some(result) = world.job(&mut draw, true, None) {
+                if let Some(result) = world.job(&mut draw, Kind::Flush, None) {
                     result.unwrap();
                 }
                 world.store.accepting().unwrap();
@@ -344,14 +357,14 @@ fn a_full_disk_refuses_and_recovers_by_itself() {
                 world.recover(&mut draw);
             }
         }
-        end_of_history(world);
+        world.end();
     });
 }
 
 #[test]
 fn the_first_failed_write_or_sync_poisons() {
     each_seed(300, |seed| {
-        let mut draw = Draw(seed ^ 0x5011);
+        let mut draw = Draw::new(seed ^ 0x5011);
         let mut world = World::new(
             seed,
             Options {
@@ -376,7 +389,15 @@ fn the_first_failed_write_or_sync_poisons() {
                 faults.sync_error_ppm = sync;
             });
             let flush = draw.one_in(2);
-            let result = world.job(&mut draw, flush, None);
+            let result = world.job(
+                &mut draw,
+                if flush {
+                    Kind::Flush
+                } else {
+                    Kind::Maintenance
+                },
+                None,
+            );
             world.disk.set_faults(|faults| {
                 faults.write_error_ppm = 0;
                 faults.sync_error_ppm = 0;
@@ -393,7 +414,7 @@ fn the_first_failed_write_or_sync_poisons() {
                 ));
                 assert!(world.store.begin_flush(world.log.len() as u64).is_none());
                 assert!(world.store.begin_maintenance().is_none());
-                world.model.compare(&world.store, &world.options);
+                world.compare();
                 world.disk.power_loss();
                 world.recover(&mut draw);
             }
@@ -401,6 +422,6 @@ fn the_first_failed_write_or_sync_poisons() {
         if seed == 0 {
             assert!(poisoned, "the faults of this test strike");
         }
-        end_of_history(world);
+        world.end();
     });
 }

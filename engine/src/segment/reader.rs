@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use halyard_runtime::disk::Disk;
+use halyard_runtime::disk::{Disk, File};
 use halyard_runtime::time::Timestamp;
 
 use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind, le_u32, le_u64};
@@ -33,6 +33,8 @@ pub(crate) struct Segment {
     pub(crate) messages: u64,
     entry_blocks: Vec<BlockRef>,
     record_blocks: Vec<BlockRef>,
+    /// Where the root block starts, the last one.
+    root_at: u64,
 }
 
 impl Segment {
@@ -42,7 +44,19 @@ impl Segment {
         path: &Path,
         encryption: Option<&Encryption>,
     ) -> Result<Self, Error> {
-        let blocks = BlockReader::open(disk, path, SEGMENT_MAGIC, encryption)?;
+        Self::read(BlockReader::open(disk, path, SEGMENT_MAGIC, encryption)?)
+    }
+
+    /// A segment in a file that is open already; `path` is for errors.
+    pub(crate) fn of_file(
+        file: Arc<dyn File>,
+        path: &Path,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self, Error> {
+        Self::read(BlockReader::of_file(file, path, SEGMENT_MAGIC, encryption)?)
+    }
+
+    fn read(blocks: BlockReader) -> Result<Self, Error> {
         let len = blocks.len();
         let at = len
             .checked_sub(TRAILER_BYTES as u64)
@@ -78,6 +92,7 @@ impl Segment {
             messages,
             entry_blocks,
             record_blocks,
+            root_at: root_ref.offset,
         })
     }
 
@@ -146,6 +161,38 @@ impl Segment {
     /// Where the first block starts.
     pub(crate) const fn scrub_start() -> u64 {
         HEADER_BYTES as u64
+    }
+
+    /// Whether any of `from..to` belongs to what all streams need: entries, records, root or trailer.
+    pub(crate) fn is_index(&self, from: u64, to: u64) -> bool {
+        let mut blocks = self.entry_blocks.iter().chain(&self.record_blocks);
+        let hits =
+            |block: &BlockRef| block.offset < to && block.offset + u64::from(block.len) > from;
+        from < HEADER_BYTES as u64 || to > self.root_at || blocks.any(hits)
+    }
+
+    /// Where blocks start as far as the entries tell, sorted: where to go on after a block whose length cannot be trusted.
+    pub(crate) fn known_starts(&self) -> Vec<u64> {
+        let mut starts: Vec<u64> = self
+            .entry_blocks
+            .iter()
+            .chain(&self.record_blocks)
+            .map(|block| block.offset)
+            .chain([self.root_at])
+            .collect();
+        // What cannot be read of them is found when their blocks are verified.
+        let _ = self.entries(|StreamEntry { present, .. }| {
+            let Some(present) = present else {
+                return Ok(());
+            };
+            for page in &present.part.pages {
+                starts.extend([page.offset, page.offset + u64::from(page.rows_len)]);
+            }
+            starts.extend(present.tables.iter().map(|table| table.block.offset));
+            Ok(())
+        });
+        starts.sort_unstable();
+        starts
     }
 
     /// Verifies the block at `offset`; the next one's offset, `None` at the end.
@@ -228,6 +275,11 @@ impl Part {
             tables: present.tables,
             live,
         }
+    }
+
+    /// Where its pages and its subject table are.
+    pub(crate) fn places(&self) -> (&PartMeta, &[TableRef]) {
+        (&self.meta, &self.tables)
     }
 
     pub(crate) fn first_seq(&self) -> u64 {

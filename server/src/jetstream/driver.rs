@@ -25,7 +25,8 @@ use super::group::{Applied, Machine};
 use super::handle::GroupHandle;
 use super::inbox::{Gathered, Waiter};
 use super::limits::{
-    BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, MAINTENANCE_INTERVAL, SCRUB_INTERVAL,
+    BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, HALTED_FLUSHES_MAX, MAINTENANCE_INTERVAL,
+    SCRUB_INTERVAL,
 };
 use super::start::Tuning;
 use crate::broker::FlushScope;
@@ -65,7 +66,7 @@ struct Seen {
     time: Timestamp,
     dirty_bytes: usize,
     applied: u64,
-    /// A flush found no room: messages are refused until there is.
+    /// A flush found no room, or too much waits for a halted stream's repair: messages are refused meanwhile.
     is_full: bool,
 }
 
@@ -94,6 +95,8 @@ pub(super) struct Driver {
     flushed_index: u64,
     looked_at: Instant,
     scrubbed_at: Instant,
+    /// Streams that were seen to take no more changes.
+    halted: Vec<StreamId>,
 }
 
 impl Driver {
@@ -115,6 +118,7 @@ impl Driver {
             flushed_index,
             looked_at: Instant::now(),
             scrubbed_at: Instant::now(),
+            halted: Vec::new(),
         }
     }
 
@@ -308,18 +312,25 @@ impl Driver {
 
     /// Looks once at what decides the next steps: `apply` waits for each look.
     fn look_at_machine(&mut self) {
-        let (seen, fault) = self.group.read(|machine| {
+        let unflushed_max = self.tuning.flush_bytes.saturating_mul(HALTED_FLUSHES_MAX);
+        let (seen, fault, halted) = self.group.read(|machine| {
             let store = machine.store();
             let seen = Seen {
                 deadline: machine.next_deadline(),
                 time: machine.time(),
                 dirty_bytes: store.dirty_bytes(),
                 applied: machine.applied(),
-                is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. })),
+                is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. }))
+                    || (!machine.halted().is_empty() && store.dirty_bytes() >= unflushed_max),
             };
-            (seen, machine.fault().map(ToString::to_string))
+            let halted: Vec<StreamId> = machine.halted().keys().copied().collect();
+            (seen, machine.fault().map(ToString::to_string), halted)
         });
         self.seen = seen;
+        if halted != self.halted {
+            self.group.set_halted(&halted);
+            self.halted = halted;
+        }
         if let Some(fault) = fault {
             self.group.fail(&fault);
         }

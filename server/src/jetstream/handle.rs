@@ -9,7 +9,7 @@ use halyard_raft as raft;
 use parking_lot::{Mutex, RwLock};
 
 use super::answer::put_refusal;
-use super::api::errors::{ErrorKind, table};
+use super::api::errors::{ApiError, ErrorKind, table};
 use super::config::{Storage, StreamConfig};
 use super::consumer::leader::{Event, Intake};
 use super::group::command::{Kind, encode_cold};
@@ -145,12 +145,21 @@ impl GroupHandle {
     }
 
     pub(super) fn add(&self, stream: &Arc<StreamHandle>) {
+        let is_halted = self.read(|machine| machine.halted().contains_key(&stream.id));
+        stream.halted.store(is_halted, Ordering::Release);
         self.streams.write().insert(stream.id, stream.clone());
         self.intake.push(Event::Served { stream: stream.id });
     }
 
     pub(super) fn remove(&self, id: StreamId) {
         self.streams.write().remove(&id);
+    }
+
+    /// Which streams take no more changes; the others do.
+    pub(super) fn set_halted(&self, halted: &[StreamId]) {
+        for (id, stream) in self.streams.read().iter() {
+            stream.halted.store(halted.contains(id), Ordering::Release);
+        }
     }
 
     pub(super) fn stop(&self) {
@@ -190,6 +199,8 @@ pub struct StreamHandle {
     ack_prefix: Box<[u8]>,
     config: RwLock<Arc<StreamConfig>>,
     no_ack: AtomicBool,
+    /// A part of it is damaged: it takes no more changes.
+    halted: AtomicBool,
     subscriptions: Mutex<Vec<Arc<Subscription>>>,
 }
 
@@ -217,6 +228,7 @@ impl StreamHandle {
             group,
             ack_prefix: prefix.into_bytes().into(),
             no_ack: AtomicBool::new(config.no_ack),
+            halted: AtomicBool::new(false),
             config: RwLock::new(Arc::new(config)),
             subscriptions: Mutex::default(),
         })
@@ -250,6 +262,20 @@ impl StreamHandle {
     #[must_use]
     pub fn config(&self) -> Arc<StreamConfig> {
         self.config.read().clone()
+    }
+
+    /// Why it takes no change, if it does not: a part of it is damaged. Nothing is proposed then, so that the refusal holds
+    /// also after a repair.
+    #[must_use]
+    pub fn refusal(&self) -> Option<ApiError> {
+        if !self.halted.load(Ordering::Acquire) {
+            return None;
+        }
+        let halts = |machine: &Machine| {
+            let halt = machine.halted().get(&self.id)?;
+            Some(table::STREAM_STORE_FAILED.with(&halt.damage))
+        };
+        self.group.read(halts)
     }
 
     pub(super) const fn ack_prefix(&self) -> &[u8] {
@@ -296,11 +322,15 @@ impl StreamHandle {
     }
 
     fn refuse(&self, message: &Publish<'_>, answer: bool, kind: ErrorKind) {
+        self.refuse_with(message, answer, &kind.error());
+    }
+
+    fn refuse_with(&self, message: &Publish<'_>, answer: bool, refusal: &ApiError) {
         let Some(reply) = message.reply.filter(|_| answer) else {
             return;
         };
         let mut body = Vec::new();
-        put_refusal(&mut body, &kind.error(), &self.name);
+        put_refusal(&mut body, refusal, &self.name);
         self.account.publish(&Publish::new(reply, &body));
     }
 }
@@ -313,6 +343,10 @@ impl Sink for StreamHandle {
             .is_some_and(|reply| reply.ends_with(FAST_BATCH))
         {
             self.refuse(message, answer, table::BATCH_PUBLISH_DISABLED);
+            return Delivered::Accepted;
+        }
+        if let Some(refusal) = self.refusal() {
+            self.refuse_with(message, answer, &refusal);
             return Delivered::Accepted;
         }
         if self.group.inbox.publish(self.id, message, answer).is_err() {

@@ -68,3 +68,6 @@ pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 pub const SCRUB_INTERVAL: Duration = Duration::from_secs(16);
 /// Expired messages that one entry removes one by one at most, in all streams of its group; the rest goes with the next.
 pub const EXPIRED_PER_TICK_MAX: usize = 10_000;
+/// While a damaged stream keeps its group from flushing, messages are taken until so many flushes' worth of them are in
+/// memory; then they are refused until the stream is repaired, purged or deleted.
+pub const HALTED_FLUSHES_MAX: usize = 8;

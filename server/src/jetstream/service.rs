@@ -351,6 +351,15 @@ impl JetStream {
             if group.failed() {
                 return Err(format!("the {} group has stopped serving", group.name()));
             }
+            let halted = group.read(|machine| {
+                let (id, halt) = machine.halted().first_key_value()?;
+                let name = machine.stream(*id).map(|stream| &stream.config().name);
+                let name = name.map_or_else(|| id.0.to_string(), Clone::clone);
+                Some(format!("stream {name} takes no changes: {}", halt.damage))
+            });
+            if let Some(halted) = halted {
+                return Err(halted);
+            }
         }
         match self.meta.machine().lock().fault() {
             Some(fault) => Err(format!("the meta group has stopped serving: {fault}")),

@@ -158,6 +158,9 @@ async fn delete(service: &Arc<JetStream>, request: &Request, name: &str) -> Resu
     if halyard_runtime::planted("forgotten-delete") {
         return Ok(Success { success: true });
     }
+    if let Some(refusal) = handle.refusal() {
+        return Err(refusal.into());
+    }
     match handle
         .group()
         .propose(Kind::MessageDelete, handle.id(), &command)

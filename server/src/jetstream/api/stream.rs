@@ -169,6 +169,9 @@ async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Resul
         below: asked.seq,
         keep: asked.keep,
     };
+    if let Some(refusal) = handle.refusal().filter(|_| !command.is_whole()) {
+        return Err(refusal.into());
+    }
     if halyard_runtime::planted("purge-answered-early") {
         let group = Arc::clone(handle.group());
         let id = handle.id();

@@ -297,6 +297,9 @@ fn find<T>(
 }
 
 async fn propose(handle: &StreamHandle, body: &[u8]) -> Result<Reply, Stop> {
+    if let Some(refusal) = handle.refusal() {
+        return Err(refusal.into());
+    }
     match handle
         .group()
         .propose_encoded(Kind::Consumer, handle.id(), body)

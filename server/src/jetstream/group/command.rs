@@ -135,6 +135,14 @@ pub struct Purge {
     pub keep: u64,
 }
 
+impl Purge {
+    /// Whether it removes every message of the stream.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        (self.filter.is_empty() || self.filter == ">") && self.below == 0 && self.keep == 0
+    }
+}
+
 /// The body of [`Kind::MessageDelete`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageDelete {
@@ -163,6 +171,23 @@ pub enum Command {
     MessageDelete(StreamId, MessageDelete),
     /// For the stream's consumers.
     Consumer(StreamId, Bytes),
+}
+
+impl Command {
+    /// The one stream that it is about.
+    #[must_use]
+    pub const fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::Publish(publish) => Some(publish.stream),
+            Self::Tick => None,
+            Self::StreamCreate(id, _)
+            | Self::StreamUpdate(id, _)
+            | Self::StreamDelete(id)
+            | Self::Purge(id, _)
+            | Self::MessageDelete(id, _)
+            | Self::Consumer(id, _) => Some(*id),
+        }
+    }
 }
 
 /// Starts a batch; its time and count are set by [`seal`].

@@ -2,6 +2,11 @@
 //!
 //! The first failure of the store ends the machine: from there on every command is answered [`Reply::Unknown`], nothing
 //! is flushed, and the driver stops serving. What was acknowledged before is in the log.
+//!
+//! Damage that a command meets while reading its stream halts that stream alone (docs/decisions/damaged-stream.md): its
+//! commands change nothing from there on and are answered [`Reply::Unknown`], until the stream is deleted, purged as a
+//! whole, or the file is repaired and the machine opened again. What of it can be read is still served, and all other
+//! streams go on. Meanwhile nothing is flushed, so the log keeps every command that the halted stream has not taken.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +75,19 @@ pub struct Machine {
     pub(super) time: Timestamp,
     applied: u64,
     fault: Option<Fault>,
+    halted: BTreeMap<StreamId, Halt>,
+}
+
+/// Why a stream takes no more commands.
+#[derive(Debug, Clone)]
+pub struct Halt {
+    /// The entry whose command met the damage: a good copy of the stream must be of a later state, or the log must be
+    /// applied to it again from here on.
+    pub entry: u64,
+    /// Names the file, the place and what it takes with it.
+    pub damage: String,
+    /// Messages that it was sent since: each may have been acknowledged in an earlier life, under a sequence of its own.
+    skipped: u64,
 }
 
 impl Machine {
@@ -86,10 +104,12 @@ impl Machine {
             registered: BTreeMap::new(),
             time: Timestamp::EPOCH,
             fault: None,
+            halted: BTreeMap::new(),
         };
         machine.load()?;
         for id in machine.streams.keys().copied().collect::<Vec<_>>() {
-            machine.register(id)?;
+            let registered = machine.register(id);
+            machine.contain(id, registered)?;
         }
         Ok(machine)
     }
@@ -134,6 +154,32 @@ impl Machine {
         self.fault.as_ref()
     }
 
+    /// The streams that take no more commands, and why.
+    #[must_use]
+    pub const fn halted(&self) -> &BTreeMap<StreamId, Halt> {
+        &self.halted
+    }
+
+    /// Halts the stream whose command met damage; any other failure of the store is returned.
+    fn contain<T>(&mut self, id: StreamId, outcome: Result<T, Fault>) -> Result<Option<T>, Fault> {
+        match outcome {
+            Ok(done) => Ok(Some(done)),
+            Err(fault @ Fault::Corrupt { .. }) => {
+                let damage = self.store.describe(&fault).to_string();
+                tracing::error!("stream {} takes no more changes: {damage}", id.0);
+                let halt = Halt {
+                    entry: self.applied,
+                    damage,
+                    skipped: 1,
+                };
+                self.halted.entry(id).or_insert(halt);
+                self.forget_deadline(id);
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// Stops it: nothing is decided any more.
     pub fn stop(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
@@ -144,6 +190,10 @@ impl Machine {
     /// # Errors
     /// The store failed.
     pub fn begin_flush(&mut self) -> Result<Option<Job>, Fault> {
+        if !self.halted.is_empty() {
+            // The log below a flush may go, and with it what the halted streams have not taken.
+            return Ok(None);
+        }
         self.save_records()?;
         Ok(self.store.begin_flush(self.applied))
     }
@@ -167,7 +217,7 @@ impl Machine {
         applied.replies.reserve(batch.left().min(1 << 20) as usize);
         for command in batch {
             let reply = match command {
-                Ok(command) => self.run(command, &mut applied.effects),
+                Ok(command) => self.run_contained(command, &mut applied.effects),
                 Err(error) => {
                     tracing::error!("entry {} of the log: {error}", self.applied);
                     Ok(Reply::Unknown)
@@ -183,6 +233,44 @@ impl Machine {
             }
         }
         Ok(applied)
+    }
+
+    /// Runs a command, unless its stream is halted; damage that it meets halts its stream.
+    fn run_contained(
+        &mut self,
+        command: Command,
+        effects: &mut Vec<(StreamId, consumer::Effect)>,
+    ) -> Result<Reply, Fault> {
+        let Some(id) = command.stream() else {
+            return self.run(command, effects);
+        };
+        // What reads nothing of the stream still goes, and where everything goes, the damage does too.
+        let (reads, removes_all) = match &command {
+            Command::StreamDelete(_) => (false, true),
+            Command::Purge(_, purge) => (!purge.is_whole(), purge.is_whole()),
+            Command::StreamCreate(..) | Command::StreamUpdate(..) => (false, false),
+            _ => (true, false),
+        };
+        if let Some(halt) = self.halted.get_mut(&id).filter(|_| reads) {
+            halt.skipped += u64::from(matches!(command, Command::Publish(_)));
+            return Ok(Reply::Unknown);
+        }
+        // A configuration stands, though the messages cannot be made to fit it.
+        let otherwise = match &command {
+            Command::StreamUpdate(..) => Reply::Done,
+            _ => Reply::Unknown,
+        };
+        let ran = self.run(command, effects);
+        let reply = self.contain(id, ran)?;
+        if removes_all
+            && matches!(reply, Some(Reply::Done | Reply::Removed(_)))
+            && let Some(halt) = self.halted.remove(&id)
+            && self.store.has_stream(id)
+        {
+            // No sequence is given twice.
+            self.store.skip(id, halt.skipped)?;
+        }
+        Ok(reply.unwrap_or(otherwise))
     }
 
     fn run(
@@ -320,10 +408,11 @@ impl Machine {
                 break;
             }
             self.forget_deadline(id);
-            self.with_stream(id, effects, |stream, turn| {
+            let ticked = self.with_stream(id, effects, |stream, turn| {
                 stream.tick(turn, &mut budget)?;
                 Ok(Reply::Done)
-            })?;
+            });
+            self.contain(id, ticked)?;
         }
         Ok(Reply::Done)
     }

@@ -8,6 +8,7 @@ use halyard_runtime::time::{Instant, Timestamp};
 use super::Token;
 use super::desk::{Desk, Host, View};
 use super::directory::{Directories, Directory};
+use crate::jetstream::api::errors::table;
 use crate::jetstream::consumer::effect::Effect;
 use crate::jetstream::consumer::set;
 use crate::jetstream::group::Reply;
@@ -53,6 +54,10 @@ impl Leader {
         let reply = match reply {
             Reply::Consumer(reply) => reply,
             Reply::Refused(refusal) => set::Reply::Refused(*refusal),
+            // The group or the stream stopped at or before it: nobody may be told that it was done.
+            Reply::Unknown => {
+                set::Reply::Refused(table::STREAM_STORE_FAILED.with("the outcome is not known"))
+            }
             // The stream is gone; its consumers hear of it by its effect.
             _ => set::Reply::Done,
         };
@@ -86,7 +91,9 @@ impl Host for Seat {
 
     fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>)) {
         self.group.read(|machine| {
-            let Some(found) = machine.stream(stream) else {
+            // A halted stream grants nothing: asking it again and again would only fill the log.
+            let is_halted = machine.halted().contains_key(&stream);
+            let Some(found) = machine.stream(stream).filter(|_| !is_halted) else {
                 return;
             };
             look(View {

@@ -8,8 +8,6 @@ pub mod machine;
 mod records;
 
 #[cfg(test)]
-mod damage_test;
-#[cfg(test)]
 mod lifespan_test;
 #[cfg(test)]
 mod limits_test;

@@ -1,5 +1,11 @@
 //! Damage met while applying: the stream that has it halts, and nothing else.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what a test cannot go on without ends it"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,9 +15,9 @@ use halyard_raft::Machine as _;
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
 use halyard_runtime::time::Timestamp;
 
-use super::command::{self, Kind, MessageDelete, Purge, StreamCreate};
-use super::{Machine, Reply};
-use crate::jetstream::config::{Defaults, StreamConfig, normalize};
+use halyard_server::jetstream::config::{Defaults, StreamConfig, normalize};
+use halyard_server::jetstream::group::command::{self, Kind, MessageDelete, Purge, StreamCreate};
+use halyard_server::jetstream::group::{Machine, Reply};
 
 const DAMAGED: StreamId = StreamId(1);
 const SOUND: StreamId = StreamId(2);

@@ -12,7 +12,7 @@ sequence" shows what of it is the way there and back. CPU is the server's, user 
 anonymous resident memory (RssAnon). "Cold" is after a restart, with the store's files dropped from
 the operating system's page cache (posix_fadvise).
 
-    tests/bench/store.py [--messages N] [--subjects N] [--write docs/performance.md]
+    tests/bench/store.py [--messages N] [--subjects N] [--memory N] [--write docs/performance.md]
 
 With the defaults (10 M messages over 1 M subjects) it takes about 15 minutes, 8 GB of disk in the
 temporary directory and 2 GB of memory. Needs what `.ci/setup` installs and
@@ -429,20 +429,27 @@ BEGIN, END = "<!-- store.py: begin -->", "<!-- store.py: end -->"
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=10_000_000)
-    parser.add_argument("--subjects", type=int, default=1_000_000, help="a power of ten, also for the memory of a subject")
+    parser.add_argument("--subjects", type=int, default=1_000_000, help="a power of ten")
+    parser.add_argument("--memory", type=int, default=1_000_000, help="subjects for the memory of a subject")
+    parser.add_argument("--only-memory", action="store_true", help="prints the memory of a subject, and that is all")
     parser.add_argument("--write", help="replaces the table in this file")
     options = parser.parse_args()
     load, both = os.getloadavg()[0], []
     for name in SERVERS:
         with Server(name) as server:
             results = Results(server)
-            big_stream(results, options.messages, options.subjects)
-        loaded, restarted = subject_memory(name, options.subjects)
+            if not options.only_memory:
+                big_stream(results, options.messages, options.subjects)
+        loaded, restarted = subject_memory(name, options.memory)
         results.add("memory for each subject, loaded", loaded, f"{loaded:.0f} B")
         results.add("memory for each subject, after a restart", restarted, f"{restarted:.0f} B")
+        if options.only_memory:
+            continue
         ratio = consumed(name, min(options.messages, 2_000_000) // 20_000 * 20_000)
         results.add("written for each stored byte, consumed at once", ratio, f"{ratio:.2f}")
         both.append(results)
+    if options.only_memory:
+        return
     ours, theirs = both
     for name, answers in ours.answers.items():
         if answers != theirs.answers[name]:

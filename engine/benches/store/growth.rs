@@ -38,7 +38,7 @@ fn grows_with(row: &str) -> &'static str {
         "merge, each" => "O(log4 of n / a flush), until segments are full",
         "written for each stored byte: flush, merges" => "as the two rows above",
         "the store waits at most: flush, merge, taking in" => {
-            "O(what changed since the last flush)"
+            "O(what changed since the last flush) in one call; servers take steps"
         }
         "files, bytes on disk for each message" => "files: O(n / 1 GiB + log n)",
         "open, cold" | "open, warm" => "O(s S); O(n / 240) places of pages",

@@ -192,6 +192,8 @@ fn a_flush_beside_a_merge_and_a_crash_at_every_operation() {
             let mut draw = Draw::new(seed ^ 0xF1A5);
             let options = Options {
                 merge_width: 3,
+                // The first piece of maintenance is to be the merge.
+                reserve_bytes: 0,
                 ..options(&mut draw)
             };
             let mut world = World::new(seed, options);

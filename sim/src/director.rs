@@ -12,6 +12,7 @@ use halyard_runtime::sim::{Net, Node, SimDisk};
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::{Instant, sleep, timeout};
 use halyard_server::Server;
+use halyard_server::config::{Cipher, Encryption, Secret};
 use halyard_server::jetstream::Tuning;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -20,7 +21,7 @@ use crate::checkers::{self, Broken, Evidence, View};
 use crate::client::Client;
 use crate::faults;
 use crate::js::{self, Failure};
-use crate::options::Options;
+use crate::options::{Options, Plant};
 use crate::run::Tally;
 use crate::workloads::{Stage, admin, consume, mortal, publish};
 
@@ -109,8 +110,9 @@ impl Host {
         self.boot = Arc::new(Mutex::new(Boot::Starting));
         let boot = Arc::clone(&self.boot);
         let (disk, options) = (self.disk.clone(), self.options.clone());
+        let encryption = encryption(&options, self.boots);
         drop(self.node.spawn(async move {
-            match start(Arc::new(disk), &options).await {
+            match start(Arc::new(disk), &options, encryption).await {
                 Ok(server) => {
                     event!("the server is up");
                     *boot.lock() = Boot::Up;
@@ -153,7 +155,37 @@ impl Host {
     }
 }
 
-async fn start(disk: Arc<dyn Disk>, options: &Options) -> Result<Server, String> {
+/// What the configuration of boot number `boot` says of encryption.
+fn encryption(options: &Options, boot: u64) -> Option<Encryption> {
+    let plan = options.encryption.as_ref()?;
+    if options.plant == Some(Plant::ForgottenKey) {
+        return None;
+    }
+    // 64 digits are the key itself: no time is spent on stretching them.
+    let key = |digit: char| Secret(digit.to_string().repeat(64));
+    let cipher = |aes| match aes {
+        true => Cipher::Aes,
+        false => Cipher::ChaCha,
+    };
+    Some(match boot < plan.change_at_boot {
+        true => Encryption {
+            key: key('1'),
+            previous: None,
+            cipher: cipher(plan.aes_first),
+        },
+        false => Encryption {
+            key: key('2'),
+            previous: Some(key('1')),
+            cipher: cipher(plan.aes_then),
+        },
+    })
+}
+
+async fn start(
+    disk: Arc<dyn Disk>,
+    options: &Options,
+    encryption: Option<Encryption>,
+) -> Result<Server, String> {
     let tuning = Tuning {
         log_segment_bytes: options.log_segment_bytes,
         first_log_segment_bytes: options.log_segment_bytes,
@@ -164,6 +196,7 @@ async fn start(disk: Arc<dyn Disk>, options: &Options) -> Result<Server, String>
         .name("simulated")
         .listen("0.0.0.0", PORT)
         .jetstream(PathBuf::from("/data"))
+        .encryption(encryption)
         .disk(disk)
         .tuning(tuning);
     builder.start().await.map_err(|error| error.to_string())
@@ -220,7 +253,8 @@ pub(crate) async fn play(options: Options) -> (Vec<Broken>, Tally) {
     tally.boots = host.boots;
     if broken.is_empty() {
         match on(&desk, gather(Arc::clone(&stage))).await {
-            Some(Ok(evidence)) => {
+            Some(Ok(mut evidence)) => {
+                evidence.look_for_plaintext(&host.disk);
                 tally.count(&evidence);
                 broken.extend(checkers::check(&evidence));
             }
@@ -398,6 +432,7 @@ async fn gather(stage: Arc<Stage>) -> Result<Evidence, Failure> {
         mortals,
         streams,
         missing_consumers,
+        plaintext: Vec::new(),
     })
 }
 

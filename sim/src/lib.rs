@@ -26,7 +26,7 @@ mod workloads;
 
 pub use checkers::Broken;
 pub use options::{
-    ConsumerPlan, FaultPlan, Mode, MortalPlan, Options, Plant, PublisherPlan, StreamKind,
-    StreamPlan,
+    ConsumerPlan, EncryptionPlan, FaultPlan, Mode, MortalPlan, Options, Plant, PublisherPlan,
+    StreamKind, StreamPlan,
 };
 pub use run::{Report, Tally, against, run, run_twice};

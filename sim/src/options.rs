@@ -35,8 +35,22 @@ pub struct Options {
     pub net: NetOptions,
     /// How the disk behaves when nothing is broken.
     pub disk: DiskFaults,
+    /// Encryption at rest; `None`: everything is in the clear.
+    pub encryption: Option<EncryptionPlan>,
     /// A bug that is switched on to see whether a checker finds it.
     pub plant: Option<Plant>,
+}
+
+/// Encryption at rest, and when the key is changed.
+#[derive(Clone, Debug)]
+pub struct EncryptionPlan {
+    /// AES-256-GCM in place of ChaCha20-Poly1305, before the key is changed.
+    pub aes_first: bool,
+    /// The same after the change.
+    pub aes_then: bool,
+    /// The boot, from 1, from which on the server has another key and the first one as its previous key. Crashes go on
+    /// meanwhile.
+    pub change_at_boot: u64,
 }
 
 /// One stream.
@@ -173,11 +187,13 @@ pub enum Plant {
     EarlyExpiry,
     /// One marker in four is not stored.
     MissingMarker,
+    /// The server is given no key where the plan has one.
+    ForgottenKey,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::LyingSync,
         Self::LostWrite,
         Self::AckBeforeSync,
@@ -188,6 +204,7 @@ impl Plant {
         Self::PurgeAnsweredEarly,
         Self::EarlyExpiry,
         Self::MissingMarker,
+        Self::ForgottenKey,
     ];
 
     /// The name by which the code asks whether it is planted; see `halyard_runtime::planted`.
@@ -203,6 +220,7 @@ impl Plant {
             Self::PurgeAnsweredEarly => "purge-answered-early",
             Self::EarlyExpiry => "early-expiry",
             Self::MissingMarker => "missing-marker",
+            Self::ForgottenKey => "forgotten-key",
         }
     }
 }
@@ -231,6 +249,7 @@ impl Options {
             net: net(&mut draw),
             disk: disk(&mut draw),
             mortals: mortals(&mut draw),
+            encryption: encryption(&mut draw),
             plant: None,
         }
     }
@@ -241,11 +260,28 @@ impl Options {
         match plant {
             Plant::LyingSync => self.disk.lying_sync = true,
             Plant::LostWrite => self.disk.lost_write_ppm = 100_000,
+            Plant::ForgottenKey => {
+                let plan = EncryptionPlan {
+                    aes_first: false,
+                    aes_then: false,
+                    change_at_boot: 2,
+                };
+                self.encryption.get_or_insert(plan);
+            }
             _ => {}
         }
         self.plant = Some(plant);
         self
     }
+}
+
+/// Drawn last, so that a seed means the same otherwise.
+fn encryption(draw: &mut Draw) -> Option<EncryptionPlan> {
+    draw.percent(30).then(|| EncryptionPlan {
+        aes_first: draw.coin(),
+        aes_then: draw.coin(),
+        change_at_boot: draw.magnitude(2, 12),
+    })
 }
 
 fn streams(draw: &mut Draw) -> Vec<StreamPlan> {

@@ -36,6 +36,11 @@ fn a_missing_marker_is_found() {
 }
 
 #[test]
+fn plaintext_on_an_encrypted_disk_is_found() {
+    assert!(is_found(Plant::ForgottenKey, 3));
+}
+
+#[test]
 fn a_delete_that_is_answered_and_not_done_is_found() {
     assert!(is_found(Plant::ForgottenDelete, 15));
 }

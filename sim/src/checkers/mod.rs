@@ -12,6 +12,7 @@
 //! | A confirmed acknowledgement is final: that message is never delivered again | `acknowledgements` |
 //! | A consumer delivers what the stream holds, and in the end everything | `deliveries` |
 //! | Streams that were made exist, streams that were deleted do not | `existence` |
+//! | With a key, no payload is anywhere on the disk: no file, no freed space, nothing that a crash left | `encryption` |
 //! | The server's own account of a stream agrees with what it holds | `accounts` |
 //!
 //! The director adds two that need no evidence: the server starts again after every fault that a single copy can survive,
@@ -21,6 +22,7 @@ mod accounts;
 mod acked_publishes;
 mod acknowledgements;
 mod deliveries;
+mod encryption;
 mod existence;
 mod limits;
 mod lives;
@@ -88,6 +90,8 @@ pub(crate) struct Evidence {
     pub(crate) streams: BTreeSet<String>,
     /// Consumers that do not exist, by index into [`Options::consumers`].
     pub(crate) missing_consumers: Vec<usize>,
+    /// Payloads that were found on the disk, where there should be none.
+    pub(crate) plaintext: Vec<String>,
 }
 
 /// Collects what a checker finds; a few examples say as much as thousands.
@@ -134,7 +138,7 @@ impl Findings {
 
 type Checker = fn(&Evidence, &mut Findings);
 
-const CHECKERS: [(&str, Checker); 11] = [
+const CHECKERS: [(&str, Checker); 12] = [
     ("acked_publishes", acked_publishes::check),
     ("no_phantom", no_phantom::check),
     ("sequences", sequences::check),
@@ -145,6 +149,7 @@ const CHECKERS: [(&str, Checker); 11] = [
     ("acknowledgements", acknowledgements::check),
     ("deliveries", deliveries::check),
     ("existence", existence::check),
+    ("encryption", encryption::check),
     ("accounts", accounts::check),
 ];
 

@@ -11,7 +11,8 @@
 //!
 //! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `removal` (one
 //! stream); `runs`, `subjects`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
-//! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `lifecycle` (how it gets there and back). docs/formats.md has every byte.
+//! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `lifecycle` (how it gets there and back); `view` (one stream at one
+//! moment). docs/formats.md has every byte.
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -52,6 +53,7 @@ mod merge;
 mod recovery;
 mod stages;
 mod upkeep;
+mod view;
 
 #[doc(hidden)]
 pub mod decoders;
@@ -67,3 +69,4 @@ pub use options::{Cipher, Encryption, Key, Options, Overhead};
 pub use stages::Retired;
 pub use store::Store;
 pub use upkeep::{ErasureProgress, Resealing};
+pub use view::StreamView;

@@ -20,6 +20,7 @@ use crate::segment::{Cache, Segment};
 use crate::stages::{Adopting, FlushStage, Maintenance, Retired};
 use crate::store::Store;
 use crate::stream::Stream;
+use crate::view::Pins;
 
 /// What opening a store found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,6 +95,9 @@ pub(crate) struct Upkeep {
     pub(crate) stale: BTreeSet<StreamId>,
     /// Files to overwrite and remove.
     pub(crate) garbage: Vec<PathBuf>,
+    /// Freed files without erased bytes: a view may still read them.
+    pub(crate) spared: Vec<PathBuf>,
+    pub(crate) pins: Pins,
     pub(crate) poisoned: Option<String>,
     pub(crate) is_low_on_space: bool,
     /// The last flush found the disk full.
@@ -187,6 +191,8 @@ impl Upkeep {
             erase_waits: false,
             stale: streams.keys().copied().collect(),
             garbage: leftovers.iter().map(|name| dir.join(name)).collect(),
+            spared: Vec::new(),
+            pins: Pins::default(),
             poisoned: None,
             is_low_on_space: false,
             no_room: false,

@@ -325,6 +325,7 @@ impl Store {
         if upkeep.poisoned.is_some() || !matches!(upkeep.maintenance, Maintenance::Idle) {
             return;
         }
+        upkeep.release_spared();
         if upkeep.mend_manifest && matches!(upkeep.flush, FlushStage::Idle) {
             upkeep.maintenance = Maintenance::Ready(Chore::Reseal);
         } else if !upkeep.garbage.is_empty() {
@@ -783,10 +784,13 @@ impl Store {
         let is_replaced = |state: &SegmentState| inputs.ids.contains(&state.segment.id());
         let at = upkeep.segments.iter().position(is_replaced);
         let replaced = upkeep.segments.iter().filter(|state| is_replaced(state));
-        let files: Vec<PathBuf> = replaced
+        let mut files: Vec<PathBuf> = replaced
             .map(|state| state.segment.path().to_owned())
             .collect();
         assert_eq!(files.len(), inputs.ids.len(), "inputs stay until the swap");
+        if !upkeep.erases() {
+            upkeep.spared.append(&mut files);
+        }
         upkeep.segments.retain(|state| !is_replaced(state));
         let state = SegmentState {
             live: segment.messages,

@@ -96,6 +96,29 @@ impl Upkeep {
         }
     }
 
+    /// Whether something that was erased may still lie in a file.
+    pub(crate) fn erases(&self) -> bool {
+        let waits = self.erase_waits || self.erase_frozen.is_some();
+        waits
+            || self
+                .segments
+                .iter()
+                .any(|state| state.rewrite_after.is_some())
+    }
+
+    /// Spared files go too once no view reads them, or at once when erasure may concern them.
+    pub(crate) fn release_spared(&mut self) {
+        if !self.adopting.is_empty() {
+            // A stream may not have left a merge's input yet.
+            return;
+        }
+        if self.erases() {
+            self.garbage.append(&mut self.spared);
+        } else {
+            self.garbage.extend(self.pins.take_free(&mut self.spared));
+        }
+    }
+
     /// `count` messages that were counted as alive in the segment are not.
     pub(crate) fn uncount(&mut self, segment: u64, count: u64) {
         if let Some(state) = self.state_mut(segment) {

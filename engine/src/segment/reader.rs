@@ -254,7 +254,7 @@ fn read_record<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], Option<&'a [u8]
 }
 
 /// The part of a segment that belongs to one stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Part {
     pub(crate) segment: Arc<Segment>,
     meta: PartMeta,

@@ -2,7 +2,8 @@
 //!
 //! A stream is made in two steps: the meta group gives it an id, its data group makes it. A crash in between leaves a
 //! stream that only meta knows; the next start finishes the job. It is deleted in three: meta hides it, the group drops
-//! it, meta forgets it. What a group holds and meta does not know is never touched: it is reported and left alone.
+//! it, meta forgets it. One from a backup is made as `Restoring`, filled by its group, and `Live` at last
+//! (`backup::restore` has the steps). What a group holds and meta does not know is never touched: it is reported and left alone.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use halyard_engine::StreamId;
 use halyard_runtime::time::Timestamp;
 
 use super::api::errors::{ApiError, table};
-use super::config::{Storage, StreamConfig, check_create, normalize};
+use super::backup::desk::Seat;
+use super::config::{Storage, StreamConfig, check_create, check_restore, normalize};
 use super::group::Reply;
 use super::group::command::{Kind, StreamCreate, StreamUpdate};
 use super::handle::StreamHandle;
@@ -58,7 +60,7 @@ impl JetStream {
         }
         for (account, assignment) in all {
             let lost = assignment.storage() == Storage::Memory;
-            if lost || assignment.phase == meta::Phase::Deleting {
+            if lost || assignment.phase != meta::Phase::Live {
                 self.finish_delete(&account, &assignment)
                     .await
                     .ok_or(StartError::Stopped)?;
@@ -179,6 +181,86 @@ impl JetStream {
         handle.map_or(Change::Unknown, Change::Done)
     }
 
+    /// Takes a name for a stream of a backup, and makes the stream that nobody sees yet.
+    pub(super) async fn begin_restore(
+        self: &Arc<Self>,
+        account: &str,
+        config: StreamConfig,
+        seat: &mut Seat,
+    ) -> Change<Assignment> {
+        let defaults = self.defaults();
+        let config = normalize(config, &defaults);
+        if let Err(refusal) = check_restore(&config, &defaults) {
+            return Change::Refused(refusal);
+        }
+        let one_at_a_time = self.changing.lock().await;
+        if let Some(refusal) = self.check_reservation(account, &config) {
+            return Change::Refused(refusal);
+        }
+        let command = meta::Command::Restore {
+            account: account.to_owned(),
+            config: serde_json::to_vec(&config).unwrap_or_default(),
+            created: Timestamp::now().as_nanos(),
+        };
+        let assignment = match self.propose_meta(&command).await {
+            Some(meta::Reply::Assigned(assignment)) => *assignment,
+            Some(meta::Reply::Refused(refusal)) => {
+                let taken = refusal.err_code == table::STREAM_NAME_EXIST.err_code;
+                return Change::Refused(if taken {
+                    table::STREAM_NAME_EXIST_RESTORE_FAILED.error()
+                } else {
+                    refusal
+                });
+            }
+            _ => return Change::Unknown,
+        };
+        let create = StreamCreate {
+            config: assignment.config.clone(),
+            created: assignment.created,
+        };
+        let group = self.group(assignment.storage());
+        let made = group.propose(Kind::StreamCreate, assignment.stream_id(), &create);
+        if done(made.await).is_none() {
+            return Change::Unknown;
+        }
+        if let Some(bytes) = StreamConfig::limit(config.max_bytes) {
+            seat.reserve(config.storage, bytes);
+        }
+        drop(one_at_a_time);
+        Change::Done(assignment)
+    }
+
+    /// A backup has been read: its stream is one like any other from here on.
+    pub(super) async fn finish_restore(
+        self: &Arc<Self>,
+        account: &str,
+        assignment: &Assignment,
+    ) -> Change<Arc<StreamHandle>> {
+        let one_at_a_time = self.changing.lock().await;
+        let command = meta::Command::Activate {
+            account: account.to_owned(),
+            id: assignment.id,
+        };
+        let assigned = match self.propose_meta(&command).await {
+            Some(meta::Reply::Assigned(assignment)) => *assignment,
+            Some(meta::Reply::Refused(refusal)) => return Change::Refused(refusal),
+            _ => return Change::Unknown,
+        };
+        let handle = self.adopt(account, assigned).await;
+        drop(one_at_a_time);
+        handle.map_or(Change::Unknown, Change::Done)
+    }
+
+    /// A backup could not be read to its end: nothing of it stays. What fails here is done by the next start.
+    pub(super) async fn abandon_restore(&self, account: &str, assignment: &Assignment) {
+        let one_at_a_time = self.changing.lock().await;
+        if self.finish_delete(account, assignment).await.is_none() {
+            let name = &assignment.config.name;
+            tracing::warn!("what was restored of stream {name} is dropped by the next start");
+        }
+        drop(one_at_a_time);
+    }
+
     /// Changes a stream's configuration.
     pub async fn update_stream(
         self: &Arc<Self>,
@@ -269,6 +351,7 @@ impl JetStream {
                 table::MEMORY_RESOURCES_EXCEEDED,
             ),
         };
+        let reserved = reserved + self.desk().reserved(config.storage);
         let wanted = (reserved - own.min(reserved)).saturating_add(asked);
         limit
             .is_some_and(|limit| wanted > limit)

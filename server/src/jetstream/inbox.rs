@@ -187,6 +187,8 @@ impl Inbox {
                 return;
             }
             command::put(&mut filling.current.bytes, kind, stream, body);
+            // A full disk refuses restored messages as it does published ones.
+            filling.current.publishes += u32::from(kind == Kind::Restore);
             filling.pushed(waiter)
         };
         if announce {

@@ -6,7 +6,7 @@
 //! Reading order: [`limits`], [`config`] (what a stream is told to be), [`api`] (errors and the wire's shapes),
 //! [`stream`] (the rules of one stream), [`consumer`], [`group`] (many streams in one log), [`meta`] (which streams there
 //! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group),
-//! [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
+//! [`backup`] (streams out and in), [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
 
 pub mod limits;
 
@@ -21,6 +21,7 @@ pub mod group;
 pub mod meta;
 
 mod answer;
+pub mod backup;
 mod driver;
 pub mod handle;
 pub mod inbox;

@@ -14,6 +14,7 @@ use super::api::request::{Api, PREFIX};
 use super::api::timestamp;
 use super::api::types::{ApiCounters, Cluster, State, StreamInfo};
 use super::at_rest;
+use super::backup::Desk;
 use super::config::{Defaults, Storage, StreamConfig};
 use super::consumer::leader::Directories;
 use super::handle::{GroupHandle, StreamHandle};
@@ -95,6 +96,7 @@ pub struct JetStream {
     pub(super) changing: AsyncMutex<()>,
     counters: Counters,
     directories: Arc<Directories>,
+    desk: Arc<Desk>,
     api: Mutex<Vec<(Arc<Account>, Arc<Subscription>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
     /// Flushes the meta group now and then, and follows a change of the encryption; ends only when told to.
@@ -126,6 +128,7 @@ impl JetStream {
             changing: AsyncMutex::new(()),
             counters: Counters::default(),
             directories: Arc::default(),
+            desk: Arc::default(),
             api: Mutex::default(),
             drivers: Mutex::default(),
             keepers: Mutex::default(),
@@ -211,6 +214,11 @@ impl JetStream {
     #[must_use]
     pub const fn directories(&self) -> &Arc<Directories> {
         &self.directories
+    }
+
+    /// Where backups and restores are counted.
+    pub(super) const fn desk(&self) -> &Arc<Desk> {
+        &self.desk
     }
 
     /// One stream.

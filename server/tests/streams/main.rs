@@ -10,6 +10,8 @@
 #[path = "../core/raw.rs"]
 mod raw;
 
+mod backup;
+
 use std::future::Future;
 use std::sync::Arc;
 

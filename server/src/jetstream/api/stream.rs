@@ -1,4 +1,4 @@
-//! Requests about whole streams: create, update, delete, purge, info, names, list.
+//! Requests about whole streams: create, update, delete, purge, info, names, list. Backups are in `jetstream::backup`.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use super::json;
 use super::request::Request;
 use super::types::{Created, Info, Purged, StreamInfo, Success, page, page_of, reply};
 use crate::broker::subject;
+use crate::jetstream::backup;
 use crate::jetstream::change::Change;
 use crate::jetstream::config::{StreamConfig, check_pedantic};
 use crate::jetstream::group::Reply;
@@ -58,14 +59,8 @@ pub(super) async fn answer(
         "DELETE" => finish("stream_delete", delete(service, request, name).await),
         "PURGE" => finish("stream_purge", purge(service, request, name).await),
         "INFO" => finish("stream_info", info(service, request, name).await),
-        "SNAPSHOT" => refuse(
-            "stream_snapshot",
-            table::STREAM_SNAPSHOT.with("not supported by this server yet"),
-        ),
-        "RESTORE" => refuse(
-            "stream_restore",
-            table::STREAM_RESTORE.with("not supported by this server yet"),
-        ),
+        "SNAPSHOT" => backup::snapshot(service, request, name).await,
+        "RESTORE" => backup::restore(service, request, name).await,
         _ => None,
     }
 }

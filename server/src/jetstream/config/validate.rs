@@ -88,6 +88,14 @@ pub fn check_create(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
     check(config, defaults)
 }
 
+/// Whether a normalized configuration of a backup is legal: a sealed stream may come back.
+///
+/// # Errors
+/// The refusal that the client gets.
+pub fn check_restore(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiError> {
+    check(config, defaults)
+}
+
 /// What holds for new and for changed configurations.
 pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiError> {
     check_name(&config.name)?;

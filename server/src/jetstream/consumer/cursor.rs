@@ -48,6 +48,19 @@ impl Cursor {
         }
     }
 
+    /// At `next`, with `first` (rising) to deliver before; what of it lies at or behind `next` comes in its turn.
+    pub fn resume(next: u64, first: Vec<u64>) -> Self {
+        Self {
+            first: first.into_iter().filter(|seq| *seq < next).collect(),
+            next,
+        }
+    }
+
+    /// The messages to deliver first.
+    pub fn first(&self) -> impl Iterator<Item = u64> {
+        self.first.iter().copied()
+    }
+
     /// The lowest sequence that may still be delivered.
     pub fn position(&self) -> u64 {
         self.first.front().copied().unwrap_or(self.next)

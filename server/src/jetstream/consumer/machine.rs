@@ -135,6 +135,16 @@ impl Consumer {
         self.pending.len()
     }
 
+    /// Deliveries that wait for an ack, by sequence in the stream.
+    pub fn unanswered(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.pending.iter()
+    }
+
+    /// Messages that were given up, rising.
+    pub fn given_up(&self) -> impl Iterator<Item = u64> {
+        self.given_up.iter().copied()
+    }
+
     /// Messages that were delivered more than once and are not done, given-up ones included.
     pub fn redelivered(&self) -> usize {
         if self.config.deliver_max() == Some(1) {

@@ -8,6 +8,7 @@
 //!   [`select`] (what goes out next), [`record`] (its bytes in the store).
 //! - [`set`]: all consumers of a stream, which is what the group's machine holds. [`messages`] is all that they see
 //!   of the stream; [`over_store`] answers it from the engine.
+//! - [`restored`]: a consumer that comes from a backup.
 //! - [`info`]: what the API tells about a consumer.
 //! - [`leader`]: what only the leader does: waiting requests, push delivery, acks on their way into the log.
 //!
@@ -26,6 +27,7 @@ pub mod over_store;
 pub mod pending;
 pub mod record;
 pub mod request;
+pub mod restored;
 pub mod select;
 pub mod set;
 
@@ -46,5 +48,6 @@ pub use effect::Effect;
 pub use machine::{Consumer, Position};
 pub use messages::Messages;
 pub use over_store::StoreMessages;
+pub use restored::Restored;
 pub use select::{Delivery, Selection};
 pub use set::{Consumers, Ctx, Reply};

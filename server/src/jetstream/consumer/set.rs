@@ -11,6 +11,7 @@ use super::config::ConsumerConfig;
 use super::effect::Effect;
 use super::machine::{Changes, Consumer, Position};
 use super::messages::Messages;
+use super::restored::Restored;
 use super::select::Selection;
 use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
@@ -134,6 +135,27 @@ impl Consumers {
                 to.effects.push(Effect::Ready { id });
             }),
         }
+    }
+
+    /// Takes a consumer of a backup, by the rules of a new one.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    pub fn restore(&mut self, restored: Restored, ctx: &Ctx<'_>) -> Result<(), ApiError> {
+        let config = &restored.config;
+        let filters = check::parse_filters(config)?;
+        if self.by_name.contains_key(&config.name) {
+            return Err(table::CONSUMER_ALREADY_EXISTS.error());
+        }
+        self.check_work_queue(SET_RECORD, config, ctx.stream)?;
+        self.last_id += 1;
+        let (id, name) = (self.last_id, config.name.clone());
+        let consumer = Consumer::restored(id, restored, filters, ctx.messages, ctx.now);
+        self.by_id.insert(id, consumer);
+        self.by_name.insert(name, id);
+        self.note_deadline(id);
+        self.dirty.extend([SET_RECORD, id]);
+        Ok(())
     }
 
     /// Whether any consumer still needs the message.

@@ -4,7 +4,8 @@
 //! batch    time i64 | count u32 | command*          time: the leader's clock, nanoseconds since the Unix epoch
 //! command  kind u8 | len u32 | body                 len: bytes of the body
 //! publish  stream u64 | flags u8 | subject_len u16 | headers_len u32 | subject | headers | payload
-//! others   stream u64 | a body of their own (postcard; a consumer's is the consumer's business)
+//! others   stream u64 | a body of their own (postcard; a consumer's is the consumer's business, that of a restore
+//!          stands in `stream::restore`)
 //! ```
 //!
 //! All integers little endian. A publish is encoded once, by the thread of the connection that sent it; the same bytes
@@ -45,6 +46,8 @@ pub enum Kind {
     MessageDelete = 7,
     /// Something of a consumer of the stream.
     Consumer = 8,
+    /// A part of a backup, for a stream that nobody sees yet.
+    Restore = 20,
 }
 
 impl Kind {
@@ -58,6 +61,7 @@ impl Kind {
             6 => Self::Purge,
             7 => Self::MessageDelete,
             8 => Self::Consumer,
+            20 => Self::Restore,
             _ => return None,
         })
     }
@@ -171,6 +175,8 @@ pub enum Command {
     MessageDelete(StreamId, MessageDelete),
     /// For the stream's consumers.
     Consumer(StreamId, Bytes),
+    /// A part of a backup.
+    Restore(StreamId, Bytes),
 }
 
 impl Command {
@@ -327,6 +333,7 @@ fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
         Kind::Purge => Command::Purge(stream, decode_cold(rest)?),
         Kind::MessageDelete => Command::MessageDelete(stream, decode_cold(rest)?),
         Kind::Consumer => Command::Consumer(stream, body.slice(8..)),
+        Kind::Restore => Command::Restore(stream, body.slice(8..)),
     })
 }
 

@@ -307,6 +307,11 @@ impl Machine {
             Command::Consumer(id, body) => self.with_stream(id, effects, |stream, turn| {
                 Ok(Reply::Consumer(stream.consume(turn, &body)?))
             }),
+            Command::Restore(id, body) => self.with_stream(id, effects, |stream, turn| {
+                Ok(stream
+                    .restore(turn, &body)?
+                    .map_or_else(Reply::Refused, |()| Reply::Done))
+            }),
         }
     }
 

@@ -503,3 +503,232 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
     );
     assert_eq!(last.payload(), b"x");
 }
+<<<<<<< HEAD
+=======
+
+/// What a person would write down: every message that should be there.
+#[derive(Default)]
+struct Naive {
+    messages: BTreeMap<u64, (u8, u64)>,
+    last: u64,
+}
+
+impl Naive {
+    fn publish(&mut self, config: &StreamConfig, subject: u8, size: u64) {
+        self.last += 1;
+        self.messages.insert(self.last, (subject, size));
+        self.fit(config);
+    }
+
+    fn fit(&mut self, config: &StreamConfig) {
+        if let Some(max) = StreamConfig::limit(config.max_msgs_per_subject) {
+            for subject in 0..4 {
+                let of: Vec<u64> = self
+                    .messages
+                    .iter()
+                    .filter(|(_, m)| m.0 == subject)
+                    .map(|(seq, _)| *seq)
+                    .collect();
+                let over = (of.len() as u64).saturating_sub(max);
+                of.iter().take(over as usize).for_each(|seq| {
+                    self.messages.remove(seq);
+                });
+            }
+        }
+        let over = |naive: &Self| {
+            let bytes: u64 = naive.messages.values().map(|(_, size)| size).sum();
+            StreamConfig::limit(config.max_msgs)
+                .is_some_and(|max| naive.messages.len() as u64 > max)
+                || StreamConfig::limit(config.max_bytes).is_some_and(|max| bytes > max)
+        };
+        while over(self) {
+            self.messages.pop_first();
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(u8, usize),
+    Delete(u64),
+    Purge(Option<u8>, u64, u64),
+    Limits(i64, i64, i64),
+    Flush,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0_u8..4, 0_usize..60).prop_map(|(subject, size)| Step::Publish(subject, size)),
+        1 => (1_u64..40).prop_map(Step::Delete),
+        1 => (prop::option::of(0_u8..4), 0_u64..30, 0_u64..4)
+            .prop_map(|(subject, below, keep)| Step::Purge(subject, if keep > 0 { 0 } else { below }, keep)),
+        1 => (-1_i64..8, -1_i64..400, -1_i64..4).prop_map(|(msgs, bytes, per)| Step::Limits(msgs, bytes, per)),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn limits_agree_with_a_naive_stream(steps in prop::collection::vec(step(), 1..80)) {
+        let mut config = normalize(
+            StreamConfig { name: "S".into(), max_msgs: 10, ..subjects(&["s.*"]) },
+            &Defaults::default(),
+        );
+        let mut bench = Bench::with(config.clone());
+        let mut naive = Naive::default();
+        for step in steps {
+            match step {
+                Step::Publish(subject, size) => {
+                    let name = format!("s.{subject}");
+                    bench.publish(&name, &[], &vec![b'x'; size]);
+                    naive.publish(&config, subject, (name.len() + size + 30) as u64);
+                }
+                Step::Delete(seq) => {
+                    bench.cold(Kind::MessageDelete, &MessageDelete { seq, erase: false });
+                    naive.messages.remove(&seq);
+                }
+                Step::Purge(subject, below, keep) => {
+                    let filter = subject.map_or_else(String::new, |subject| format!("s.{subject}"));
+                    bench.cold(Kind::Purge, &Purge { filter, below, keep });
+                    let mut hit: Vec<u64> = naive
+                        .messages
+                        .iter()
+                        .filter(|(seq, m)| subject.is_none_or(|s| s == m.0) && (below == 0 || **seq < below))
+                        .map(|(seq, _)| *seq)
+                        .collect();
+                    hit.truncate(hit.len().saturating_sub(keep as usize));
+                    hit.iter().for_each(|seq| { naive.messages.remove(seq); });
+                }
+                Step::Limits(msgs, bytes, per) => {
+                    config = StreamConfig { max_msgs: msgs, max_bytes: bytes, max_msgs_per_subject: per, ..config };
+                    config = normalize(config, &Defaults::default());
+                    bench.cold(Kind::StreamUpdate, &StreamUpdate { config: config.clone() });
+                    naive.fit(&config);
+                }
+                Step::Flush => bench.flush(),
+                Step::Restart => bench.restart(),
+            }
+            let expected: Vec<u64> = naive.messages.keys().copied().collect();
+            prop_assert_eq!(bench.sequences(), expected);
+            let state = bench.machine.store().state(S).unwrap();
+            prop_assert_eq!(state.last_seq, naive.last);
+            prop_assert_eq!(state.bytes, naive.messages.values().map(|(_, size)| size).sum::<u64>());
+        }
+    }
+}
+
+/// A body that brings messages of these sequences to `s.1`, one second apart.
+fn brings(seqs: &[u64], headers: &[u8]) -> Vec<u8> {
+    use crate::jetstream::stream::restore::{Message, put_message, start_messages};
+    let mut body = Vec::new();
+    start_messages(&mut body);
+    let record = [b"s.1", headers, b"x"].concat();
+    for seq in seqs {
+        let message = Message {
+            seq: *seq,
+            time: Timestamp::from_nanos((900 + *seq as i64) * SECOND),
+            subject_len: 3,
+            headers_len: headers.len() as u32,
+            record: &record,
+        };
+        put_message(&mut body, &message);
+    }
+    body
+}
+
+#[test]
+fn a_restored_stream_is_as_it_was() {
+    use crate::jetstream::stream::restore::{deleted, finish};
+    let mut bench = Bench::with(StreamConfig {
+        allow_msg_ttl: true,
+        max_msgs: 4,
+        duplicate_window: 99 * SECOND,
+        ..subjects(&["s.>"])
+    });
+    let put = |bench: &mut Bench, body: &[u8]| {
+        bench.one(|batch| command::put(batch, Kind::Restore, S, body))
+    };
+    let ids = b"NATS/1.0\r\nNats-Msg-Id: a\r\nNats-TTL: 200\r\n\r\n";
+    assert!(matches!(
+        put(&mut bench, &brings(&[3, 4], ids)),
+        Reply::Done
+    ));
+    assert!(matches!(
+        put(&mut bench, &brings(&[7, 8, 9, 20], b"")),
+        Reply::Done
+    ));
+    assert!(matches!(
+        put(&mut bench, &deleted(&[8, 1, 99])),
+        Reply::Done
+    ));
+    assert_eq!(
+        bench.sequences(),
+        [3, 4, 7, 9, 20],
+        "limits wait for the end"
+    );
+    bench.flush();
+    assert!(matches!(put(&mut bench, &finish(25, 5)), Reply::Done));
+    assert_eq!(bench.sequences(), [4, 7, 9, 20]);
+    bench.restart();
+    let state = bench.machine.store().state(S).unwrap();
+    assert_eq!(
+        (state.first_seq, state.last_seq, state.deleted),
+        (4, 25, 18)
+    );
+    let held = bench.machine.store().get(S, 4).unwrap().unwrap();
+    assert_eq!(held.time.as_nanos(), 904 * SECOND);
+    assert_eq!(
+        held.expires.unwrap().as_nanos(),
+        1104 * SECOND,
+        "from its own time on"
+    );
+    // Message 4 is 96 seconds old: its id is remembered as if it had been published then.
+    assert_eq!(bench.said("s.1", &[("Nats-Msg-Id", "a")], b"x"), "dup 4");
+    bench.now += 4 * SECOND;
+    assert_eq!(bench.said("s.1", &[("Nats-Msg-Id", "a")], b"x"), "ok 26");
+}
+
+#[test]
+fn what_contradicts_itself_is_not_restored() {
+    use crate::jetstream::stream::restore::finish;
+    let mut bench = Bench::with(subjects(&["s.>"]));
+    let mut said = |body: &[u8]| {
+        let reply = bench.one(|batch| command::put(batch, Kind::Restore, S, body));
+        match reply {
+            Reply::Refused(refusal) => refusal.description.into_owned(),
+            other => format!("{other:?}"),
+        }
+    };
+    assert_eq!(said(&brings(&[5], b"")), "Done");
+    assert_eq!(
+        said(&brings(&[5], b"")),
+        "restore failed: message 5 comes after message 5"
+    );
+    assert_eq!(
+        said(&brings(&[u64::MAX], b"")),
+        format!("restore failed: message {} comes after message 5", u64::MAX)
+    );
+    assert_eq!(
+        said(&finish(9, 0)),
+        "restore failed: it holds 1 messages, its state says 0"
+    );
+    assert_eq!(
+        said(&finish(u64::MAX, 1)),
+        "restore failed: its last sequence is beyond any stream"
+    );
+    let cut = brings(&[6], b"");
+    assert_eq!(
+        said(&cut[..cut.len() - 1]),
+        "restore failed: a message of another version"
+    );
+    assert_eq!(
+        said(&[3, 9, 9]),
+        "restore failed: a consumer of another version"
+    );
+    assert_eq!(said(&[9]), "restore failed: a step of another version");
+    assert_eq!(said(&[]), "restore failed: a step of another version");
+}
+>>>>>>> 19bf831 (backup: streams out and in by the snapshot API)

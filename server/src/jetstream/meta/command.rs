@@ -36,6 +36,22 @@ pub enum Command {
         /// Its id.
         id: u64,
     },
+    /// Give a stream of a backup a name, an id and a group; nobody finds it yet.
+    Restore {
+        /// Its account.
+        account: String,
+        /// Its configuration, normalized and checked.
+        config: Vec<u8>,
+        /// When it was asked for, nanoseconds since the Unix epoch.
+        created: i64,
+    },
+    /// Its backup is complete: from here on it is a stream like any other.
+    Activate {
+        /// Its account.
+        account: String,
+        /// Its id.
+        id: u64,
+    },
 }
 
 impl Command {

@@ -26,6 +26,8 @@ pub enum Phase {
     Live,
     /// Its group must still drop it.
     Deleting,
+    /// Its backup is being read; a start drops it, since whoever sent the backup has gone.
+    Restoring,
 }
 
 /// What the meta group knows of one stream.
@@ -172,9 +174,18 @@ impl Machine {
                 config,
                 created,
             } => match read_config(&config) {
-                Some(config) => self.create(account, config, created),
+                Some(config) => self.create(account, config, created, Phase::Live),
                 None => Ok(unreadable()),
             },
+            Command::Restore {
+                account,
+                config,
+                created,
+            } => match read_config(&config) {
+                Some(config) => self.create(account, config, created, Phase::Restoring),
+                None => Ok(unreadable()),
+            },
+            Command::Activate { account, id } => self.activate(&account, id),
             Command::Update { account, config } => match read_config(&config) {
                 Some(config) => self.update(&account, config),
                 None => Ok(unreadable()),
@@ -189,10 +200,11 @@ impl Machine {
         account: String,
         config: StreamConfig,
         created: i64,
+        phase: Phase,
     ) -> Result<Reply, Fault> {
         let streams = self.accounts.entry(account.clone()).or_default();
         if let Some(known) = streams.get(&config.name) {
-            let same = known.phase == Phase::Live && known.config == config;
+            let same = phase == Phase::Live && known.phase == Phase::Live && known.config == config;
             let reply = if same {
                 Reply::Assigned(Box::new(known.clone()))
             } else {
@@ -208,7 +220,7 @@ impl Machine {
             config,
             created,
             revision: 1,
-            phase: Phase::Live,
+            phase,
         };
         self.next_id += 1;
         self.store
@@ -254,13 +266,31 @@ impl Machine {
         Ok(Reply::Assigned(Box::new(assignment)))
     }
 
+    fn activate(&mut self, account: &str, id: u64) -> Result<Reply, Fault> {
+        let streams = self.accounts.get(account);
+        let mut all = streams.into_iter().flat_map(BTreeMap::values);
+        let Some(known) = all.find(|one| one.id == id).cloned() else {
+            return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error()));
+        };
+        let assignment = match known.phase {
+            Phase::Restoring => Assignment {
+                phase: Phase::Live,
+                ..known
+            },
+            Phase::Live => return Ok(Reply::Assigned(Box::new(known))),
+            Phase::Deleting => return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error())),
+        };
+        self.keep(account, assignment.clone())?;
+        Ok(Reply::Assigned(Box::new(assignment)))
+    }
+
     fn forget(&mut self, account: &str, id: u64) -> Result<Reply, Fault> {
         let Some(streams) = self.accounts.get_mut(account) else {
             return Ok(Reply::Done);
         };
         let found = streams
             .values()
-            .find(|one| one.id == id && one.phase == Phase::Deleting);
+            .find(|one| one.id == id && one.phase != Phase::Live);
         if let Some(name) = found.map(|assignment| assignment.config.name.clone()) {
             streams.remove(&name);
             self.store.remove(&key(account, &name))?;

@@ -1,0 +1,235 @@
+//! A consumer that comes from a backup: its configuration and how far it got, as it stands in the log.
+//!
+//! ```text
+//! version u8 = 1 | config (JSON) | has position u8, if so: delivered (2 x u64) | floor (2 x u64)
+//!   | count, (first delta)* | count, (seq delta, consumer_seq, sent i64, count, due i64)* | count, (given-up delta)*
+//! ```
+//!
+//! LEB128 integers. Without a position the consumer starts as its configuration says.
+
+use std::collections::BTreeSet;
+
+use halyard_engine::Filters;
+use halyard_runtime::time::Timestamp;
+
+use super::codec::{Reader, Unreadable, put_bytes, put_i64, put_u64};
+use super::command::ConsumerId;
+use super::config::ConsumerConfig;
+use super::cursor::Cursor;
+use super::machine::{Consumer, Position};
+use super::messages::Messages;
+use super::pending::{Entry, Pending, State};
+
+const VERSION: u8 = 1;
+
+/// A consumer that is to be there again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Its resolved configuration, its name in it.
+    pub config: ConsumerConfig,
+    /// The last delivery and the ack floor; `None`: as new.
+    pub position: Option<(Position, Position)>,
+    /// Messages that go out before all after the last delivery; rising.
+    pub first: Vec<u64>,
+    /// Unanswered deliveries, rising; all of them run a deadline.
+    pub pending: Vec<(u64, Entry)>,
+    /// Messages that were given up, rising.
+    pub given_up: Vec<u64>,
+}
+
+impl Restored {
+    /// A consumer without a past.
+    #[must_use]
+    pub const fn new(config: ConsumerConfig) -> Self {
+        Self {
+            config,
+            position: None,
+            first: Vec::new(),
+            pending: Vec::new(),
+            given_up: Vec::new(),
+        }
+    }
+
+    /// Its bytes in the log.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        put_bytes(
+            &mut out,
+            &serde_json::to_vec(&self.config).unwrap_or_default(),
+        );
+        out.push(u8::from(self.position.is_some()));
+        if let Some((delivered, floor)) = self.position {
+            for number in [
+                delivered.consumer,
+                delivered.stream,
+                floor.consumer,
+                floor.stream,
+            ] {
+                put_u64(&mut out, number);
+            }
+        }
+        put_rising(&mut out, &self.first);
+        put_u64(&mut out, self.pending.len() as u64);
+        let mut before = 0;
+        for (seq, entry) in &self.pending {
+            put_u64(&mut out, seq.wrapping_sub(before));
+            put_u64(&mut out, entry.consumer_seq);
+            put_i64(&mut out, entry.sent.as_nanos());
+            put_u64(&mut out, u64::from(entry.count));
+            let due = match entry.state {
+                State::Due(due) => due,
+                State::Queued(_) => entry.sent,
+            };
+            put_i64(&mut out, due.as_nanos());
+            before = *seq;
+        }
+        put_rising(&mut out, &self.given_up);
+        out
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The bytes are not of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let mut reader = Reader::new(bytes, "restored consumer");
+        if reader.u8()? != VERSION {
+            return Err(reader.unreadable());
+        }
+        let config: ConsumerConfig =
+            serde_json::from_slice(reader.bytes()?).map_err(|_| reader.unreadable())?;
+        let mut restored = Self::new(config);
+        restored.position = match reader.u8()? {
+            0 => None,
+            1 => Some((position(&mut reader)?, position(&mut reader)?)),
+            _ => return Err(reader.unreadable()),
+        };
+        restored.first = rising(&mut reader)?;
+        let mut seq = 0_u64;
+        for at in 0..reader.count()? {
+            let delta = reader.u64()?;
+            if delta == 0 && at > 0 {
+                return Err(reader.unreadable());
+            }
+            seq = seq.checked_add(delta).ok_or_else(|| reader.unreadable())?;
+            let entry = Entry {
+                consumer_seq: reader.u64()?,
+                sent: Timestamp::from_nanos(reader.i64()?),
+                count: reader.u32()?,
+                state: State::Due(Timestamp::from_nanos(reader.i64()?)),
+            };
+            restored.pending.push((seq, entry));
+        }
+        restored.given_up = rising(&mut reader)?;
+        if reader.is_empty() {
+            Ok(restored)
+        } else {
+            Err(reader.unreadable())
+        }
+    }
+}
+
+fn position(reader: &mut Reader<'_>) -> Result<Position, Unreadable> {
+    Ok(Position {
+        consumer: reader.u64()?,
+        stream: reader.u64()?,
+    })
+}
+
+fn put_rising(out: &mut Vec<u8>, sequences: &[u64]) {
+    put_u64(out, sequences.len() as u64);
+    let mut before = 0;
+    for seq in sequences {
+        put_u64(out, seq.wrapping_sub(before));
+        before = *seq;
+    }
+}
+
+fn rising(reader: &mut Reader<'_>) -> Result<Vec<u64>, Unreadable> {
+    let count = reader.count()?;
+    let mut sequences = Vec::with_capacity(count);
+    let mut seq = 0_u64;
+    for at in 0..count {
+        let delta = reader.u64()?;
+        if delta == 0 && at > 0 {
+            return Err(reader.unreadable());
+        }
+        seq = seq.checked_add(delta).ok_or_else(|| reader.unreadable())?;
+        sequences.push(seq);
+    }
+    Ok(sequences)
+}
+
+impl Consumer {
+    /// A consumer of a backup, over the messages that were restored with it.
+    pub fn restored(
+        id: ConsumerId,
+        restored: Restored,
+        filters: Filters,
+        messages: &dyn Messages,
+        now: Timestamp,
+    ) -> Self {
+        let mut consumer = Self::new(id, restored.config, filters, messages, now);
+        let Some((delivered, floor)) = restored.position else {
+            return consumer;
+        };
+        let next = delivered.stream.saturating_add(1).max(messages.first_seq());
+        consumer.cursor = Cursor::resume(next, restored.first);
+        consumer.cursor.retain(messages);
+        consumer.delivered = delivered;
+        consumer.floor = floor;
+        let mut pending = Pending::default();
+        for (seq, entry) in restored.pending {
+            if messages.contains(seq) {
+                pending.insert(seq, entry);
+            }
+        }
+        consumer.pending = pending;
+        let held = restored.given_up.into_iter();
+        consumer.given_up = held
+            .filter(|seq| messages.contains(*seq))
+            .collect::<BTreeSet<_>>();
+        consumer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn it_round_trips() {
+        let config = ConsumerConfig {
+            name: "c".into(),
+            ..ConsumerConfig::default()
+        };
+        let position = |consumer, stream| Position { consumer, stream };
+        let entry = |consumer_seq, due| Entry {
+            consumer_seq,
+            sent: Timestamp::from_nanos(-7),
+            count: 3,
+            state: State::Due(Timestamp::from_nanos(due)),
+        };
+        let mut restored = Restored::new(config);
+        assert_eq!(Restored::decode(&restored.to_bytes()), Ok(restored.clone()));
+        restored.position = Some((position(9, 8), position(2, 1)));
+        restored.first = vec![4, 90];
+        restored.pending = vec![(3, entry(1, 77)), (400, entry(2, i64::MAX))];
+        restored.given_up = vec![1, 2, 1 << 60];
+        let bytes = restored.to_bytes();
+        assert_eq!(Restored::decode(&bytes), Ok(restored));
+        for cut in 0..bytes.len() {
+            assert!(Restored::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused(bytes: Vec<u8>) {
+            let _ = Restored::decode(&bytes);
+        }
+    }
+}

@@ -272,7 +272,7 @@ impl Backup {
 
     /// Whether all went into one chunk that is not full.
     async fn send_all(&mut self, acks: &Acks) -> Result<bool, End> {
-        self.wait_for_subscriber().await?;
+        wait_for_subscriber(self.account.clone(), self.deliver.clone()).await?;
         let (mut waiting, mut sent, mut number) = (Vec::new(), 0_u64, 0_u64);
         loop {
             let more = self.fill(&mut waiting).await?;
@@ -300,22 +300,6 @@ impl Backup {
                 return Ok(number == 0);
             }
         }
-    }
-
-    async fn wait_for_subscriber(&self) -> Result<(), End> {
-        let started = Instant::now();
-        let is_there = || {
-            let matching = self.account.matching(&self.deliver);
-            matching.iter().any(|one| one.filter() == self.deliver)
-        };
-        while !is_there() {
-            if started.elapsed() >= SUBSCRIBES_WITHIN {
-                let somebody = self.account.interest(&self.deliver);
-                return somebody.then_some(()).ok_or(End::NoInterest);
-            }
-            time::sleep(LOOK_INTERVAL).await;
-        }
-        Ok(())
     }
 
     /// Appends the next compressed bytes to `waiting`; whether there are more.
@@ -358,6 +342,23 @@ impl Backup {
             Some(Err(_)) | None => Err(End::Failed(format!("message {seq}: {error}"))),
         }
     }
+}
+
+/// Until somebody subscribes to exactly `deliver`, or for as long as that may take.
+async fn wait_for_subscriber(account: Arc<Account>, deliver: Vec<u8>) -> Result<(), End> {
+    let started = Instant::now();
+    let is_there = || {
+        let matching = account.matching(&deliver);
+        matching.iter().any(|one| one.filter() == deliver)
+    };
+    while !is_there() {
+        if started.elapsed() >= SUBSCRIBES_WITHIN {
+            let somebody = account.interest(&deliver);
+            return somebody.then_some(()).ok_or(End::NoInterest);
+        }
+        time::sleep(LOOK_INTERVAL).await;
+    }
+    Ok(())
 }
 
 /// Turns a view into compressed bytes, a piece at a time.

@@ -11,8 +11,4 @@ pub use stream::{
     Compression, ConsumerLimits, Discard, PersistMode, Placement, Retention, Storage, StreamConfig,
 };
 pub use update::check_update;
-<<<<<<< HEAD
-pub use validate::{Defaults, check_create, check_pedantic, normalize};
-=======
-pub use validate::{Defaults, check_create, check_restore, normalize};
->>>>>>> 19bf831 (backup: streams out and in by the snapshot API)
+pub use validate::{Defaults, check_create, check_pedantic, check_restore, normalize};

@@ -13,6 +13,8 @@ mod lifespan_test;
 mod limits_test;
 #[cfg(test)]
 mod machine_test;
+#[cfg(test)]
+mod restore_test;
 
 pub use machine::{Applied, Machine, Reply};
 pub use records::OpenError;

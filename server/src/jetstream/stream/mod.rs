@@ -1,15 +1,10 @@
 //! One stream: what a publish must fulfil, what it pushes out, and what time takes. Pure, replicated.
 //!
 //! Reading order: [`machine`] (the state of a stream and its commands), [`headers`] (what a publisher asks for),
-<<<<<<< HEAD
 //! [`publish`] (conditions, then storing), `room` (limits push the oldest out), `expiry` (age and life spans), `marker`
 //! (what is left of a subject that ended),
-//! [`dedupe`] (which message ids are remembered), `batch` (messages that are stored together).
-=======
-//! [`publish`] (conditions, then storing), `room` (limits push the oldest out), `expiry` (age and life spans),
 //! [`dedupe`] (which message ids are remembered), `batch` (messages that are stored together), [`restore`]
 //! (a stream from a backup).
->>>>>>> 19bf831 (backup: streams out and in by the snapshot API)
 
 mod batch;
 pub mod dedupe;

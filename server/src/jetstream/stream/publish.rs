@@ -312,14 +312,3 @@ pub(super) fn check_rollup(
         }
     }
 }
-<<<<<<< HEAD
-=======
-
-/// When a message with a life span of its own goes.
-pub(super) fn expiry(ttl: Ttl, now: Timestamp) -> Timestamp {
-    match ttl {
-        Ttl::Never => FOREVER,
-        Ttl::Nanos(nanos) => Timestamp::from_nanos(now.as_nanos().saturating_add(nanos)),
-    }
-}
->>>>>>> 19bf831 (backup: streams out and in by the snapshot API)

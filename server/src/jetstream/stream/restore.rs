@@ -16,9 +16,9 @@ use bytes::Bytes;
 use halyard_engine::{Append, Erase};
 use halyard_runtime::time::Timestamp;
 
+use super::expiry::expiry;
 use super::headers;
 use super::machine::{Fault, Outcome, Stream, Turn};
-use super::publish::expiry;
 use crate::jetstream::api::errors::table;
 use crate::jetstream::consumer::Restored;
 

@@ -53,7 +53,7 @@ fn read(view: &StreamView) -> Result<Vec<(u64, Bytes)>, Error> {
 
 fn store(disk: &Arc<MemDisk>) -> Store {
     let options = Options {
-        merge_width: 2,
+        merge_width: 3,
         reserve_bytes: 0,
         ..Options::default()
     };

@@ -13,7 +13,7 @@ use halyard_runtime::time::{self, Duration};
 use serde_json::{Value, json};
 
 use super::raw::Raw;
-use super::{api, client, on_a_disk, publish_once, request, start};
+use super::{api, client, message_line, on_a_disk, publish_once, request, start};
 
 /// A message from the server: its reply subject, header block and payload.
 struct Came {
@@ -23,7 +23,7 @@ struct Came {
 }
 
 async fn next(raw: &mut Raw) -> Came {
-    let line = raw.line().await;
+    let line = message_line(raw).await;
     let fields: Vec<&str> = line.split(' ').collect();
     let total: usize = fields.last().unwrap().parse().unwrap();
     let (headers_len, before) = if fields[0] == "HMSG" {
@@ -266,7 +266,7 @@ async fn live(raw: &mut Raw) {
         let (ours, all) = (headers.len(), headers.len() + payload.len());
         let line = format!(
             "HPUB s.{} _I.p {ours} {all}\r\n{headers}{payload}\r\n",
-            draw(12)
+            number % 12
         );
         raw.send(&line).await;
         let ack = String::from_utf8(next(raw).await.payload).unwrap();
@@ -285,15 +285,18 @@ async fn live(raw: &mut Raw) {
             body.to_string().len()
         ))
         .await;
-        for number in 0..20 {
-            let came = next(raw).await;
+        let mut replies = Vec::new();
+        for _ in 0..20 {
+            replies.push(next(raw).await.reply);
+        }
+        for (number, reply) in replies.iter().enumerate() {
             let answer = match (name, number) {
                 ("all", 10) | ("explicit", 0 | 1 | 5 | 17) => "+ACK",
                 ("explicit", 3) => "-NAK {\"delay\": 3600000000000}",
                 ("explicit", 4) => "+TERM",
                 _ => continue,
             };
-            let sync = request(raw, &came.reply, answer).await;
+            let sync = request(raw, reply, answer).await;
             assert_eq!(sync, "", "a confirmed answer");
         }
     }
@@ -573,7 +576,7 @@ fn who_listens_is_told() {
     on_a_disk(|disk| async move {
         let server = start(&disk).await;
         let mut raw = client(&server).await;
-        let mut listener = client(&server).await;
+        let mut listener = Raw::connected(&server, "").await;
         listener.send("SUB $JS.EVENT.ADVISORY.STREAM.> 2\r\n").await;
         listener.flush().await;
         api(
@@ -592,7 +595,7 @@ fn who_listens_is_told() {
             "restore_create",
             "restore_complete",
         ] {
-            let line = listener.line().await;
+            let line = message_line(&mut listener).await;
             let subject = format!("MSG $JS.EVENT.ADVISORY.STREAM.{}.S ", kind.to_uppercase());
             assert!(line.starts_with(&subject), "{line}");
             let count: usize = line.rsplit(' ').next().unwrap().parse().unwrap();

@@ -499,7 +499,7 @@ fn what_cannot_be_restored_is_refused() {
         for (what, bad) in [
             ("cut off", &bytes[..bytes.len() - 3]),
             ("checksum", &flipped[..]),
-            ("unknown kind", &endless[..]),
+            ("compressed chunk is", &endless[..]),
             ("not a backup", &b"garbage, and more of it"[..]),
         ] {
             let answer = restore(&mut raw, &config, &state, bad, 4000).await;

@@ -21,7 +21,9 @@ fn append(store: &mut Store, number: u64) {
         subject_len: subject.len() as u16,
         headers_len: 0,
         time: Timestamp::from_nanos(number as i64),
-        expires: (number % 7 == 0).then_some(Timestamp::from_nanos(1 << 40)),
+        expires: number
+            .is_multiple_of(7)
+            .then_some(Timestamp::from_nanos(1 << 40)),
     };
     store.append(S, append).unwrap();
 }

@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what a test cannot go on without ends it"
+    clippy::disallowed_methods,
+    reason = "what a test cannot go on without ends it; the samples are files of the repository"
 )]
 
 use std::path::Path;
@@ -113,9 +114,9 @@ fn any_bytes() {
             import(&framed, None, usize::from(*step));
             let mut reader = archive::Reader::default();
             reader.push(&[&archive::MAGIC[..], bytes].concat());
-            while let Ok(Some(_)) = reader.next() {}
+            while let Ok(Some(_)) = reader.read() {}
             let mut reader = legacy::Reader::default();
             reader.push(bytes);
-            while let Ok(Some(_)) = reader.next() {}
+            while let Ok(Some(_)) = reader.read() {}
         });
 }

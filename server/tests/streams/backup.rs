@@ -3,6 +3,11 @@
 //! `testdata/backups` holds backups that the real nats-server made (2.10.26, 2.12.8, 2.15.1), each with what that server
 //! told about the stream: every message, the counters, the consumers.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the samples are files of the repository"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -56,7 +56,7 @@ impl Header {
 }
 
 impl Reader {
-    /// Takes the next bytes. Call [`Reader::next`] until it has no more before the next push.
+    /// Takes the next bytes. Call [`Reader::read`] until it has no more before the next push.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.drain(..self.at);
         self.at = 0;
@@ -67,7 +67,7 @@ impl Reader {
     ///
     /// # Errors
     /// This is no archive, or it is damaged.
-    pub fn next(&mut self) -> Result<Option<Item>, Refused> {
+    pub fn read(&mut self) -> Result<Option<Item>, Refused> {
         let rest = self.pending.get(self.at..).unwrap_or_default();
         if self.ended {
             return match rest.is_empty() {
@@ -84,7 +84,7 @@ impl Reader {
             }
             self.begun = true;
             self.at += MAGIC.len();
-            return self.next();
+            return self.read();
         }
         let Some(header) = read_header(rest)? else {
             return Ok(None);
@@ -95,7 +95,7 @@ impl Reader {
             }
             self.ended = true;
             self.at += END.len();
-            return self.next();
+            return self.read();
         }
         let end = header.body_end();
         let Some(entry) = rest.get(header.len..end) else {
@@ -271,7 +271,7 @@ mod tests {
         let (mut reader, mut items) = (Reader::default(), Vec::new());
         for piece in bytes.chunks(step) {
             reader.push(piece);
-            while let Some(item) = reader.next()? {
+            while let Some(item) = reader.read()? {
                 items.push(item);
             }
         }

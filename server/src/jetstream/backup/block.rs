@@ -28,6 +28,9 @@ use super::item::{Item, MESSAGE_BYTES_MAX, Message, Refused, SUBJECT_BYTES_MAX};
 
 const HEADER_BYTES: usize = 22;
 const CHECKSUM_BYTES: usize = 8;
+/// Bytes of a record.
+const RECORD_BYTES: std::ops::RangeInclusive<usize> =
+    HEADER_BYTES + CHECKSUM_BYTES..=MESSAGE_BYTES_MAX + SUBJECT_BYTES_MAX + 64;
 const HAS_HEADERS: u32 = 1 << 31;
 const ERASED: u64 = 1 << 63;
 const TOMBSTONE: u64 = 1 << 62;
@@ -79,7 +82,7 @@ impl Reader {
         }
     }
 
-    /// Takes the next bytes. Call [`Reader::next`] until it has no more before the next push.
+    /// Takes the next bytes. Call [`Reader::read`] until it has no more before the next push.
     pub fn push(&mut self, bytes: &[u8]) {
         self.offset += self.at as u64;
         self.pending.drain(..self.at);
@@ -102,7 +105,7 @@ impl Reader {
     ///
     /// # Errors
     /// The block is damaged.
-    pub fn next(&mut self) -> Result<Option<Item>, Refused> {
+    pub fn read(&mut self) -> Result<Option<Item>, Refused> {
         loop {
             let rest = self.pending.get(self.at..).unwrap_or_default();
             let Some(header) = rest.first_chunk::<HEADER_BYTES>() else {
@@ -111,9 +114,7 @@ impl Reader {
             let [l0, l1, l2, l3, header @ ..] = *header;
             let length = u32::from_le_bytes([l0, l1, l2, l3]);
             let len = (length & !HAS_HEADERS) as usize;
-            if len < HEADER_BYTES + CHECKSUM_BYTES
-                || len > MESSAGE_BYTES_MAX + SUBJECT_BYTES_MAX + 64
-            {
+            if !RECORD_BYTES.contains(&len) {
                 return Err(self.damaged("the length of a record cannot be"));
             }
             let Some(record) = rest.get(..len) else {
@@ -346,7 +347,7 @@ mod tests {
         let (mut reader, mut items) = (Reader::new("A", 1), Vec::new());
         for piece in bytes.chunks(step) {
             reader.push(piece);
-            while let Some(item) = reader.next()? {
+            while let Some(item) = reader.read()? {
                 items.push(item);
             }
         }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::item::{Consumer, DOCUMENT_BYTES_MAX, Item, Message, Refused, Stated};
+use super::item::{Consumer, Item, Message, Refused, Stated};
 use super::{archive, legacy, s2};
 use crate::broker::subject;
 use crate::jetstream::limits::HEADER_BYTES_MAX;
@@ -84,8 +84,8 @@ impl Importer {
     pub fn step(&mut self) -> Result<Step, Refused> {
         let next = match &mut self.format {
             Format::Unknown(_) => None,
-            Format::Archive(reader) => reader.next()?,
-            Format::Legacy(reader) => reader.next()?,
+            Format::Archive(reader) => reader.read()?,
+            Format::Legacy(reader) => reader.read()?,
         };
         if let Some(item) = next {
             return Ok(self.check(item)?.map_or(Step::Again, Step::Item));
@@ -180,7 +180,6 @@ impl Importer {
         if self.consumer_bytes > CONSUMER_BYTES_MAX {
             return Err(Refused::because("the archive holds too many consumers"));
         }
-        debug_assert!(DOCUMENT_BYTES_MAX <= CONSUMER_BYTES_MAX, "one always fits");
         Ok(())
     }
 
@@ -251,10 +250,9 @@ fn check_stated(stated: &Stated) -> Result<(), Refused> {
 
 fn check_headers(message: &Message) -> Result<(), Refused> {
     let headers = message.headers();
-    if headers.is_empty() || (headers.starts_with(b"NATS/1.0") && headers.ends_with(b"\r\n\r\n")) {
-        if headers.len() <= HEADER_BYTES_MAX {
-            return Ok(());
-        }
+    let is_block = headers.starts_with(b"NATS/1.0") && headers.ends_with(b"\r\n\r\n");
+    if headers.is_empty() || (is_block && headers.len() <= HEADER_BYTES_MAX) {
+        return Ok(());
     }
     let seq = message.seq;
     Err(Refused::with(format!(

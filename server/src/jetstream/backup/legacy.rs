@@ -66,7 +66,7 @@ struct Meta {
 }
 
 impl Reader {
-    /// Takes the next bytes. Call [`Reader::next`] until it has no more before the next push.
+    /// Takes the next bytes. Call [`Reader::read`] until it has no more before the next push.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pending.drain(..self.at);
         self.at = 0;
@@ -83,13 +83,13 @@ impl Reader {
     ///
     /// # Errors
     /// This is no such archive, or it is damaged.
-    pub fn next(&mut self) -> Result<Option<Item>, Refused> {
+    pub fn read(&mut self) -> Result<Option<Item>, Refused> {
         loop {
             if let Some(seq) = self.deleted.pop() {
                 return Ok(Some(Item::Deleted(seq)));
             }
             if let Some(File::Block(reader)) = &mut self.file
-                && let Some(item) = reader.next()?
+                && let Some(item) = reader.read()?
             {
                 return Ok(Some(item));
             }

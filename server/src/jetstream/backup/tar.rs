@@ -301,9 +301,11 @@ mod tests {
     use super::build::{archive, file};
     use super::*;
 
+    type Files = Vec<(String, Vec<u8>)>;
+
     /// Path and content of every file.
-    fn walk(bytes: &[u8], step: usize) -> Result<(Vec<(String, Vec<u8>)>, bool), Refused> {
-        let (mut walker, mut files) = (Walker::default(), Vec::<(String, Vec<u8>)>::new());
+    fn walk(bytes: &[u8], step: usize) -> Result<(Files, bool), Refused> {
+        let (mut walker, mut files) = (Walker::default(), Files::new());
         for mut piece in bytes.chunks(step) {
             while let Some(event) = walker.next(&mut piece)? {
                 match event {

@@ -191,7 +191,8 @@ impl Command {
             | Self::StreamDelete(id)
             | Self::Purge(id, _)
             | Self::MessageDelete(id, _)
-            | Self::Consumer(id, _) => Some(*id),
+            | Self::Consumer(id, _)
+            | Self::Restore(id, _) => Some(*id),
         }
     }
 }

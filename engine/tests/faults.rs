@@ -322,7 +322,7 @@ fn examine(case: &Case, disk: &Arc<dyn Disk>, at: &str) -> Option<Seen> {
     for each in &damage {
         named(&each.error, at);
     }
-    let Some(seen) = seen else { return None };
+    let seen = seen?;
     for (stream, seq) in &seen.lost {
         let says = damage
             .iter()

@@ -370,7 +370,8 @@ fn power_cuts_leave_a_prefix_with_everything_acknowledged() {
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or(0);
-    for seed in first..first + seeds {
+    // The last one left a spare without its length, found once every 2,000 seeds.
+    for seed in (first..first + seeds).chain([1218]) {
         let outcome = crash_seed(seed);
         if outcome.result.is_err() {
             eprintln!("{}", outcome.trace.join("\n"));

@@ -491,6 +491,11 @@ impl<'a> Scan<'a> {
         rewritten
             .map_err(|source| Error::io("making the end of the log durable", &path, source))?;
         for (each, number) in rest.into_iter().zip(sequence + 1..) {
+            // One that a crash left without its length is made anew, before any after it: a short file before others is
+            // damage.
+            if each.bytes < HEADER_BLOCK {
+                break;
+            }
             if each.sequence == number {
                 let (path, file, capacity) = (each.path, each.file, each.bytes);
                 // Zeros at its start prove nothing: it may have been in the middle of being overwritten.

@@ -503,7 +503,7 @@ fn what_cannot_be_restored_is_refused() {
         let endless = [&bytes[..], b"more"].concat();
         for (what, bad) in [
             ("cut off", &bytes[..bytes.len() - 3]),
-            ("checksum", &flipped[..]),
+            ("a compressed ", &flipped[..]),
             ("compressed chunk is", &endless[..]),
             ("not a backup", &b"garbage, and more of it"[..]),
         ] {

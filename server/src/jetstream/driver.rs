@@ -2,7 +2,9 @@
 //!
 //! A few entries are on their way at one time: while one is being synced the next gathers. Answers are given in the
 //! order of the entries, all of one entry inside one flush scope, so that a connection's acknowledgements become one
-//! write. Flushes and maintenance of the store run on a thread for blocking work, never under the machine's lock.
+//! write. Flushes and maintenance of the store run on a thread for blocking work, never under the machine's lock, and a
+//! flush does not wait for maintenance. What they need of the machine's state is prepared in short turns under the lock,
+//! between which entries are applied.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -12,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use halyard_engine::{Job, JobDone, StreamId};
+use halyard_engine::{Job, JobDone, Retired, StreamId};
 use halyard_raft as raft;
 use halyard_runtime::task;
 use halyard_runtime::time::{self, Instant, Timestamp};
@@ -26,13 +28,17 @@ use super::handle::GroupHandle;
 use super::inbox::{Gathered, Waiter};
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, HALTED_FLUSHES_MAX, MAINTENANCE_INTERVAL,
-    SCRUB_INTERVAL,
+    SCRUB_INTERVAL, STEP_STREAMS,
 };
 use super::start::Tuning;
+use super::stream::machine::Fault;
 use crate::broker::FlushScope;
 
 /// The longest sleep; everything that matters wakes the driver earlier.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// So many events are handled before what is being prepared has its next turn in any case.
+const EVENTS_BEFORE_TURN: u8 = 16;
 
 type Proposed = raft::Proposal<Applied>;
 
@@ -43,18 +49,29 @@ struct Flight {
 }
 
 /// Work of the store on another thread.
-struct Running {
-    job: BoxFuture<'static, Result<JobDone, task::JoinError>>,
-    flush: bool,
+type Running = BoxFuture<'static, Result<JobDone, task::JoinError>>;
+
+fn start(job: Job) -> Running {
+    Box::pin(task::spawn_blocking(move || job.run()))
 }
 
-impl Running {
-    fn new(job: Job, flush: bool) -> Self {
-        Self {
-            job: Box::pin(task::spawn_blocking(move || job.run())),
-            flush,
-        }
-    }
+/// What a turn under the lock should begin.
+#[derive(Default)]
+struct Wanted {
+    flush: bool,
+    maintenance: bool,
+    scrub: bool,
+}
+
+/// What came of a turn under the lock.
+struct Turn {
+    jobs: Vec<Job>,
+    /// There is more to prepare.
+    more: bool,
+    has_cut: bool,
+    is_scrub: bool,
+    /// What the last flush has left in memory.
+    retired: Option<Retired>,
 }
 
 /// The machine as it was after the last answered entry.
@@ -74,8 +91,17 @@ struct Seen {
 enum Event {
     Answered(Result<Applied, raft::ProposeError>),
     Filled,
-    Worked(Option<JobDone>),
+    Worked(Option<JobDone>, Work),
+    /// Nothing else: the next turn of what is being prepared.
+    Step,
     Time,
+}
+
+/// Which of the two jobs that may run at one time.
+#[derive(Clone, Copy)]
+enum Work {
+    Flush,
+    Maintenance,
 }
 
 /// Moves one group until it is stopped.
@@ -87,7 +113,12 @@ pub(super) struct Driver {
     flights: VecDeque<Flight>,
     bytes_in_flight: usize,
     recycled: Option<Gathered>,
-    running: Option<Running>,
+    flushing: Option<Running>,
+    maintaining: Option<Running>,
+    /// Something is being prepared in turns.
+    stepping: bool,
+    /// Events that came before the next turn: it does not wait for ever.
+    waited: u8,
     tick_in_flight: bool,
     seen: Seen,
     leader_deadline: Option<Timestamp>,
@@ -110,7 +141,10 @@ impl Driver {
             flights: VecDeque::new(),
             bytes_in_flight: 0,
             recycled: None,
-            running: None,
+            flushing: None,
+            maintaining: None,
+            stepping: false,
+            waited: 0,
             tick_in_flight: false,
             seen: Seen::default(),
             leader_deadline: None,
@@ -136,7 +170,12 @@ impl Driver {
             match self.next_event().await {
                 Event::Answered(outcome) => self.answer(outcome),
                 Event::Filled => {}
-                Event::Worked(done) => self.finish_work(done),
+                Event::Worked(done, work) => self.finish_work(done, work),
+                Event::Step => {
+                    // Entries that wait for the lock are applied between two turns.
+                    task::yield_now().await;
+                    self.take_turn(&Wanted::default());
+                }
                 Event::Time => self.tick(),
             }
         }
@@ -218,10 +257,18 @@ impl Driver {
         let Self {
             group,
             flights,
-            running,
+            flushing,
+            maintaining,
+            stepping,
             ..
         } = self;
         poll_fn(|cx| {
+            if let Some(Poll::Ready(done)) = flushing.as_mut().map(|job| job.as_mut().poll(cx)) {
+                return Poll::Ready(Event::Worked(done.ok(), Work::Flush));
+            }
+            if let Some(Poll::Ready(done)) = maintaining.as_mut().map(|job| job.as_mut().poll(cx)) {
+                return Poll::Ready(Event::Worked(done.ok(), Work::Maintenance));
+            }
             if let Some(event) = poll_front(flights, cx) {
                 return Poll::Ready(event);
             }
@@ -233,10 +280,8 @@ impl Driver {
             if group.take_woken() {
                 return Poll::Ready(Event::Filled);
             }
-            if let Some(work) = running
-                && let Poll::Ready(done) = work.job.as_mut().poll(cx)
-            {
-                return Poll::Ready(Event::Worked(done.ok()));
+            if *stepping {
+                return Poll::Ready(Event::Step);
             }
             sleep.as_mut().poll(cx).map(|()| Event::Time)
         })
@@ -249,7 +294,7 @@ impl Driver {
         let due = |at: Timestamp| {
             Duration::from_nanos(u64::try_from(at.as_nanos() - now.as_nanos()).unwrap_or(0))
         };
-        let mut wait = if self.running.is_some() {
+        let mut wait = if self.flushing.is_some() && self.maintaining.is_some() {
             IDLE
         } else {
             MAINTENANCE_INTERVAL
@@ -349,27 +394,69 @@ impl Driver {
         }
     }
 
-    /// Starts a flush or maintenance if one is due and none runs.
+    /// Begins a flush or maintenance if one is due and none runs.
     fn start_work(&mut self) {
-        if self.running.is_some() || self.group.failed() {
+        if self.group.failed() {
             return;
         }
-        if let Some(job) = self.flush_due().then(|| self.begin_flush()).flatten() {
-            self.running = Some(Running::new(job, true));
-            return;
-        }
-        if self.looked_at.elapsed() >= MAINTENANCE_INTERVAL {
-            self.looked_at = Instant::now();
-            let scrub = self.scrubbed_at.elapsed() >= SCRUB_INTERVAL;
-            let job = self.group.write(|machine| {
-                let store = machine.store_mut();
-                let job = store.begin_maintenance();
-                job.or_else(|| scrub.then(|| store.begin_scrub()).flatten())
-            });
-            if scrub {
-                self.scrubbed_at = Instant::now();
+        if self.stepping {
+            self.waited += 1;
+            if self.waited >= EVENTS_BEFORE_TURN {
+                self.take_turn(&Wanted::default());
             }
-            self.running = job.map(|job| Running::new(job, false));
+            return;
+        }
+        let looks = self.maintaining.is_none() && self.looked_at.elapsed() >= MAINTENANCE_INTERVAL;
+        let wanted = Wanted {
+            flush: self.flushing.is_none() && self.flush_due(),
+            maintenance: looks,
+            scrub: false,
+        };
+        if looks {
+            self.looked_at = Instant::now();
+        }
+        if wanted.flush || wanted.maintenance {
+            self.take_turn(&wanted);
+        }
+    }
+
+    /// One turn under the lock: begins what is wanted, prepares some more of it, and starts what is ready.
+    fn take_turn(&mut self, wanted: &Wanted) {
+        if self.group.failed() {
+            self.stepping = false;
+            return;
+        }
+        self.waited = 0;
+        let scrub = self.maintaining.is_none() && self.scrubbed_at.elapsed() >= SCRUB_INTERVAL;
+        let wanted = Wanted { scrub, ..*wanted };
+        let turn = match self.group.write(|machine| turn(machine, &wanted)) {
+            Ok(turn) => turn,
+            Err(error) => {
+                self.stepping = false;
+                self.group.fail(&error.to_string());
+                return;
+            }
+        };
+        self.stepping = turn.more;
+        if turn.has_cut {
+            self.flushed_at = Instant::now();
+            self.seen.dirty_bytes = 0;
+        }
+        if turn.is_scrub {
+            self.scrubbed_at = Instant::now();
+        }
+        if let Some(retired) = turn.retired {
+            drop(task::spawn(async move {
+                task::spawn_blocking(move || drop(retired)).await.ok();
+            }));
+        }
+        for job in turn.jobs {
+            let place = match job.is_flush() {
+                true => &mut self.flushing,
+                false => &mut self.maintaining,
+            };
+            assert!(place.is_none(), "one flush and one piece of maintenance");
+            *place = Some(start(job));
         }
     }
 
@@ -379,35 +466,27 @@ impl Driver {
             || (behind && self.flushed_at.elapsed() >= self.tuning.flush_interval)
     }
 
-    fn begin_flush(&mut self) -> Option<Job> {
-        self.flushed_at = Instant::now();
-        let job = self.group.write(Machine::begin_flush);
-        match job {
-            Ok(job) => job,
-            Err(error) => {
-                self.group.fail(&error.to_string());
-                None
-            }
+    fn finish_work(&mut self, done: Option<JobDone>, work: Work) {
+        match work {
+            Work::Flush => self.flushing = None,
+            Work::Maintenance => self.maintaining = None,
         }
-    }
-
-    fn finish_work(&mut self, done: Option<JobDone>) {
-        let flush = self.running.take().is_some_and(|running| running.flush);
+        // Streams take what was written, and what waited for this job may go on.
+        self.stepping = true;
         let Some(done) = done else {
             self.group.fail("background work of the store panicked");
             return;
         };
-        match self.group.write(|machine| machine.store_mut().finish(done)) {
+        match self.group.write(|machine| machine.store_mut().accept(done)) {
             Ok(finished) => {
                 if let Some(damage) = finished.damage {
                     tracing::error!("the {} group: {damage}", self.group.name());
                 }
-                let applied = self.group.read(|machine| machine.store().applied());
-                if flush {
+                if matches!(work, Work::Flush) {
                     self.flushed_at = Instant::now();
                 }
-                self.flushed_index = applied;
-                self.group.raft().flushed(applied);
+                self.flushed_index = finished.applied;
+                self.group.raft().flushed(finished.applied);
             }
             // Nothing is lost: what was to be flushed stays in memory and in the log, and is tried again.
             Err(error @ halyard_engine::Error::Full { .. }) => {
@@ -424,19 +503,57 @@ impl Driver {
 
     /// So that a start after an orderly stop has little to replay.
     async fn last_flush(&mut self) {
-        if let Some(running) = self.running.take() {
-            let done = running.job.await.ok();
-            self.running = None;
-            self.finish_work(done);
-        }
-        if self.group.failed() {
-            return;
-        }
-        if let Some(job) = self.begin_flush() {
-            let done = task::spawn_blocking(move || job.run()).await.ok();
-            self.finish_work(done);
+        self.come_home().await;
+        // A cut that was being prepared is written first, then what came after it.
+        for _ in 0..2 {
+            if self.group.failed() {
+                return;
+            }
+            match self.group.write(Machine::begin_flush) {
+                Ok(job) => self.flushing = job.map(start),
+                Err(error) => self.group.fail(&error.to_string()),
+            }
+            self.come_home().await;
         }
     }
+
+    /// Waits for what is out, and gives streams what it wrote.
+    async fn come_home(&mut self) {
+        if let Some(job) = self.flushing.take() {
+            let done = job.await.ok();
+            self.finish_work(done, Work::Flush);
+        }
+        if let Some(job) = self.maintaining.take() {
+            let done = job.await.ok();
+            self.finish_work(done, Work::Maintenance);
+        }
+    }
+}
+
+fn turn(machine: &mut Machine, wanted: &Wanted) -> Result<Turn, Fault> {
+    if wanted.maintenance {
+        machine.store_mut().look_for_maintenance();
+    }
+    let has_cut = wanted.flush && machine.cut()?;
+    let more = machine.step(STEP_STREAMS)?;
+    let store = machine.store_mut();
+    let mut jobs: Vec<Job> = Vec::new();
+    while let Some(job) = store.take_job() {
+        jobs.push(job);
+    }
+    let scrub = (wanted.scrub && !more && jobs.is_empty())
+        .then(|| store.begin_scrub())
+        .flatten();
+    let is_scrub = scrub.is_some();
+    jobs.extend(scrub);
+    let retired = store.take_retired();
+    Ok(Turn {
+        jobs,
+        more,
+        has_cut,
+        is_scrub,
+        retired,
+    })
 }
 
 /// Whether nothing was written, for certain: those who wait may be told so.

@@ -62,6 +62,8 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 pub const DIRTY_BYTES_FLUSH: usize = 64 * 1024 * 1024;
 /// A smaller tail is flushed when it is this old, so that the log stays short.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
+/// Streams that one turn under the group's lock prepares for a flush or for maintenance: a few milliseconds at most.
+pub const STEP_STREAMS: usize = 1000;
 /// How often background work of the store (compaction, erasure) is looked for.
 pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a store verifies the next 8 MiB of its segments: 0.5 MB/s, so a terabyte takes three weeks.

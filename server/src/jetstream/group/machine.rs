@@ -16,6 +16,7 @@ use halyard_raft as raft;
 use halyard_runtime::time::Timestamp;
 
 use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
+use super::records::Unsaved;
 use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
 use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
@@ -76,6 +77,7 @@ pub struct Machine {
     applied: u64,
     fault: Option<Fault>,
     halted: BTreeMap<StreamId, Halt>,
+    pub(super) unsaved: Unsaved,
 }
 
 /// Why a stream takes no more commands.
@@ -105,6 +107,7 @@ impl Machine {
             time: Timestamp::EPOCH,
             fault: None,
             halted: BTreeMap::new(),
+            unsaved: Unsaved::default(),
         };
         machine.load()?;
         for id in machine.streams.keys().copied().collect::<Vec<_>>() {
@@ -185,17 +188,50 @@ impl Machine {
         self.fault.get_or_insert(fault);
     }
 
-    /// Writes what changed beside the messages and starts a flush of it all; `None` if there is nothing to flush.
+    /// Marks the state of now as what the next flush writes. Whether there is one to write: [`Machine::step`] prepares
+    /// it, the store's `take_job` starts it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn cut(&mut self) -> Result<bool, Fault> {
+        if self.fault.is_some() || !self.halted.is_empty() {
+            // The log below a flush may go, and with it what the halted streams have not taken.
+            return Ok(false);
+        }
+        let was_open = self.store.is_cut_open();
+        let is_wanted = self.store.cut(self.applied);
+        if !was_open && self.store.is_cut_open() {
+            self.open_cut()?;
+        }
+        Ok(is_wanted)
+    }
+
+    /// Does a bounded piece of what a flush or maintenance needs of the state: about `streams_max` streams. Whether there
+    /// is more to do.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn step(&mut self, streams_max: usize) -> Result<bool, Fault> {
+        if self.store.is_cut_open() {
+            if !self.save_some(streams_max)? {
+                self.store.records_done();
+            }
+            return Ok(true);
+        }
+        Ok(self.store.step(streams_max))
+    }
+
+    /// A flush, all steps in one; `None` if there is nothing to flush or none may begin.
     ///
     /// # Errors
     /// The store failed.
     pub fn begin_flush(&mut self) -> Result<Option<Job>, Fault> {
-        if !self.halted.is_empty() {
-            // The log below a flush may go, and with it what the halted streams have not taken.
+        while self.step(usize::MAX)? {}
+        if !self.cut()? {
             return Ok(None);
         }
-        self.save_records()?;
-        Ok(self.store.begin_flush(self.applied))
+        while self.step(usize::MAX)? {}
+        Ok(self.store.take_flush())
     }
 
     /// When a tick has something to do. It may turn out to be nothing.
@@ -324,6 +360,7 @@ impl Machine {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(Reply::NoStream);
         };
+        self.unsaved.note(&mut self.store, stream)?;
         let mut turn = Turn {
             store: &mut self.store,
             now: self.time,
@@ -358,6 +395,7 @@ impl Machine {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(Reply::NoStream);
         };
+        self.unsaved.note(&mut self.store, stream)?;
         let mut turn = Turn {
             store: &mut self.store,
             now: self.time,
@@ -377,8 +415,9 @@ impl Machine {
             .create_stream(id, create.config.first_seq.max(1))?;
         self.note_compression(&create.config);
         let created = Timestamp::from_nanos(create.created);
-        self.streams
-            .insert(id, Stream::new(id, create.config, created));
+        let mut stream = Stream::new(id, create.config, created);
+        self.unsaved.note(&mut self.store, &mut stream)?;
+        self.streams.insert(id, stream);
         Ok(Reply::Done)
     }
 
@@ -390,9 +429,10 @@ impl Machine {
     }
 
     fn drop_stream(&mut self, id: StreamId) -> Result<Reply, Fault> {
-        if self.streams.remove(&id).is_none() {
+        let Some(mut stream) = self.streams.remove(&id) else {
             return Ok(Reply::NoStream);
-        }
+        };
+        self.unsaved.note(&mut self.store, &mut stream)?;
         self.forget_deadline(id);
         self.remove_records(id)?;
         self.store.drop_stream(id, Erase::Yes)?;

@@ -503,3 +503,39 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
     );
     assert_eq!(last.payload(), b"x");
 }
+
+/// The records of a flush are of its cut, whatever is applied before a stream has had its turn.
+#[test]
+fn what_changes_after_the_cut_is_of_the_next_flush() {
+    let mut bench = Bench::with(subjects(&["s"]));
+    bench.publish("s", &[("Nats-Msg-Id", "before")], b"");
+    assert!(bench.machine.cut().unwrap());
+    assert_eq!(bench.said("s", &[("Nats-Msg-Id", "after")], b""), "ok 2");
+    let mut config = bench.machine.stream(S).unwrap().config().clone();
+    config.description = "after".into();
+    bench.cold(Kind::StreamUpdate, &StreamUpdate { config });
+    while bench.machine.step(1).unwrap() {}
+    let job = bench.machine.store_mut().take_job().unwrap();
+    assert_eq!(bench.said("s", &[("Nats-Msg-Id", "third")], b""), "ok 3");
+    bench.machine.store_mut().accept(job.run()).unwrap();
+    while bench.machine.step(1).unwrap() {}
+    // Of what is on the disk.
+    let old = open(&bench.disk);
+    assert_eq!((old.applied(), old.store().last_seq(S)), (2, 1));
+    let stream = old.stream(S).unwrap();
+    assert_eq!(stream.remembered_ids(), 1);
+    assert_eq!(stream.config().description, "");
+    bench.restart();
+    assert_eq!(bench.said("s", &[("Nats-Msg-Id", "after")], b""), "dup 2");
+    // A stream that is dropped before its turn is still in the flush of the cut, and then goes.
+    assert!(bench.machine.cut().unwrap());
+    bench.one(|batch| command::put(batch, Kind::StreamDelete, S, &[]));
+    while bench.machine.step(1).unwrap() {}
+    let job = bench.machine.store_mut().take_job().unwrap();
+    bench.machine.store_mut().accept(job.run()).unwrap();
+    assert_eq!(open(&bench.disk).stream(S).unwrap().remembered_ids(), 3);
+    while bench.machine.step(1).unwrap() {}
+    bench.flush();
+    bench.restart();
+    assert_eq!(bench.machine.streams().count(), 0);
+}

@@ -8,10 +8,11 @@
 //! c | id u64 | n u32       one consumer, in its own encoding
 //! ```
 //!
-//! Numbers in keys are big endian, so that they sort. Records are written right before a flush begins and become
-//! durable with it: they and the messages are of the same applied index.
+//! Numbers in keys are big endian, so that they sort. Records are written with the cut of a flush, or of a stream
+//! that changes before its turn right before that, and become durable with the flush: they and the messages are of the
+//! same applied index.
 
-use halyard_engine::StreamId;
+use halyard_engine::{Store, StreamId};
 use halyard_runtime::time::Timestamp;
 
 use super::machine::Machine;
@@ -41,50 +42,107 @@ pub enum OpenError {
     },
 }
 
-impl Machine {
-    /// Writes what changed since the last flush; call right before one begins.
+/// Streams whose records must be written with the next flush.
+#[derive(Debug)]
+pub(super) struct Unsaved {
+    /// Number of the cut to come.
+    cut: u64,
+    /// Changed since the last cut.
+    changed: Vec<StreamId>,
+    /// Changed before the last cut and perhaps not saved yet.
+    saving: Vec<StreamId>,
+}
+
+impl Default for Unsaved {
+    fn default() -> Self {
+        Self {
+            cut: 1,
+            changed: Vec::new(),
+            saving: Vec::new(),
+        }
+    }
+}
+
+impl Unsaved {
+    /// The stream is about to change. What the last cut still needs of it is saved first, as it is.
     ///
     /// # Errors
     /// The store failed.
-    pub fn save_records(&mut self) -> Result<(), Fault> {
+    pub(super) fn note(&mut self, store: &mut Store, stream: &mut Stream) -> Result<(), Fault> {
+        let since = stream.unsaved_since();
+        if since == self.cut {
+            return Ok(());
+        }
+        if since > 0 {
+            save(store, stream)?;
+        }
+        stream.set_unsaved_since(self.cut);
+        self.changed.push(stream.id());
+        Ok(())
+    }
+}
+
+/// Writes the records of one stream that changed since they were last written.
+fn save(store: &mut Store, stream: &mut Stream) -> Result<(), Fault> {
+    let id = stream.id();
+    stream.set_unsaved_since(0);
+    if let Some(record) = stream.take_record() {
+        store.keep(&key(STREAM, id), Some(record.into()))?;
+    }
+    for record in stream.take_ids() {
+        match record {
+            Record::Put(number, bytes) => {
+                store.keep(&numbered(IDS, id, number), Some(bytes.into()))?;
+            }
+            Record::Remove(number) => store.keep(&numbered(IDS, id, number), None)?,
+        }
+    }
+    if let Some(record) = stream.take_batches() {
+        let record = (!record.is_empty()).then(|| record.into());
+        store.keep(&key(BATCHES, id), record)?;
+    }
+    let mut changed = Vec::new();
+    stream
+        .consumers_mut()
+        .take_dirty(|number, bytes| changed.push((number, bytes)));
+    for (number, bytes) in changed {
+        store.keep(&numbered(CONSUMER, id, number), bytes.map(Into::into))?;
+    }
+    Ok(())
+}
+
+impl Machine {
+    /// The store has made a cut: what it needs beside the messages is written now, or stream by stream.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(super) fn open_cut(&mut self) -> Result<(), Fault> {
         let time = self.time.as_nanos().to_le_bytes();
-        self.store.put(GROUP, time.to_vec().into())?;
-        for (id, stream) in &mut self.streams {
-            if let Some(record) = stream.take_record() {
-                self.store.put(&key(STREAM, *id), record.into())?;
-            }
-            for record in stream.take_ids() {
-                match record {
-                    Record::Put(number, bytes) => {
-                        self.store.put(&numbered(IDS, *id, number), bytes.into())?;
-                    }
-                    Record::Remove(number) => {
-                        self.store.remove(&numbered(IDS, *id, number))?;
-                    }
-                }
-            }
-            match stream.take_batches() {
-                Some(record) if record.is_empty() => {
-                    self.store.remove(&key(BATCHES, *id))?;
-                }
-                Some(record) => self.store.put(&key(BATCHES, *id), record.into())?,
-                None => {}
-            }
-            let mut changed = Vec::new();
-            stream
-                .consumers_mut()
-                .take_dirty(|number, bytes| changed.push((number, bytes)));
-            for (number, bytes) in changed {
-                let key = numbered(CONSUMER, *id, number);
-                match bytes {
-                    Some(bytes) => self.store.put(&key, bytes.into())?,
-                    None => {
-                        self.store.remove(&key)?;
-                    }
-                }
+        self.store.keep(GROUP, Some(time.to_vec().into()))?;
+        let unsaved = &mut self.unsaved;
+        assert!(unsaved.saving.is_empty(), "the cut before has its records");
+        unsaved.saving = std::mem::take(&mut unsaved.changed);
+        unsaved.cut += 1;
+        Ok(())
+    }
+
+    /// Writes the records of so many streams that the last cut waits for. Whether there are more.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(super) fn save_some(&mut self, streams_max: usize) -> Result<bool, Fault> {
+        let unsaved = &mut self.unsaved;
+        for _ in 0..streams_max {
+            let Some(id) = unsaved.saving.pop() else {
+                return Ok(false);
+            };
+            let found = self.streams.get_mut(&id);
+            let waits = |stream: &&mut Stream| (1..unsaved.cut).contains(&stream.unsaved_since());
+            if let Some(stream) = found.filter(waits) {
+                save(&mut self.store, stream)?;
             }
         }
-        Ok(())
+        Ok(!unsaved.saving.is_empty())
     }
 
     /// Reads everything back.

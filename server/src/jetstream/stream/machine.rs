@@ -44,6 +44,8 @@ pub struct Stream {
     pub(super) consumers: Consumers,
     pub(super) batches: Batches,
     dirty: bool,
+    /// Kept by the group: the cut before which its records must be written.
+    unsaved_since: u64,
 }
 
 /// What of a stream outlives the process in one record; the rest has records of its own.
@@ -64,6 +66,7 @@ impl Stream {
             batches: Batches::default(),
             last_msg_id: Box::default(),
             dirty: true,
+            unsaved_since: 0,
             id,
             config,
             created,
@@ -224,6 +227,16 @@ impl Stream {
             }
         }
         Ok(outcome)
+    }
+
+    /// The cut before which its records must be written; 0 for none.
+    pub(in crate::jetstream) const fn unsaved_since(&self) -> u64 {
+        self.unsaved_since
+    }
+
+    /// Notes before which cut its records must be written.
+    pub(in crate::jetstream) const fn set_unsaved_since(&mut self, cut: u64) {
+        self.unsaved_since = cut;
     }
 
     pub(super) const fn touch(&mut self) {

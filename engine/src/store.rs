@@ -358,7 +358,7 @@ impl Store {
     #[must_use]
     pub fn has_life_spans(&self, id: StreamId) -> bool {
         let stream = self.streams.get(&id);
-        stream.is_some_and(|stream| !stream.expiry.is_empty() || !stream.ageless.is_empty())
+        stream.is_some_and(|stream| !stream.expiry.is_empty() || stream.has_eternal())
     }
 
     /// When a message was stored; `None` when the sequence holds none.

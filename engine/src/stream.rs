@@ -155,6 +155,15 @@ impl Stream {
         (seq <= self.last_seq).then_some(seq)
     }
 
+    /// Whether some message lives for ever. What died beside them does not count: opening forgets it.
+    pub(crate) fn has_eternal(&self) -> bool {
+        let mut runs = self.ageless.iter();
+        runs.any(|run| {
+            let live = self.first_at_or_after(*run.start());
+            live.is_some_and(|live| live <= *run.end())
+        })
+    }
+
     /// The first message at or after `seq` that does not live for ever.
     pub(crate) fn first_ageing(&self, seq: u64) -> Option<u64> {
         let mut live = self.first_at_or_after(seq)?;

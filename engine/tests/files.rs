@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use halyard_engine::{
-    Append, Cipher, Encryption, Erase, Error, Filters, Key, Options, Purge, Store, StreamId,
-    Timestamp, inspect,
+    Append, Cipher, Encryption, Erase, Error, FOREVER, Filters, Key, Options, Purge, Store,
+    StreamId, Timestamp, inspect,
 };
 use halyard_runtime::disk::{Disk, OpenMode};
 use halyard_runtime::sim::{DiskFaults, SimDisk};
@@ -581,4 +581,27 @@ fn write_golden(store: &mut Store) {
     store.drop_stream(StreamId(3), Erase::No).unwrap();
     store.remove(b"key.1").unwrap();
     flush(store);
+}
+
+/// A machine decides by it, so it must not depend on whether the store was opened since.
+#[test]
+fn what_lives_for_ever_is_known_alike_after_opening() {
+    let disk = SimDisk::new(5, DiskFaults::default());
+    let mut store = open(&disk, &options()).unwrap();
+    store.create_stream(STREAM, 1).unwrap();
+    for number in 0..4 {
+        let append = Append {
+            expires: (number == 1).then_some(FOREVER),
+            ..message("a", b"x", number)
+        };
+        store.append(STREAM, append).unwrap();
+    }
+    assert!(store.has_life_spans(STREAM));
+    store.delete(STREAM, 2, Erase::No).unwrap();
+    store.delete(STREAM, 3, Erase::No).unwrap();
+    let before = store.has_life_spans(STREAM);
+    flush(&mut store);
+    drop(store);
+    let store = open(&disk, &options()).unwrap();
+    assert_eq!((before, store.has_life_spans(STREAM)), (false, false));
 }

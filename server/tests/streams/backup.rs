@@ -350,7 +350,7 @@ fn a_stream_goes_from_one_server_to_another() {
         });
         let (known, number) = known
             .map(|message| (message, message["seq"].as_u64().unwrap() - 1))
-            .last()
+            .next_back()
             .unwrap();
         let again = publish_once(&mut raw, "s.1", &format!("id{number}")).await;
         assert_eq!(

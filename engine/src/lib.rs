@@ -11,7 +11,7 @@
 //!
 //! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `removal` (one
 //! stream); `runs`, `subjects`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
-//! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `lifecycle` (how it gets there and back); `view` (one stream at one
+//! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `adopt`, `lifecycle` (how it gets there and back); `view` (one stream at one
 //! moment). docs/formats.md has every byte.
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -43,6 +43,7 @@ mod codec;
 mod crypto;
 mod segment;
 
+mod adopt;
 mod check;
 mod damage;
 mod flush;
@@ -58,6 +59,7 @@ mod view;
 #[doc(hidden)]
 pub mod decoders;
 
+pub use adopt::Retired;
 pub use damage::{Affected, Damage};
 pub use error::Error;
 pub use filter::{Filter, FilterError, Filters};
@@ -66,7 +68,6 @@ pub use job::{Job, JobDone};
 pub use lifecycle::{Finished, Report};
 pub use message::{Append, Erase, FOREVER, Message, Purge, StreamId, StreamState, SubjectTotals};
 pub use options::{Cipher, Encryption, Key, Options, Overhead};
-pub use stages::Retired;
 pub use store::Store;
 pub use upkeep::{ErasureProgress, Resealing};
 pub use view::StreamView;

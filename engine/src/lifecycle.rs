@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 
+use crate::adopt::{Adopting, Retired};
 use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::job::Scrubbed;
@@ -17,7 +18,7 @@ use crate::options::Options;
 use crate::recovery::{Recovered, recover};
 use crate::removal::Removal;
 use crate::segment::{Cache, Segment};
-use crate::stages::{Adopting, FlushStage, Maintenance, Retired};
+use crate::stages::{FlushStage, Maintenance};
 use crate::store::Store;
 use crate::stream::Stream;
 use crate::view::Pins;

@@ -21,13 +21,12 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::flush::Frozen;
-use crate::job::{Job, JobDone, JobKind, Outcome, Place, Work};
-use crate::lifecycle::{Finished, SegmentState, Upkeep};
+use crate::job::{Job, Place, Work};
+use crate::lifecycle::Upkeep;
 use crate::manifest::Manifest;
 use crate::merge::{MergePlan, View};
 use crate::message::StreamId;
-use crate::segment::entry::{Present, StreamEntry};
-use crate::segment::{Part, Segment, Written};
+use crate::segment::{Segment, Written};
 use crate::store::Store;
 use crate::stream::Stream;
 
@@ -108,28 +107,6 @@ pub(crate) enum Maintenance {
     Resealing,
 }
 
-/// A durable segment that streams are being given their parts of.
-#[derive(Debug)]
-pub(crate) struct Adopting {
-    segment: Arc<Segment>,
-    entries: std::vec::IntoIter<StreamEntry>,
-    source: Source,
-}
-
-#[derive(Debug)]
-enum Source {
-    /// The frozen tails give way. Kept to be freed at the end.
-    Flush(Arc<Frozen>),
-    /// These segments give way, and their files go when no stream reads them any more.
-    Merge(Vec<u64>, Vec<PathBuf>),
-}
-
-/// What a flush leaves in memory: freeing it takes time that nobody needs to wait for.
-#[derive(Debug)]
-pub struct Retired {
-    _frozen: Arc<Frozen>,
-}
-
 impl Cut {
     /// Every stream has had its turn.
     fn is_frozen(&self) -> bool {
@@ -177,26 +154,6 @@ impl Upkeep {
         self.is_flush_out || !is_idle || !self.adopting.is_empty()
     }
 
-    /// Erased messages are in a tail that was frozen: the segment that it becomes must be rewritten.
-    pub(crate) fn mark_frozen(&mut self) {
-        let flushed = self
-            .adopting
-            .iter()
-            .find(|adopting| matches!(adopting.source, Source::Flush(_)));
-        match flushed.map(|adopting| adopting.segment.id()) {
-            Some(segment) => self.mark_rewrite(segment),
-            None => self.erase_frozen = Some(self.ordinal),
-        }
-    }
-
-    /// The segment that stands for `segment` in the manifest: a stream may not have left a merge's input yet.
-    pub(crate) fn current(&self, segment: u64) -> u64 {
-        let replaced = self.adopting.iter().find(|adopting| {
-            matches!(&adopting.source, Source::Merge(replaced, _) if replaced.contains(&segment))
-        });
-        replaced.map_or(segment, |adopting| adopting.segment.id())
-    }
-
     /// A stream was dropped while views for a merge are collected: the durable state still has it.
     pub(crate) fn note_dropped_view(&mut self, id: StreamId, view: &View) {
         if let Maintenance::Planning(planning) = &mut self.maintenance {
@@ -221,7 +178,7 @@ impl Upkeep {
     }
 
     /// The mark that a merge's inputs got after it was planned: for a flush that was not durable then.
-    fn late_mark(&self, inputs: &MergeInputs) -> Option<u64> {
+    pub(crate) fn late_mark(&self, inputs: &MergeInputs) -> Option<u64> {
         let states = self.segments.iter();
         let inside = states.filter(|state| inputs.ids.contains(&state.segment.id()));
         inside
@@ -263,7 +220,7 @@ impl Store {
             ordinal: upkeep.ordinal,
             applied,
             digest: self.digest,
-            streams: Vec::new(),
+            streams: Vec::with_capacity(upkeep.dirty.len() + upkeep.dropped.len()),
             records: std::mem::take(&mut upkeep.records),
         };
         upkeep.flush = FlushStage::Cut(Cut {
@@ -540,7 +497,7 @@ impl Store {
         };
         let plan = MergePlan {
             inputs: segments,
-            views: Vec::new(),
+            views: Vec::with_capacity(self.streams.len()),
             dropped: Vec::new(),
             is_oldest: range.start == 0,
             overhead: self.options.overhead,
@@ -585,225 +542,5 @@ impl Store {
         planning.is_at_dropped = true;
         planning.done = None;
         Maintenance::Planning(planning)
-    }
-
-    fn adopt_some(&mut self, streams_max: usize) {
-        let Some(mut adopting) = self.upkeep.adopting.pop_front() else {
-            return;
-        };
-        for _ in 0..streams_max {
-            let Some(StreamEntry { id, present }) = adopting.entries.next() else {
-                break;
-            };
-            if let Some(present) = present {
-                self.adopt(id, present, &adopting.segment, &adopting.source);
-            }
-        }
-        if !adopting.entries.as_slice().is_empty() {
-            self.upkeep.adopting.push_front(adopting);
-            return;
-        }
-        match adopting.source {
-            Source::Flush(frozen) => self.upkeep.retired = Some(Retired { _frozen: frozen }),
-            Source::Merge(_, files) => self.upkeep.garbage.extend(files),
-        }
-    }
-
-    /// Gives a stream its part of a new segment, in place of what held the same messages until now.
-    fn adopt(&mut self, id: StreamId, present: Present, segment: &Arc<Segment>, source: &Source) {
-        let born = present.meta.born;
-        let is_flush = matches!(source, Source::Flush(_));
-        if is_flush
-            && let Some(view) = self.upkeep.dropped.get_mut(&id)
-            && view.born == born
-        {
-            // It was dropped while the job ran.
-            view.first_seq = present.meta.first_seq;
-        }
-        let found = self.streams.get_mut(&id);
-        let Some(stream) = found.filter(|stream| stream.born == born) else {
-            self.upkeep.uncount(segment.id(), present.part.messages);
-            return;
-        };
-        match source {
-            Source::Flush(_) => {
-                stream.frozen = None;
-                stream.durable_first = present.meta.first_seq;
-            }
-            Source::Merge(replaced, _) => {
-                let is_kept = |part: &Part| !replaced.contains(&part.segment.id());
-                stream.parts.retain(is_kept);
-                stream.bare.retain(is_kept);
-            }
-        }
-        let (has_messages, has_rows) = (present.part.messages > 0, present.subjects > 0);
-        let part = Part::new(segment.clone(), present);
-        if has_messages {
-            if !stream.is_complete(&part) {
-                self.upkeep.stale.insert(id);
-            }
-            let parts = &mut stream.parts;
-            let at = parts.partition_point(|have| have.first_seq() < part.first_seq());
-            parts.insert(at, part);
-        } else if has_rows {
-            stream.bare.push(part);
-        }
-    }
-
-    /// What the last flush left in memory, to be dropped where nobody waits for it.
-    pub fn take_retired(&mut self) -> Option<Retired> {
-        self.upkeep.retired.take()
-    }
-}
-
-/// Finishing.
-impl Store {
-    /// Takes in what a job did, steps included: O(streams in the segment that it wrote).
-    ///
-    /// # Errors
-    /// As [`Store::accept`].
-    pub fn finish(&mut self, done: JobDone) -> Result<Finished, Error> {
-        let finished = self.accept(done)?;
-        while self.step(usize::MAX) {}
-        self.upkeep.retired = None;
-        Ok(finished)
-    }
-
-    /// Takes in what a job did; O(segments). What it wrote is durable and counts as such; [`Store::step`] then gives
-    /// streams their parts of it.
-    ///
-    /// # Errors
-    /// What the job met. [`Error::Full`]: nothing is lost, the next [`Store::cut`] tries again. [`Error::Corrupt`]: a merge
-    /// met damage; the segment stays as it is. Any other poisons the store: it only serves reads.
-    pub fn accept(&mut self, done: JobDone) -> Result<Finished, Error> {
-        let upkeep = &mut self.upkeep;
-        let maintenance = match done.kind {
-            JobKind::Flush => {
-                assert!(upkeep.is_flush_out, "a job that is finished was begun");
-                upkeep.is_flush_out = false;
-                Maintenance::Idle
-            }
-            JobKind::Maintenance => {
-                let before = std::mem::take(&mut upkeep.maintenance);
-                assert!(
-                    matches!(
-                        before,
-                        Maintenance::Out(_)
-                            | Maintenance::Reserving
-                            | Maintenance::Swapping(_)
-                            | Maintenance::Resealing
-                    ),
-                    "a job that is finished was begun"
-                );
-                before
-            }
-        };
-        // After a failed write nothing more counts as durable, whatever the other job says: the next opening finds out.
-        self.check_writable()?;
-        let upkeep = &mut self.upkeep;
-        upkeep.is_low_on_space = done.is_low_on_space;
-        upkeep.garbage.extend(done.leftovers);
-        if done.released_reserve {
-            upkeep.reserve = None;
-        }
-        let mut finished = Finished {
-            applied: 0,
-            bytes_written: done.bytes_written,
-            damage: None,
-        };
-        match (done.outcome, maintenance) {
-            (Ok(Outcome::Flushed { written, manifest }), _) => self.flushed(written, manifest),
-            (Ok(Outcome::Merged { written }), Maintenance::Out(Some(inputs))) => {
-                self.upkeep.maintenance = Maintenance::Written(Merged { written, inputs });
-            }
-            (Ok(Outcome::Swapped { manifest }), Maintenance::Swapping(merged)) => {
-                self.swapped(merged, manifest);
-            }
-            (Ok(Outcome::Swapped { manifest }), Maintenance::Resealing) => {
-                self.upkeep.wrote_manifest(manifest, &self.dir);
-            }
-            (Ok(Outcome::Reserved(taken)), _) => self.upkeep.reserve = Some(taken),
-            (Ok(Outcome::Scrubbed(scrubbed)), _) => {
-                finished.damage = self.scrubbed(scrubbed);
-            }
-            (Ok(_), _) => {}
-            (Err(error), maintenance) => {
-                if let (Error::Full { .. }, Maintenance::Swapping(merged)) = (&error, maintenance) {
-                    // The segment is there; its place in the manifest is tried again.
-                    self.upkeep.maintenance = Maintenance::Written(merged);
-                }
-                let is_flush = done.kind == JobKind::Flush;
-                return Err(self.failed(error, done.is_read_only_failure, is_flush));
-            }
-        }
-        finished.applied = self.applied();
-        Ok(finished)
-    }
-
-    fn flushed(&mut self, written: Option<Written>, manifest: Manifest) {
-        let upkeep = &mut self.upkeep;
-        assert!(
-            matches!(upkeep.flush, FlushStage::Frozen(_)),
-            "what is flushed was frozen"
-        );
-        let FlushStage::Frozen(frozen) = std::mem::take(&mut upkeep.flush) else {
-            return;
-        };
-        assert_eq!(
-            manifest.next_ordinal, upkeep.ordinal,
-            "flushes become durable in order"
-        );
-        upkeep.wrote_manifest(manifest, &self.dir);
-        upkeep.no_room = false;
-        if upkeep.reserve == Some(false) {
-            upkeep.reserve = None;
-        }
-        let Some((segment, entries)) = written else {
-            return;
-        };
-        upkeep.segments.push(SegmentState {
-            live: segment.messages,
-            segment: segment.clone(),
-            rewrite_after: upkeep.erase_frozen.take(),
-            is_damaged: false,
-        });
-        upkeep.adopting.push_back(Adopting {
-            segment,
-            entries: entries.into_iter(),
-            source: Source::Flush(frozen),
-        });
-    }
-
-    /// A merged segment is in the manifest in place of its inputs.
-    fn swapped(&mut self, merged: Merged, manifest: Manifest) {
-        let Merged { written, inputs } = merged;
-        let (segment, entries) = written;
-        let upkeep = &mut self.upkeep;
-        // Marks that came while the jobs ran are for a flush that was not durable when it was planned.
-        let late = upkeep.late_mark(&inputs);
-        let is_replaced = |state: &SegmentState| inputs.ids.contains(&state.segment.id());
-        let at = upkeep.segments.iter().position(is_replaced);
-        let replaced = upkeep.segments.iter().filter(|state| is_replaced(state));
-        let mut files: Vec<PathBuf> = replaced
-            .map(|state| state.segment.path().to_owned())
-            .collect();
-        assert_eq!(files.len(), inputs.ids.len(), "inputs stay until the swap");
-        if !upkeep.erases() {
-            upkeep.spared.append(&mut files);
-        }
-        upkeep.segments.retain(|state| !is_replaced(state));
-        let state = SegmentState {
-            live: segment.messages,
-            segment: segment.clone(),
-            rewrite_after: late,
-            is_damaged: false,
-        };
-        upkeep.segments.insert(at.unwrap_or(0), state);
-        upkeep.wrote_manifest(manifest, &self.dir);
-        upkeep.adopting.push_back(Adopting {
-            segment,
-            entries: entries.into_iter(),
-            source: Source::Merge(inputs.ids, files),
-        });
     }
 }

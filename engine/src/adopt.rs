@@ -52,6 +52,15 @@ impl Upkeep {
         }
     }
 
+    /// Files of segments that a merge has replaced and streams have not left yet.
+    pub(crate) fn giving_way(&self) -> usize {
+        let files = self.adopting.iter().map(|adopting| match &adopting.source {
+            Source::Flush(_) => 0,
+            Source::Merge(_, files) => files.len(),
+        });
+        files.sum()
+    }
+
     /// The segment that stands for `segment` in the manifest: a stream may not have left a merge's input yet.
     pub(crate) fn current(&self, segment: u64) -> u64 {
         let replaced = self.adopting.iter().find(|adopting| {
@@ -99,6 +108,7 @@ impl Store {
                     ),
                     "a job that is finished was begun"
                 );
+                upkeep.reaping = 0;
                 before
             }
         };
@@ -168,7 +178,7 @@ impl Store {
         upkeep.segments.push(SegmentState {
             live: segment.messages,
             segment: segment.clone(),
-            rewrite_after: upkeep.erase_frozen.take(),
+            marks: upkeep.erase_frozen.take().into_iter().collect(),
             is_damaged: false,
         });
         upkeep.adopting.push_back(Adopting {
@@ -184,7 +194,7 @@ impl Store {
         let (segment, entries) = written;
         let upkeep = &mut self.upkeep;
         // Marks that came while the jobs ran are for a flush that was not durable when it was planned.
-        let late = upkeep.late_mark(&inputs);
+        let late = upkeep.late_marks(&inputs);
         let is_replaced = |state: &SegmentState| inputs.ids.contains(&state.segment.id());
         let at = upkeep.segments.iter().position(is_replaced);
         let replaced = upkeep.segments.iter().filter(|state| is_replaced(state));
@@ -199,7 +209,7 @@ impl Store {
         let state = SegmentState {
             live: segment.messages,
             segment: segment.clone(),
-            rewrite_after: late,
+            marks: late,
             is_damaged: false,
         };
         upkeep.segments.insert(at.unwrap_or(0), state);

@@ -111,7 +111,7 @@ pub struct JobDone {
     pub(crate) is_low_on_space: bool,
     /// The reserve's space was given back.
     pub(crate) released_reserve: bool,
-    /// Files that the job began and that must be overwritten.
+    /// Files that the job began, or did not come to, and that must be overwritten.
     pub(crate) leftovers: Vec<PathBuf>,
 }
 
@@ -151,7 +151,12 @@ impl Job {
             } => place.flush(&mut done, frozen, segment, manifest),
             Work::Merge { plan, segment } => place.merge(&mut done, plan, segment),
             Work::Swap { manifest } => place.swap(&mut done, manifest),
-            Work::Reap { files } => place.reap(&files),
+            Work::Reap { files } => place.reap(&files).inspect_err(|error| {
+                // A full disk fails nothing for good: they are tried again.
+                if matches!(error, Error::Full { .. }) {
+                    done.leftovers = files;
+                }
+            }),
             Work::Reserve => Ok(Outcome::Reserved(place.take_reserve())),
             Work::Scrub {
                 segment,

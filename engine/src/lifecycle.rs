@@ -57,8 +57,8 @@ pub(crate) struct SegmentState {
     pub(crate) segment: Arc<Segment>,
     /// Its messages that are still alive, as last counted.
     pub(crate) live: u64,
-    /// It holds erased messages: rewrite it once this flush is durable.
-    pub(crate) rewrite_after: Option<u64>,
+    /// It holds erased messages: rewrite it once the first of these flushes is durable. Ascending.
+    pub(crate) marks: Vec<u64>,
     /// It could not be read when it was to be merged, or a scrub failed: left as it is.
     pub(crate) is_damaged: bool,
 }
@@ -99,6 +99,8 @@ pub(crate) struct Upkeep {
     /// Freed files without erased bytes: a view may still read them.
     pub(crate) spared: Vec<PathBuf>,
     pub(crate) pins: Pins,
+    /// How many a job is overwriting, or is about to.
+    pub(crate) reaping: usize,
     pub(crate) poisoned: Option<String>,
     pub(crate) is_low_on_space: bool,
     /// The last flush found the disk full.
@@ -169,7 +171,7 @@ impl Upkeep {
             .map(|(segment, rewrite_after)| SegmentState {
                 live: segment.messages,
                 segment,
-                rewrite_after,
+                marks: rewrite_after.into_iter().collect(),
                 is_damaged: false,
             });
         let upkeep = Self {
@@ -194,6 +196,7 @@ impl Upkeep {
             garbage: leftovers.iter().map(|name| dir.join(name)).collect(),
             spared: Vec::new(),
             pins: Pins::default(),
+            reaping: 0,
             poisoned: None,
             is_low_on_space: false,
             no_room: false,

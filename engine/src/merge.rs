@@ -61,6 +61,8 @@ impl View {
 pub(crate) struct MergePlan {
     /// Neighbours, oldest first.
     pub(crate) inputs: Vec<Arc<Segment>>,
+    /// The segments after them: a record that one of these has too is out of date here, and may hold what was erased.
+    pub(crate) later: Vec<Arc<Segment>>,
     /// Streams that are there, ascending.
     pub(crate) views: Vec<(StreamId, View)>,
     /// Streams whose drop is not durable, which come before namesakes in `views`; all others are gone.
@@ -97,6 +99,14 @@ impl MergePlan {
         }
         if self.is_oldest {
             records.retain(|_, value: &mut Option<Bytes>| value.is_some());
+        }
+        for later in self.later.iter().rev() {
+            if records.is_empty() {
+                break;
+            }
+            later.records(|key, _| {
+                records.remove(&key);
+            })?;
         }
         writer.records(records.iter())
     }

@@ -154,6 +154,16 @@ impl Upkeep {
         self.is_flush_out || !is_idle || !self.adopting.is_empty()
     }
 
+    /// Whether a flush that is not durable yet writes a record whose key begins with `prefix`.
+    pub(crate) fn freezes_record(&self, prefix: &[u8]) -> bool {
+        let records = match &self.flush {
+            FlushStage::Idle => return false,
+            FlushStage::Cut(cut) => &cut.frozen.records,
+            FlushStage::Frozen(frozen) => &frozen.records,
+        };
+        records.keys().any(|key| key.starts_with(prefix))
+    }
+
     /// A stream was dropped while views for a merge are collected: the durable state still has it.
     pub(crate) fn note_dropped_view(&mut self, id: StreamId, view: &View) {
         if let Maintenance::Planning(planning) = &mut self.maintenance {
@@ -166,7 +176,7 @@ impl Upkeep {
         let (segment, ids) = (&merged.written.0, &merged.inputs.ids);
         let mut manifest = self.next_manifest();
         let mut listed = crate::job::listed(segment);
-        listed.rewrite_after = self.late_mark(&merged.inputs);
+        listed.rewrite_after = self.late_marks(&merged.inputs).last().copied();
         let at = manifest
             .segments
             .iter()
@@ -177,14 +187,13 @@ impl Upkeep {
         manifest
     }
 
-    /// The mark that a merge's inputs got after it was planned: for a flush that was not durable then.
-    pub(crate) fn late_mark(&self, inputs: &MergeInputs) -> Option<u64> {
+    /// The marks that a merge's inputs got after it was planned: for flushes that were not durable then. Ascending.
+    pub(crate) fn late_marks(&self, inputs: &MergeInputs) -> Vec<u64> {
         let states = self.segments.iter();
         let inside = states.filter(|state| inputs.ids.contains(&state.segment.id()));
-        inside
-            .filter_map(|state| state.rewrite_after)
-            .filter(|&after| after > inputs.durable)
-            .max()
+        let marks = inside.flat_map(|state| &state.marks).copied();
+        let late: BTreeSet<u64> = marks.filter(|&after| after > inputs.durable).collect();
+        late.into_iter().collect()
     }
 }
 
@@ -211,8 +220,10 @@ impl Store {
         }
         let durable = upkeep.manifest.applied;
         assert!(applied >= durable, "the applied index never goes back");
-        let nothing =
-            upkeep.dirty.is_empty() && upkeep.dropped.is_empty() && upkeep.records.is_empty();
+        let nothing = upkeep.dirty.is_empty()
+            && upkeep.dropped.is_empty()
+            && upkeep.records.is_empty()
+            && !upkeep.erase_waits;
         if upkeep.has_steps() || (nothing && applied == durable) {
             return false;
         }
@@ -287,6 +298,7 @@ impl Store {
             upkeep.maintenance = Maintenance::Ready(Chore::Reseal);
         } else if !upkeep.garbage.is_empty() {
             let files = std::mem::take(&mut upkeep.garbage);
+            upkeep.reaping = files.len();
             upkeep.maintenance = Maintenance::Ready(Chore::Reap(files));
         } else if upkeep.reserve.is_none() && self.options.reserve_bytes > 0 {
             upkeep.maintenance = Maintenance::Ready(Chore::Reserve);
@@ -495,8 +507,10 @@ impl Store {
             ids: segments.iter().map(|segment| segment.id()).collect(),
             durable: self.upkeep.durable_ordinal(),
         };
+        let later = self.upkeep.segments.iter().skip(range.end);
         let plan = MergePlan {
             inputs: segments,
+            later: later.map(|state| state.segment.clone()).collect(),
             views: Vec::with_capacity(self.streams.len()),
             dropped: Vec::new(),
             is_oldest: range.start == 0,

@@ -456,6 +456,12 @@ impl Store {
         })
     }
 
+    /// Whether what is erased must be overwritten on the disk ([`Options::overwrite_freed`]).
+    #[must_use]
+    pub fn overwrites_freed(&self) -> bool {
+        self.options.overwrite_freed
+    }
+
     /// The directory of the store.
     #[must_use]
     pub fn dir(&self) -> &Path {

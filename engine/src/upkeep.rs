@@ -28,7 +28,9 @@ pub struct ErasureProgress {
     pub waits_for_flush: bool,
     /// Segments that must be rewritten.
     pub segments: usize,
-    /// Freed files that must be overwritten.
+    /// Of these, segments that cannot be, because they are damaged.
+    pub damaged: usize,
+    /// Freed files that must be overwritten, or are being.
     pub files: usize,
 }
 
@@ -77,7 +79,7 @@ impl Upkeep {
                 state.segment.id(),
                 "the manifest lists the segments in use"
             );
-            listed.rewrite_after = state.rewrite_after;
+            listed.rewrite_after = state.marks.last().copied();
         }
         manifest
     }
@@ -92,18 +94,17 @@ impl Upkeep {
     pub(crate) fn mark_rewrite(&mut self, segment: u64) {
         let (after, segment) = (self.ordinal, self.current(segment));
         if let Some(state) = self.state_mut(segment) {
-            state.rewrite_after = Some(after);
+            // The earlier ones stay: what they stand for is due before.
+            if state.marks.last() < Some(&after) {
+                state.marks.push(after);
+            }
         }
     }
 
     /// Whether something that was erased may still lie in a file.
     pub(crate) fn erases(&self) -> bool {
         let waits = self.erase_waits || self.erase_frozen.is_some();
-        waits
-            || self
-                .segments
-                .iter()
-                .any(|state| state.rewrite_after.is_some())
+        waits || self.segments.iter().any(|state| !state.marks.is_empty())
     }
 
     /// Spared files go too once no view reads them, or at once when erasure may concern them.
@@ -221,12 +222,12 @@ impl Upkeep {
         let durable = self.durable_ordinal();
         let usable = |state: &SegmentState| !state.is_damaged;
         let single = |at: Option<usize>| at.map(|at| at..at + 1);
-        let due = |state: &SegmentState| state.rewrite_after.is_some_and(|after| after <= durable);
-        if let Some(range) = single(
-            self.segments
-                .iter()
-                .position(|state| usable(state) && due(state)),
-        ) {
+        // The oldest mark first: marks that keep coming must not hold up what was asked for before them.
+        let due = self.segments.iter().enumerate().filter_map(|(at, state)| {
+            let after = *state.marks.first().filter(|after| **after <= durable)?;
+            usable(state).then_some((after, at))
+        });
+        if let Some(range) = single(due.min().map(|(_, at)| at)) {
             return Some(range);
         }
         let wasteful = |state: &SegmentState| {
@@ -293,12 +294,52 @@ impl Store {
         let upkeep = &self.upkeep;
         ErasureProgress {
             waits_for_flush: upkeep.erase_waits || upkeep.erase_frozen.is_some(),
-            segments: upkeep
-                .segments
-                .iter()
-                .filter(|state| state.rewrite_after.is_some())
-                .count(),
-            files: upkeep.garbage.len(),
+            ..self.erasure_up_to(u64::MAX)
         }
+    }
+
+    /// The number of the last flush that is durable; 0 before the first.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.upkeep.durable_ordinal()
+    }
+
+    /// What is left to do of everything that was erased before flush number `flush` began, once that is durable.
+    #[must_use]
+    pub fn erasure_up_to(&self, flush: u64) -> ErasureProgress {
+        let upkeep = &self.upkeep;
+        let is_marked =
+            |state: &&SegmentState| state.marks.first().is_some_and(|after| *after <= flush);
+        let marked = upkeep.segments.iter().filter(is_marked);
+        ErasureProgress {
+            waits_for_flush: false,
+            segments: marked.clone().count(),
+            damaged: marked.filter(|state| state.is_damaged).count(),
+            files: upkeep.garbage.len() + upkeep.reaping + upkeep.giving_way(),
+        }
+    }
+
+    /// Has every value that a record whose key begins with `prefix` had until now erased: each segment that may hold one
+    /// is rewritten once the next flush is durable. What the record holds at that flush stays. O(segments) where no
+    /// segment has a record of that kind (of the same first byte), else their records are read.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn erase_records(&mut self, prefix: &[u8]) -> Result<(), Error> {
+        self.check_writable()?;
+        let holding = self.upkeep.segments.iter().map(|state| &state.segment);
+        // A segment whose records cannot be read may hold one.
+        let holding = holding.filter(|segment| segment.holds_record(prefix).unwrap_or(true));
+        let holding: Vec<u64> = holding.map(|segment| segment.id()).collect();
+        let upkeep = &mut self.upkeep;
+        let is_frozen = upkeep.freezes_record(prefix);
+        if is_frozen {
+            upkeep.erase_frozen = Some(upkeep.ordinal);
+        }
+        upkeep.erase_waits |= is_frozen || !holding.is_empty();
+        for segment in holding {
+            upkeep.mark_rewrite(segment);
+        }
+        Ok(())
     }
 }

@@ -478,6 +478,93 @@ fn names_of_purged_subjects_leave_the_disk() {
     }
 }
 
+#[test]
+fn values_that_a_record_had_leave_the_disk_when_that_is_asked() {
+    let disk = SimDisk::new(10, DiskFaults::default());
+    let mut store = open(&disk, &options()).unwrap();
+    let put = |store: &mut Store, key: &[u8], value: &'static [u8]| {
+        store.put(key, bytes::Bytes::from_static(value)).unwrap();
+    };
+    put(&mut store, b"b-1", b"canary-first");
+    put(&mut store, b"b-2", b"canary-other");
+    flush(&mut store);
+    put(&mut store, b"b-1", b"canary-second");
+    put(&mut store, b"c-1", b"canary-plain");
+    flush(&mut store);
+    assert_eq!(disk.find(b"canary-first").len(), 2, "cache and platter");
+
+    store.erase_records(b"x").unwrap();
+    assert!(
+        store.erasure_pending().is_done(),
+        "no record is of that kind"
+    );
+    store.erase_records(b"b-1").unwrap();
+    assert!(store.erasure_pending().waits_for_flush);
+    settle(&mut store);
+    assert!(store.erasure_pending().is_done());
+    assert_eq!(disk.find(b"canary-first"), []);
+    for kept in [&b"canary-second"[..], b"canary-other", b"canary-plain"] {
+        assert!(!disk.find(kept).is_empty(), "what it is now stays");
+    }
+    store.remove(b"b-1").unwrap();
+    store.erase_records(b"b-1").unwrap();
+    // Nothing changed since, and still it takes a flush.
+    let mut store = {
+        flush(&mut store);
+        drop(store);
+        open(&disk, &options()).unwrap()
+    };
+    assert_eq!(store.erasure_up_to(store.flushes()).segments, 1);
+    settle(&mut store);
+    assert!(store.erasure_pending().is_done());
+    assert_eq!(disk.find(b"canary-second"), []);
+    assert_eq!(store.record(b"b-2").unwrap(), &b"canary-other"[..]);
+    assert_eq!(store.record(b"b-1"), None);
+}
+
+/// What was asked for before some flush is told apart from what came later, and comes first.
+#[test]
+fn erasure_up_to_a_flush_does_not_wait_for_what_comes_after_it() {
+    let disk = SimDisk::new(11, DiskFaults::default());
+    let mut store = open(&disk, &options()).unwrap();
+    store.create_stream(STREAM, 1).unwrap();
+    for number in 0..3 {
+        for half in ["one", "two"] {
+            let append = message("s", format!("canary-{number}-{half}").as_bytes(), number);
+            store.append(STREAM, append).unwrap();
+        }
+        flush(&mut store);
+    }
+    store.delete(STREAM, 5, Erase::Yes).unwrap();
+    flush(&mut store);
+    let flushed = store.flushes();
+    // More in the segment that is due, and no flush yet: that must neither put it off nor get lost.
+    store.delete(STREAM, 6, Erase::Yes).unwrap();
+    store.delete(STREAM, 1, Erase::Yes).unwrap();
+    assert_eq!(store.erasure_up_to(flushed).segments, 1);
+    assert_eq!(store.erasure_pending().segments, 2);
+    while !store.erasure_up_to(flushed).is_done() {
+        let job = store.begin_maintenance().unwrap();
+        let progress = store.erasure_up_to(flushed);
+        assert!(
+            !progress.is_done(),
+            "a job that is out is not done: {progress:?}"
+        );
+        store.finish(job.run()).unwrap();
+    }
+    assert_eq!(disk.find(b"canary-2-one"), []);
+    assert_eq!(store.erasure_pending().segments, 2);
+    for left in [&b"canary-0-one"[..], b"canary-2-two"] {
+        assert!(!disk.find(left).is_empty());
+    }
+    settle(&mut store);
+    assert!(store.erasure_pending().is_done());
+    for gone in [&b"canary-0-one"[..], b"canary-2-two"] {
+        assert_eq!(disk.find(gone), []);
+    }
+    assert!(!disk.find(b"canary-0-two").is_empty());
+}
+
 /// The golden store of format version 1 opens for ever. HALYARD_GOLDEN=write makes a new one (for a new version).
 #[test]
 fn golden_stores_open() {

@@ -459,8 +459,8 @@ impl Node {
         LogPosition(keeper::retire(&self.wal))
     }
 
-    /// Nothing written before this position is in any file of the log any more, and no freed file of the log held any of
-    /// it when it was freed. Grows only where [`Node::retire_log`] asked for it.
+    /// Nothing written before this position is in any file of the log any more, and every file of the log that was ever
+    /// freed was overwritten before. Grows only where [`Node::retire_log`] asked for it.
     pub fn log_retired(&self) -> LogPosition {
         LogPosition(keeper::retired(&self.wal))
     }

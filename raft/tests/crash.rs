@@ -138,6 +138,9 @@ async fn life(disk: SimDisk, world: Arc<Mutex<World>>, encryption: Option<Encryp
         if random::below(10) == 0 {
             flush(&group, &world);
         }
+        if random::below(40) == 0 {
+            node.retire_log();
+        }
         if random::below(3) > 0 {
             time::sleep(Duration::from_micros(random::below(4000))).await;
         } else {

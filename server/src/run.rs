@@ -104,6 +104,13 @@ impl Builder {
         self
     }
 
+    /// How long after a delete or purge the last copy of the bytes is gone at the latest.
+    #[must_use]
+    pub const fn erase_within(mut self, within: Duration) -> Self {
+        self.config.jetstream.erase_within = within;
+        self
+    }
+
     /// Keeps streams on this disk in place of the real one.
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {

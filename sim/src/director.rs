@@ -32,6 +32,8 @@ const PORT: u16 = 4222;
 const SERVES_WITHIN: Duration = Duration::from_secs(10);
 /// How long clients may take to finish what they began.
 const FINISH_WITHIN: Duration = Duration::from_secs(60);
+/// How much longer than its bound erasure may take on a disk whose every operation may stall.
+const ERASE_SLACK: Duration = Duration::from_secs(20);
 /// How long consumers may take to be drained.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -198,7 +200,8 @@ async fn start(
         .jetstream(PathBuf::from("/data"))
         .encryption(encryption)
         .disk(disk)
-        .tuning(tuning);
+        .tuning(tuning)
+        .erase_within(options.erase_within);
     builder.start().await.map_err(|error| error.to_string())
 }
 
@@ -246,6 +249,14 @@ pub(crate) async fn play(options: Options) -> (Vec<Broken>, Tally) {
                 .unwrap_or_default(),
         );
     }
+    if broken.is_empty() {
+        broken.extend(
+            on(&desk, erase(Arc::clone(&stage)))
+                .await
+                .unwrap_or_default(),
+        );
+    }
+    let canaries = canaries(&host.disk);
     event!("LAST POWER LOSS");
     host.power_off();
     host.boot();
@@ -255,6 +266,7 @@ pub(crate) async fn play(options: Options) -> (Vec<Broken>, Tally) {
         match on(&desk, gather(Arc::clone(&stage))).await {
             Some(Ok(mut evidence)) => {
                 evidence.look_for_plaintext(&host.disk);
+                evidence.canaries = canaries;
                 tally.count(&evidence);
                 broken.extend(checkers::check(&evidence));
             }
@@ -396,6 +408,50 @@ async fn drain(stage: Arc<Stage>) -> Vec<Broken> {
     broken
 }
 
+/// Waits until the server says that everything is erased that was deleted; it must say so within the bound.
+async fn erase(stage: Arc<Stage>) -> Vec<Broken> {
+    let passing: Vec<String> = stage.history.lock().existence.keys().cloned().collect();
+    let planned = stage.options.streams.iter().map(|plan| plan.name.clone());
+    let names: Vec<String> = planned.chain(passing).collect();
+    let erased = async {
+        for name in &names {
+            loop {
+                let client = stage.connect().await;
+                if js::is_erased(&client, name).await == Ok(true) {
+                    break;
+                }
+                sleep(Duration::from_millis(200)).await;
+            }
+        }
+    };
+    let limit = stage.options.erase_within + ERASE_SLACK;
+    match timeout(limit, erased).await {
+        Ok(()) => Vec::new(),
+        Err(_) => vec![not_kept(
+            "erasure",
+            format!("not everything was erased within {limit:?}"),
+        )],
+    }
+}
+
+/// Every canary on the disk, with one of its places.
+fn canaries(disk: &SimDisk) -> BTreeMap<(char, u64), String> {
+    let found = disk.find_with(publish::CANARY.as_bytes(), publish::CANARY_MORE);
+    let parsed = found.into_iter().filter_map(|(found, more)| {
+        let more = String::from_utf8(more).ok()?;
+        let part = more.chars().next()?;
+        let number = more.get(1..)?.parse().ok()?;
+        let place = format!(
+            "{} + {} ({:?})",
+            found.path.display(),
+            found.offset,
+            found.place
+        );
+        Some(((part, number), place))
+    });
+    parsed.collect()
+}
+
 /// Messages that are asked for at once.
 const GATHERED_AT_ONCE: usize = 25;
 
@@ -433,6 +489,7 @@ async fn gather(stage: Arc<Stage>) -> Result<Evidence, Failure> {
         streams,
         missing_consumers,
         plaintext: Vec::new(),
+        canaries: BTreeMap::new(),
     })
 }
 

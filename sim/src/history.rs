@@ -65,6 +65,8 @@ impl Target {
 pub(crate) struct Removal {
     pub(crate) stream: usize,
     pub(crate) target: Target,
+    /// Whether the bytes must vanish, too.
+    pub(crate) erase: bool,
     pub(crate) outcome: Outcome,
 }
 
@@ -131,6 +133,8 @@ pub(crate) struct Existence {
     pub(crate) unknown: bool,
     /// A request was never answered. It may have happened at any time since, so nothing is known any more.
     pub(crate) abandoned: bool,
+    /// Numbers of the messages that were acknowledged in it.
+    pub(crate) messages: Vec<u64>,
 }
 
 /// The record of a run.
@@ -143,6 +147,10 @@ pub(crate) struct History {
     pub(crate) acked: Vec<Acked>,
     pub(crate) existence: BTreeMap<String, Existence>,
     pub(crate) lives: Vec<Life>,
+    /// Messages that were sent to streams that come and go.
+    pub(crate) passing: u64,
+    /// Numbers of those that were acknowledged in a stream that was then deleted.
+    pub(crate) passed: Vec<u64>,
     /// Answers to repeated publishes that say something else than the first answer did.
     pub(crate) contradictions: Vec<String>,
 }

@@ -129,6 +129,15 @@ pub(crate) async fn stream_info(client: &Client, name: &str) -> Result<Value, Fa
     api(client, &format!("STREAM.INFO.{name}"), &Value::Null).await
 }
 
+/// Whether a stream, or what is left of a deleted one, has nothing more to erase.
+pub(crate) async fn is_erased(client: &Client, name: &str) -> Result<bool, Failure> {
+    match api(client, &format!("STREAM.ERASURE.{name}"), &Value::Null).await {
+        Ok(answer) => Ok(answer.get("done").and_then(Value::as_bool).unwrap_or(false)),
+        Err(Failure::Refused(STREAM_NOT_FOUND, _)) => Ok(true),
+        Err(failure) => Err(failure),
+    }
+}
+
 /// Removes everything below `seq`.
 pub(crate) async fn purge_below(client: &Client, name: &str, seq: u64) -> Result<Value, Failure> {
     api(
@@ -143,8 +152,9 @@ pub(crate) async fn delete_message(
     client: &Client,
     name: &str,
     seq: u64,
+    erase: bool,
 ) -> Result<Value, Failure> {
-    let body = json!({ "seq": seq, "no_erase": true });
+    let body = json!({ "seq": seq, "no_erase": !erase });
     api(client, &format!("STREAM.MSG.DELETE.{name}"), &body).await
 }
 

@@ -29,6 +29,8 @@ pub struct Options {
     pub flush_bytes: u64,
     /// Age at which fewer unflushed bytes are written, too.
     pub flush_interval: Duration,
+    /// How long after a delete or purge the last copy of the bytes is gone at the latest.
+    pub erase_within: Duration,
     /// What breaks.
     pub faults: FaultPlan,
     /// How the network behaves when nothing is broken.
@@ -189,11 +191,15 @@ pub enum Plant {
     MissingMarker,
     /// The server is given no key where the plan has one.
     ForgottenKey,
+    /// Erasure is confirmed without a look at the log.
+    ErasureForgetsLog,
+    /// A restart forgets what is still to be erased.
+    ErasureForgotten,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::LyingSync,
         Self::LostWrite,
         Self::AckBeforeSync,
@@ -205,6 +211,8 @@ impl Plant {
         Self::EarlyExpiry,
         Self::MissingMarker,
         Self::ForgottenKey,
+        Self::ErasureForgetsLog,
+        Self::ErasureForgotten,
     ];
 
     /// The name by which the code asks whether it is planted; see `halyard_runtime::planted`.
@@ -221,6 +229,8 @@ impl Plant {
             Self::EarlyExpiry => "early-expiry",
             Self::MissingMarker => "missing-marker",
             Self::ForgottenKey => "forgotten-key",
+            Self::ErasureForgetsLog => "erasure-forgets-log",
+            Self::ErasureForgotten => "erasure-forgotten",
         }
     }
 }
@@ -250,6 +260,7 @@ impl Options {
             disk: disk(&mut draw),
             mortals: mortals(&mut draw),
             encryption: encryption(&mut draw),
+            erase_within: Duration::from_millis(draw.magnitude(1_000, 20_000)),
             plant: None,
         }
     }

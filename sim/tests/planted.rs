@@ -44,3 +44,8 @@ fn plaintext_on_an_encrypted_disk_is_found() {
 fn a_delete_that_is_answered_and_not_done_is_found() {
     assert!(is_found(Plant::ForgottenDelete, 15));
 }
+
+#[test]
+fn an_erasure_that_leaves_the_log_alone_is_found() {
+    assert!(is_found(Plant::ErasureForgetsLog, 3));
+}

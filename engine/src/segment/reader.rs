@@ -3,8 +3,9 @@
 //! Every block is verified when it is read, and decoded once while the cache keeps it. Reads are positioned reads: an
 //! unreadable sector is an error with its file and offset, and everything else goes on.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File};
@@ -35,6 +36,8 @@ pub(crate) struct Segment {
     record_blocks: Vec<BlockRef>,
     /// Where the root block starts, the last one.
     root_at: u64,
+    /// First bytes of the keys of its records, once they were asked for.
+    kinds: OnceLock<BTreeSet<u8>>,
 }
 
 impl Segment {
@@ -93,6 +96,7 @@ impl Segment {
             entry_blocks,
             record_blocks,
             root_at: root_ref.offset,
+            kinds: OnceLock::new(),
         })
     }
 
@@ -156,6 +160,26 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    /// Whether it has a value of a record whose key starts with `prefix`. Cheap where it has no key of that first byte.
+    pub(crate) fn holds_record(&self, prefix: &[u8]) -> Result<bool, Error> {
+        let kinds = match self.kinds.get() {
+            Some(kinds) => kinds,
+            None => {
+                let mut kinds = BTreeSet::new();
+                self.records(|key, value| {
+                    kinds.extend(key.first().filter(|_| value.is_some()).copied());
+                })?;
+                self.kinds.get_or_init(|| kinds)
+            }
+        };
+        if prefix.first().is_some_and(|kind| !kinds.contains(kind)) {
+            return Ok(false);
+        }
+        let mut holds = false;
+        self.records(|key, value| holds |= value.is_some() && key.starts_with(prefix))?;
+        Ok(holds)
     }
 
     /// Where the first block starts.

@@ -1,9 +1,10 @@
 //! The files around the writer: spares made ahead of time, segments let go, the mark when the log comes to rest.
 //!
-//! Runs on a thread of its own, so that none of this holds up a batch. A segment that is let go becomes a spare where one
-//! is wanted (its bytes are overwritten as it is used again), and is removed otherwise. Each change of a name is made
-//! durable before the next, oldest segment first, so a crash leaves no gap between the segments; and before it goes, a
-//! synced record says so, so that a segment that is gone without one is noticed.
+//! Runs on a thread of its own, so that none of this holds up a batch. A segment that is let go takes the name of the next
+//! spare. It is one where one is wanted (its bytes are overwritten as it is used again, or at once when they are to be
+//! erased); otherwise it is overwritten and removed. Each change of a name is made durable before the next, oldest segment
+//! first, so a crash leaves no gap between the segments, and at worst a spare more; and before it goes, a synced record says
+//! so, so that a segment that is gone without one is noticed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -109,6 +110,7 @@ fn scrub(wal: &Wal) -> Result<(), Error> {
         return Ok(());
     }
     let _making = wal.making.lock();
+    remove_strays(wal)?;
     // Taken out while they are overwritten: a writer that needs one meanwhile waits for the lock.
     let mut spares = std::mem::take(&mut wal.segments.lock().spares);
     for spare in spares.iter_mut().filter(|spare| spare.used) {
@@ -130,6 +132,24 @@ fn scrub(wal: &Wal) -> Result<(), Error> {
             of: None,
             done: Done::Nobody,
         }]);
+    }
+    Ok(())
+}
+
+/// Overwrites and removes files of the log that are of no use.
+fn remove_strays(wal: &Wal) -> Result<(), Error> {
+    let strays = wal.segments.lock().strays.clone();
+    for (path, file) in &strays {
+        let removed = file
+            .len()
+            .and_then(|bytes| wipe(file, bytes))
+            .and_then(|()| wal.disk.remove_file(path))
+            .and_then(|()| wal.disk.sync_dir(&wal.dir));
+        removed.map_err(|source| Error::io("erasing a stray log segment", path, source))?;
+        wal.segments
+            .lock()
+            .strays
+            .retain(|(stray, _)| stray != path);
     }
     Ok(())
 }
@@ -224,20 +244,26 @@ pub(crate) fn spare_now(wal: &Wal, bytes: u64) -> Result<Spare, Error> {
 /// Allocates and zeroes a file of `bytes`, under the name of segment `sequence`.
 pub(crate) fn make_spare(wal: &Wal, sequence: u64, bytes: u64) -> Result<Spare, Error> {
     let path = wal.dir.join(segment::file_name(sequence));
+    wal.segments
+        .lock()
+        .strays
+        .retain(|(stray, _)| *stray != path);
     let made = || {
         let file = wal.disk.open(&path, OpenMode::Create)?;
+        // A stray of that name may hold anything.
+        let used = file.len()? > 0;
         file.allocate(bytes)?;
         file.sync()?;
         wal.disk.sync_dir(&wal.dir)?;
-        Ok(file)
+        Ok((file, used))
     };
     match made() {
-        Ok(file) => Ok(Spare {
+        Ok((file, used)) => Ok(Spare {
             sequence,
             capacity: bytes,
             path,
             file,
-            used: false,
+            used,
         }),
         Err(source) => {
             let error = Error::io("allocating a log segment", &path, source);
@@ -314,33 +340,34 @@ pub(crate) fn write_checkpoints(wal: &Wal, groups: &[u32]) {
 /// Makes a segment that was let go a spare, or removes it.
 fn dispose(wal: &Wal, segment: Segment) -> Result<(), Error> {
     let _making = wal.making.lock();
-    if segment.wipe {
-        wipe(&segment.file, segment.capacity)
-            .map_err(|source| Error::io("erasing a log segment", &segment.path, source))?;
-    }
-    let sequence = {
+    let (sequence, wanted) = {
         let segments = wal.segments.lock();
         let wanted =
             segments.spares.len() < SPARES_MAX && segment.capacity == wal.layout.segment_bytes;
-        wanted.then(|| segments.next_sequence())
+        (segments.next_sequence(), wanted)
     };
-    let Some(sequence) = sequence else {
-        let removed = wal
-            .disk
-            .remove_file(&segment.path)
-            .and_then(|()| wal.disk.sync_dir(&wal.dir));
-        return removed
-            .map_err(|source| Error::io("removing a log segment", &segment.path, source));
-    };
+    // The name first: a segment in use whose header is gone would be damage.
     let path = wal.dir.join(segment::file_name(sequence));
     rename(wal, &segment.path, &path)?;
-    let used = !segment.wipe;
+    // Space that is given back is out of reach: what may have to be erased later is overwritten now.
+    let wiped = segment.wipe || !wanted;
+    if wiped {
+        wipe(&segment.file, segment.soiled_bytes())
+            .map_err(|source| Error::io("erasing a log segment", &path, source))?;
+    }
+    if !wanted {
+        let removed = wal
+            .disk
+            .remove_file(&path)
+            .and_then(|()| wal.disk.sync_dir(&wal.dir));
+        return removed.map_err(|source| Error::io("removing a log segment", &path, source));
+    }
     let spare = Spare {
         sequence,
         capacity: segment.capacity,
         path,
         file: segment.file,
-        used,
+        used: !wiped,
     };
     wal.segments.lock().spares.push_back(spare);
     Ok(())

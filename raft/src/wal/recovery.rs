@@ -507,6 +507,8 @@ impl<'a> Scan<'a> {
                     file,
                     used,
                 });
+            } else {
+                self.segments.strays.push((each.path, each.file));
             }
         }
         let tail = Tail {

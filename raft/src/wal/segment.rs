@@ -183,6 +183,17 @@ pub(crate) struct Segment {
     pub(crate) wipe: bool,
 }
 
+impl Segment {
+    /// Bytes from the file's start on that may be anything but zeros.
+    pub(crate) fn soiled_bytes(&self) -> u64 {
+        if self.tainted {
+            self.capacity
+        } else {
+            (self.end - self.base).min(self.capacity)
+        }
+    }
+}
+
 /// A file that is ready to become the next segment.
 pub(crate) struct Spare {
     pub(crate) sequence: u64,
@@ -209,6 +220,8 @@ pub(crate) struct Segments {
     pub(crate) used: VecDeque<Segment>,
     /// Ready to be used, in this order.
     pub(crate) spares: VecDeque<Spare>,
+    /// Files with the name of a segment that a crash left where no segment comes next.
+    pub(crate) strays: Vec<(PathBuf, Arc<dyn File>)>,
     pub(crate) groups: BTreeMap<u32, GroupMarks>,
     /// The newest synced start record: no segment of a lower sequence is needed. 0 = there is none.
     pub(crate) start: u64,

@@ -1,6 +1,7 @@
 //! The `jetstream` block.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::keys::{Findings, each_entry, not_yet, unknown};
 use super::keys_encryption::Found;
@@ -46,7 +47,7 @@ fn block(map: &Map, settings: &mut JetStream, findings: &mut Findings) {
     settings.enabled = true;
     let mut limits = None;
     let mut encryption = Found::default();
-    each_entry(map, findings, |key, entry, _| {
+    each_entry(map, findings, |key, entry, warnings| {
         if encryption.take(key, entry)? {
             return Ok(());
         }
@@ -54,7 +55,7 @@ fn block(map: &Map, settings: &mut JetStream, findings: &mut Findings) {
             limits = Some(entry.value.map()?);
             return Ok(());
         }
-        setting(key, entry, settings)
+        setting(key, entry, settings, warnings)
     });
     match encryption.finish(settings.enabled) {
         Ok(found) => settings.encryption = found.or(settings.encryption.take()),
@@ -67,7 +68,12 @@ fn block(map: &Map, settings: &mut JetStream, findings: &mut Findings) {
     }
 }
 
-fn setting(key: &str, entry: &Entry, settings: &mut JetStream) -> Result<(), Problem> {
+fn setting(
+    key: &str,
+    entry: &Entry,
+    settings: &mut JetStream,
+    warnings: &mut Vec<Problem>,
+) -> Result<(), Problem> {
     let value = &entry.value;
     match key {
         "enable" | "enabled" => settings.enabled = value.bool()?,
@@ -79,6 +85,7 @@ fn setting(key: &str, entry: &Entry, settings: &mut JetStream) -> Result<(), Pro
         "max_file_store" | "max_file" => settings.max_file_store = size(value)?,
         "domain" => settings.domain = Some(domain(value)?),
         "sync" | "sync_interval" => sync(value)?,
+        "erase_within" => settings.erase_within = erase_within(value, warnings)?,
         _ if NOT_YET.contains(&key) => return Err(not_yet(entry)),
         _ => return unknown(entry),
     }
@@ -130,6 +137,15 @@ fn sync(value: &Value) -> Result<(), Problem> {
     Err(value.at.problem(
         "only \"always\" is possible: Halyard acknowledges nothing before it is on disk; remove this setting",
     ))
+}
+
+/// The bound of erasure. Below a second the node would do little else.
+fn erase_within(value: &Value, warnings: &mut Vec<Problem>) -> Result<Duration, Problem> {
+    let within = value.duration(warnings)?;
+    if within < Duration::from_secs(1) {
+        return Err(value.at.problem("erase_within must be at least 1s"));
+    }
+    Ok(within)
 }
 
 /// Bytes; -1 leaves it to the machine.

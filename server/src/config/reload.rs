@@ -112,6 +112,7 @@ fn fixed(old: &Config, new: &Config, differences: &mut Differences) {
         &old.max_file_store,
         &new.max_file_store,
     );
+    d.compare("JetStreamEraseWithin", &old.erase_within, &new.erase_within);
     d.compare("JetStreamLimits", &old.limits, &new.limits);
     encryption(old.encryption.as_ref(), new.encryption.as_ref(), d);
 }

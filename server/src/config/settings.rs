@@ -146,6 +146,8 @@ pub struct JetStream {
     pub domain: Option<String>,
     /// Refuse unknown fields in API requests.
     pub strict: bool,
+    /// How long after a delete or purge the last copy of the bytes is gone at the latest.
+    pub erase_within: Duration,
     /// Caps on what streams and consumers may ask for.
     pub limits: JetStreamLimits,
     /// Encryption of everything that is kept on disk; `None` keeps it as it is.
@@ -267,6 +269,7 @@ impl Default for JetStream {
             max_file_store: None,
             domain: None,
             strict: true,
+            erase_within: Duration::from_secs(60),
             limits: JetStreamLimits::default(),
             encryption: None,
         }

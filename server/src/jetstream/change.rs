@@ -124,7 +124,11 @@ impl JetStream {
         }
         let group = self.group(assignment.storage());
         match group
-            .propose_encoded(Kind::StreamDelete, assignment.stream_id(), &[])
+            .propose_encoded(
+                Kind::StreamDelete,
+                assignment.stream_id(),
+                account.as_bytes(),
+            )
             .await?
         {
             Reply::Done | Reply::NoStream => {}

@@ -22,6 +22,7 @@ use halyard_runtime::time::{self, Instant, Timestamp};
 use super::answer::Answers;
 use super::api::errors::table;
 use super::consumer::leader::Leader;
+use super::erasure::orders::Bell;
 use super::group::command::Kind;
 use super::group::{Applied, Machine};
 use super::handle::GroupHandle;
@@ -30,12 +31,14 @@ use super::limits::{
     BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, HALTED_FLUSHES_MAX, MAINTENANCE_INTERVAL,
     SCRUB_INTERVAL, STEP_STREAMS,
 };
-use super::start::Tuning;
+use super::start::{NODE, Tuning};
 use super::stream::machine::Fault;
 use crate::broker::FlushScope;
 
 /// The longest sleep; everything that matters wakes the driver earlier.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long work of the store that failed for want of room, or at damage, is left alone.
+const WORK_RETRY: Duration = Duration::from_secs(1);
 
 /// So many events are handled before what is being prepared has its next turn in any case.
 const EVENTS_BEFORE_TURN: u8 = 16;
@@ -85,6 +88,8 @@ struct Seen {
     applied: u64,
     /// A flush found no room, or too much waits for a halted stream's repair: messages are refused meanwhile.
     is_full: bool,
+    /// Entry of the last request to erase that is not done; 0 for none.
+    asked: u64,
 }
 
 /// What woke the driver.
@@ -128,10 +133,18 @@ pub(super) struct Driver {
     scrubbed_at: Instant,
     /// Streams that were seen to take no more changes.
     halted: Vec<StreamId>,
+    /// No work of the store begins before.
+    rests_until: Instant,
+    bell: Arc<Bell>,
 }
 
 impl Driver {
-    pub(super) fn new(group: Arc<GroupHandle>, leader: Leader, tuning: Tuning) -> Self {
+    pub(super) fn new(
+        group: Arc<GroupHandle>,
+        leader: Leader,
+        tuning: Tuning,
+        bell: Arc<Bell>,
+    ) -> Self {
         let flushed_index = group.read(|machine| machine.store().applied());
         Self {
             answers: Answers::new(group.clone()),
@@ -153,6 +166,8 @@ impl Driver {
             looked_at: Instant::now(),
             scrubbed_at: Instant::now(),
             halted: Vec::new(),
+            rests_until: Instant::now(),
+            bell,
         }
     }
 
@@ -367,10 +382,14 @@ impl Driver {
                 applied: machine.applied(),
                 is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. }))
                     || (!machine.halted().is_empty() && store.dirty_bytes() >= unflushed_max),
+                asked: machine.erasures().pending(NODE.0).unwrap_or(0),
             };
             let halted: Vec<StreamId> = machine.halted().keys().copied().collect();
             (seen, machine.fault().map(ToString::to_string), halted)
         });
+        if seen.asked > self.seen.asked {
+            self.bell.ring();
+        }
         self.seen = seen;
         if halted != self.halted {
             self.group.set_halted(&halted);
@@ -406,7 +425,11 @@ impl Driver {
             }
             return;
         }
-        let looks = self.maintaining.is_none() && self.looked_at.elapsed() >= MAINTENANCE_INTERVAL;
+        if Instant::now() < self.rests_until {
+            return;
+        }
+        let looks = self.maintaining.is_none()
+            && (self.looked_at.elapsed() >= MAINTENANCE_INTERVAL || self.erases());
         let wanted = Wanted {
             flush: self.flushing.is_none() && self.flush_due(),
             maintenance: looks,
@@ -460,8 +483,26 @@ impl Driver {
         }
     }
 
+    /// Whether something is left to rewrite or overwrite that must not wait.
+    fn erases(&self) -> bool {
+        let Some(flush) = self.group.orders().rewrite_to() else {
+            return false;
+        };
+        let left = self
+            .group
+            .read(|machine| machine.store().erasure_up_to(flush));
+        if left.is_done() {
+            self.group.orders().rewritten(flush);
+        }
+        left.files > 0 || left.segments > left.damaged
+    }
+
     fn flush_due(&self) -> bool {
         let behind = self.seen.applied > self.flushed_index;
+        let ordered = self.group.orders().flush_to();
+        if ordered > self.flushed_index && self.seen.applied >= ordered {
+            return true;
+        }
         self.seen.dirty_bytes >= self.tuning.flush_bytes
             || (behind && self.flushed_at.elapsed() >= self.tuning.flush_interval)
     }
@@ -491,10 +532,12 @@ impl Driver {
             // Nothing is lost: what was to be flushed stays in memory and in the log, and is tried again.
             Err(error @ halyard_engine::Error::Full { .. }) => {
                 tracing::warn!("the {} group: {error}", self.group.name());
+                self.rests_until = Instant::now() + WORK_RETRY;
             }
             // What is damaged stays as it is; the rest keeps being served.
             Err(error @ halyard_engine::Error::Corrupt { .. }) => {
                 tracing::error!("the {} group: {error}", self.group.name());
+                self.rests_until = Instant::now() + WORK_RETRY;
             }
             Err(error) => self.group.fail(&error.to_string()),
         }

@@ -12,6 +12,7 @@ use super::answer::put_refusal;
 use super::api::errors::{ApiError, ErrorKind, table};
 use super::config::{Storage, StreamConfig};
 use super::consumer::leader::{Event, Intake};
+use super::erasure::orders::Orders;
 use super::group::command::{Kind, encode_cold};
 use super::group::{Machine, Reply};
 use super::inbox::{Inbox, Waiter};
@@ -28,6 +29,7 @@ pub struct GroupHandle {
     raft: raft::Group<Machine>,
     streams: RwLock<BTreeMap<StreamId, Arc<StreamHandle>>>,
     intake: Arc<Intake>,
+    orders: Orders,
     woken: Arc<AtomicBool>,
     stopping: AtomicBool,
     failed: AtomicBool,
@@ -55,6 +57,7 @@ impl GroupHandle {
             raft,
             streams: RwLock::default(),
             intake: Intake::new(wake),
+            orders: Orders::default(),
             woken,
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -96,6 +99,17 @@ impl GroupHandle {
     #[must_use]
     pub const fn intake(&self) -> &Arc<Intake> {
         &self.intake
+    }
+
+    /// What erasure wants of its driver.
+    pub(super) const fn orders(&self) -> &Orders {
+        &self.orders
+    }
+
+    /// Its number on this node.
+    #[must_use]
+    pub fn id(&self) -> raft::GroupId {
+        self.raft.id()
     }
 
     pub(super) const fn raft(&self) -> &raft::Group<Machine> {

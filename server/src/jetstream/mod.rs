@@ -5,8 +5,8 @@
 //!
 //! Reading order: [`limits`], [`config`] (what a stream is told to be), [`api`] (errors and the wire's shapes),
 //! [`stream`] (the rules of one stream), [`consumer`], [`group`] (many streams in one log), [`meta`] (which streams there
-//! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group),
-//! [`backup`] (streams out and in), [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
+//! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group), [`erasure`] (what was deleted vanishes
+//! from the disk), [`backup`] (streams out and in), [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
 
 pub mod limits;
 
@@ -23,6 +23,7 @@ pub mod meta;
 mod answer;
 pub mod backup;
 mod driver;
+pub mod erasure;
 pub mod handle;
 pub mod inbox;
 

@@ -17,6 +17,7 @@ use super::at_rest;
 use super::backup::Desk;
 use super::config::{Defaults, Storage, StreamConfig};
 use super::consumer::leader::Directories;
+use super::erasure::{self, Erasure};
 use super::handle::{GroupHandle, StreamHandle};
 use super::limits::API_LEVEL;
 use super::meta;
@@ -99,7 +100,8 @@ pub struct JetStream {
     desk: Arc<Desk>,
     api: Mutex<Vec<(Arc<Account>, Arc<Subscription>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
-    /// Flushes the meta group now and then, and follows a change of the encryption; ends only when told to.
+    erasure: Erasure,
+    /// What flushes the meta group now and then, follows a change of the encryption, and erases; they end only when told to.
     keepers: Mutex<Vec<JoinHandle<()>>>,
     /// Held by a job of the meta group's store while it writes.
     pub(super) meta_job: Arc<AsyncMutex<()>>,
@@ -131,6 +133,7 @@ impl JetStream {
             desk: Arc::default(),
             api: Mutex::default(),
             drivers: Mutex::default(),
+            erasure: Erasure::default(),
             keepers: Mutex::default(),
             meta_job: Arc::default(),
         });
@@ -140,6 +143,7 @@ impl JetStream {
         *service.keepers.lock() = vec![
             task::spawn(start::flush_meta(Arc::downgrade(&service))),
             task::spawn(at_rest::follow(Arc::downgrade(&service))),
+            task::spawn(erasure::run(Arc::downgrade(&service))),
         ];
         service.reconcile().await?;
         service.listen();
@@ -339,6 +343,12 @@ impl JetStream {
     #[must_use]
     pub const fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// What is being erased.
+    #[must_use]
+    pub const fn erasure(&self) -> &Erasure {
+        &self.erasure
     }
 
     /// The node of everything that is on the disk.

@@ -24,7 +24,7 @@ use super::meta;
 use super::service::JetStream;
 use crate::config::Config;
 
-const META: GroupId = GroupId(0);
+pub(super) const META: GroupId = GroupId(0);
 const FILE: GroupId = GroupId(1);
 const MEMORY: GroupId = GroupId(2);
 /// Where the stores are, below the data directory.
@@ -32,7 +32,7 @@ pub(super) const GROUPS_DIR: &str = "groups";
 /// Jobs that the meta group's store does at most at one time.
 const META_JOBS_MAX: usize = 16;
 /// A server alone is a cluster of one.
-const NODE: NodeId = NodeId(1);
+pub(crate) const NODE: NodeId = NodeId(1);
 
 /// Sizes that only a test has reason to change.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +91,8 @@ pub struct Settings {
     pub duplicate_window_max: Option<i64>,
     /// Seals everything on the disk.
     pub encryption: Option<Encryption>,
+    /// How long after its request an erasure is done at the latest.
+    pub erase_within: Duration,
     /// Sizes of the log and of flushes.
     pub tuning: Tuning,
 }
@@ -111,6 +113,7 @@ impl Settings {
             max_storage: jetstream.max_file_store,
             duplicate_window_max: window.and_then(|window| i64::try_from(window.as_nanos()).ok()),
             encryption: jetstream.encryption.as_ref().map(at_rest::keys),
+            erase_within: jetstream.erase_within,
             tuning: Tuning::default(),
         }
     }
@@ -251,8 +254,9 @@ fn open_store(
 /// Starts the driver of a group.
 pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> Vec<JoinHandle<()>> {
     let leader = Leader::new(service, group);
+    let bell = service.erasure().bell.clone();
     vec![task::spawn(
-        Driver::new(group.clone(), leader, service.tuning()).run(),
+        Driver::new(group.clone(), leader, service.tuning(), bell).run(),
     )]
 }
 
@@ -277,10 +281,16 @@ pub(super) async fn flush_meta_now(service: &JetStream) {
     let meta = service.meta();
     let job = {
         let mut machine = meta.machine().lock();
-        if machine.fault().is_some() || machine.store().applied() == machine.applied() {
+        if machine.fault().is_some() {
             return;
         }
         let applied = machine.applied();
+        if machine.store().applied() == applied {
+            drop(machine);
+            // The log may have missed the end of the last flush.
+            meta.flushed(applied);
+            return;
+        }
         machine.store_mut().begin_flush(applied)
     };
     if let Some(job) = job {

@@ -9,10 +9,12 @@ use super::text::Time;
 use super::varz::nanos;
 use crate::broker::Account;
 use crate::jetstream::JetStream;
+use crate::jetstream::api::timestamp;
 use crate::jetstream::api::types::{ApiCounters, Cluster, State as StreamState};
 use crate::jetstream::consumer::StoreMessages;
 use crate::jetstream::consumer::info::{ConsumerInfo, Presence};
 use crate::jetstream::handle::StreamHandle;
+use crate::jetstream::start::NODE;
 
 /// The JetStream part of `/varz`; `{}` without JetStream.
 #[derive(Serialize, Default)]
@@ -120,6 +122,24 @@ struct Jsz {
 struct Own {
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption: Option<EncryptionState>,
+    erasure: Erasure,
+}
+
+/// What deletes and purges have left on the disk.
+#[derive(Serialize, Default)]
+struct Erasure {
+    /// Streams with something left, deleted ones included.
+    pending_streams: usize,
+    /// The oldest request that is not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pending_since: Option<String>,
+    stage: &'static str,
+    segments: usize,
+    damaged_segments: usize,
+    files: usize,
+    /// Passes since the server started, and how long the last one took, nanoseconds.
+    passes: u64,
+    last_pass: u64,
 }
 
 #[derive(Serialize, Default)]
@@ -212,9 +232,7 @@ pub(super) fn answer(state: &State, query: &Query<'_>) -> Result<Answer, BadQuer
         totals: totals(state, jetstream),
         account_details: details,
         total: tenants(state, jetstream).len(),
-        halyard: Own {
-            encryption: EncryptionState::new(jetstream),
-        },
+        halyard: own(jetstream),
     }))
 }
 
@@ -244,6 +262,30 @@ fn disabled(state: &State) -> Jsz {
         account_details: Vec::new(),
         total: 0,
         halyard: Own::default(),
+    }
+}
+
+fn own(jetstream: &JetStream) -> Own {
+    let (mut pending_streams, mut oldest) = (0, None);
+    for group in jetstream.groups() {
+        let (streams, since) = group.read(|machine| machine.erasures().waiting(NODE.0));
+        pending_streams += streams;
+        oldest = [oldest, since].into_iter().flatten().min();
+    }
+    let status = jetstream.erasure().status();
+    let erasure = Erasure {
+        pending_streams,
+        pending_since: oldest.map(timestamp::format),
+        stage: status.stage.name(),
+        segments: status.segments,
+        damaged_segments: status.damaged,
+        files: status.files,
+        passes: status.passes,
+        last_pass: nanos(status.last_pass),
+    };
+    Own {
+        encryption: EncryptionState::new(jetstream),
+        erasure,
     }
 }
 

@@ -13,6 +13,7 @@
 //! | A consumer delivers what the stream holds, and in the end everything | `deliveries` |
 //! | Streams that were made exist, streams that were deleted do not | `existence` |
 //! | With a key, no payload is anywhere on the disk: no file, no freed space, nothing that a crash left | `encryption` |
+//! | What was deleted, purged or in a deleted stream is nowhere on the disk, freed space included, after the bound | `erasure` |
 //! | The server's own account of a stream agrees with what it holds | `accounts` |
 //!
 //! The director adds two that need no evidence: the server starts again after every fault that a single copy can survive,
@@ -23,6 +24,7 @@ mod acked_publishes;
 mod acknowledgements;
 mod deliveries;
 mod encryption;
+mod erasure;
 mod existence;
 mod limits;
 mod lives;
@@ -92,6 +94,8 @@ pub(crate) struct Evidence {
     pub(crate) missing_consumers: Vec<usize>,
     /// Payloads that were found on the disk, where there should be none.
     pub(crate) plaintext: Vec<String>,
+    /// A place of every canary that is on the disk, by part and number (see [`crate::workloads::publish::canary`]).
+    pub(crate) canaries: BTreeMap<(char, u64), String>,
 }
 
 /// Collects what a checker finds; a few examples say as much as thousands.
@@ -138,7 +142,7 @@ impl Findings {
 
 type Checker = fn(&Evidence, &mut Findings);
 
-const CHECKERS: [(&str, Checker); 12] = [
+const CHECKERS: [(&str, Checker); 13] = [
     ("acked_publishes", acked_publishes::check),
     ("no_phantom", no_phantom::check),
     ("sequences", sequences::check),
@@ -150,6 +154,7 @@ const CHECKERS: [(&str, Checker); 12] = [
     ("deliveries", deliveries::check),
     ("existence", existence::check),
     ("encryption", encryption::check),
+    ("erasure", erasure::check),
     ("accounts", accounts::check),
 ];
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use halyard_runtime::{event, random};
 use serde_json::Value;
 
+use super::publish::{PASSING, canary};
 use super::{Stage, pause, percent};
 use crate::client::Client;
 use crate::history::{Outcome, Removal, Target};
@@ -44,7 +45,7 @@ pub(crate) async fn run(stage: Arc<Stage>) {
 async fn remove(stage: &Stage, client: &Client, stream: usize) {
     let draw = random::u64();
     let name = stage.options.streams[stream].name.clone();
-    let (index, target) = {
+    let (index, target, erase) = {
         let mut history = stage.history.lock();
         let Some(seq) = history.some_seq(stream, draw) else {
             return;
@@ -54,15 +55,18 @@ async fn remove(stage: &Stage, client: &Client, stream: usize) {
         } else {
             Target::Below(seq)
         };
+        // A purge always erases.
+        let erase = matches!(target, Target::Below(_)) || percent(70);
         history.removals.push(Removal {
             stream,
             target,
+            erase,
             outcome: Outcome::Unknown,
         });
-        (history.removals.len() - 1, target)
+        (history.removals.len() - 1, target, erase)
     };
     let result = match target {
-        Target::One(seq) => js::delete_message(client, &name, seq).await,
+        Target::One(seq) => js::delete_message(client, &name, seq, erase).await,
         Target::Below(seq) => js::purge_below(client, &name, seq).await,
     };
     let mut history = stage.history.lock();
@@ -102,17 +106,46 @@ async fn come_and_go(stage: &Stage, client: &Client, generations: &mut [u64; PAS
         "{} {name}: {known:?}",
         if makes { "making" } else { "deleting" }
     );
+    if known == Some(true) {
+        leave_messages(stage, client, &name).await;
+    }
     let mut history = stage.history.lock();
     let existence = history.existence.entry(name).or_default();
     match known {
         Some(exists) => {
             existence.exists = Some(exists);
             existence.unknown = false;
+            if !exists {
+                let passed = std::mem::take(&mut existence.messages);
+                history.passed.extend(passed);
+            }
         }
         // A request that was sent and not answered may happen later than one that is answered: give this name up.
         None => {
             existence.abandoned = true;
             generations[pick] += 1;
+        }
+    }
+}
+
+/// Puts a few messages into a stream that will be deleted.
+async fn leave_messages(stage: &Stage, client: &Client, name: &str) {
+    for _ in 0..random::below(4) {
+        let number = {
+            let mut history = stage.history.lock();
+            history.passing += 1;
+            history.passing
+        };
+        let payload = canary(PASSING, number);
+        let answer = client.ask(&format!("{name}.x"), b"", payload.as_bytes());
+        let acknowledged = match answer.within(js::API_PATIENCE).await {
+            Ok(delivery) => js::result(&delivery).is_ok(),
+            Err(_) => false,
+        };
+        if acknowledged {
+            let mut history = stage.history.lock();
+            let existence = history.existence.entry(name.to_owned()).or_default();
+            existence.messages.push(number);
         }
     }
 }

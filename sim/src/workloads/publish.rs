@@ -13,7 +13,7 @@ use super::{Stage, pause, percent};
 use crate::client::{Answer, Client};
 use crate::history::{Outcome, Publish};
 use crate::js::{self, Failure};
-use crate::options::{Mode, PublisherPlan};
+use crate::options::{Mode, PublisherPlan, StreamKind};
 use crate::random::filler;
 
 /// How long a publisher waits for an acknowledgement.
@@ -73,6 +73,26 @@ pub(crate) async fn run(stage: Arc<Stage>, plan: PublisherPlan, publisher: usize
     }
 }
 
+/// Every part of a message that must vanish with it holds one of these, followed by the part and the number.
+pub(crate) const CANARY: &str = "canary-";
+/// Bytes that follow it.
+pub(crate) const CANARY_MORE: usize = 9;
+
+/// The payload.
+pub(crate) const PAYLOAD: char = 'p';
+/// A header.
+pub(crate) const HEADER: char = 'h';
+/// The message id.
+pub(crate) const ID: char = 'i';
+/// The subject, where it is the message's own.
+pub(crate) const SUBJECT: char = 's';
+/// The payload of a message in a stream that comes and goes; numbered by themselves.
+pub(crate) const PASSING: char = 't';
+
+pub(crate) fn canary(part: char, number: u64) -> String {
+    format!("{CANARY}{part}{number:08}")
+}
+
 /// Makes up the next message and writes it down.
 fn invent(stage: &Stage, plan: &PublisherPlan, publisher: usize, connection: u64) -> usize {
     let len = usize::try_from(random::below(plan.payload_max + 1)).unwrap_or(0);
@@ -80,17 +100,23 @@ fn invent(stage: &Stage, plan: &PublisherPlan, publisher: usize, connection: u64
     let mut history = stage.history.lock();
     let number = history.publishes.len();
     let invoked = history.tick();
-    let mut payload = format!("{number}|").into_bytes();
+    let mut payload = format!("{number}|{}", canary(PAYLOAD, number as u64)).into_bytes();
     payload.extend_from_slice(&filler(number as u64, len));
-    let msg_id = plan.msg_ids.then(|| format!("id-{number}"));
-    let name = stage
-        .options
-        .streams
-        .get(plan.stream)
-        .map_or("", |stream| &stream.name);
+    let msg_id = plan
+        .msg_ids
+        .then(|| format!("id-{}", canary(ID, number as u64)));
+    let planned = stage.options.streams.get(plan.stream);
+    let name = planned.map_or("", |stream| &stream.name);
+    let is_purged = planned.is_some_and(|stream| stream.kind == StreamKind::Purged);
+    let mut subject = format!("{name}.{publisher}.{subject_number}");
+    if is_purged && number.is_multiple_of(4) {
+        // A subject of its own, whose neighbours in the alphabet share only its first letters.
+        let mixed = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
+        subject = format!("{subject}.{mixed:06x}{}", canary(SUBJECT, number as u64));
+    }
     history.publishes.push(Publish {
         stream: plan.stream,
-        subject: format!("{name}.{publisher}.{subject_number}"),
+        subject,
         headers: header_block(number, msg_id.as_deref()),
         msg_id,
         payload: payload.into(),
@@ -111,7 +137,7 @@ fn header_block(number: usize, msg_id: Option<&str>) -> Bytes {
         lines.push((b"Nats-Msg-Id", id.to_owned()));
     }
     if number.is_multiple_of(3) {
-        lines.push((b"Weather", format!("rain {number}")));
+        lines.push((b"Weather", canary(HEADER, number as u64)));
     }
     if lines.is_empty() {
         return Bytes::new();

@@ -384,14 +384,29 @@ impl SimDisk {
     /// # Panics
     /// When `needle` is empty.
     pub fn find(&self, needle: &[u8]) -> Vec<Found> {
+        let found = self.find_with(needle, 0);
+        found.into_iter().map(|(found, _)| found).collect()
+    }
+
+    /// The same with the `more` bytes that follow `needle` at each place (zeros beyond the end).
+    ///
+    /// # Panics
+    /// When `needle` is empty.
+    pub fn find_with(&self, needle: &[u8], more: usize) -> Vec<(Found, Vec<u8>)> {
         assert!(!needle.is_empty(), "nothing is everywhere");
         let state = self.0.lock();
         let mut found = Vec::new();
         let mut search = |path: &Path, bytes: &Pages, place: Place| {
-            let at = |offset| Found {
-                path: path.to_owned(),
-                offset,
-                place,
+            let at = |offset| {
+                let mut following = vec![0; more];
+                bytes.read(offset + needle.len() as u64, &mut following);
+                let path = path.to_owned();
+                let found = Found {
+                    path,
+                    offset,
+                    place,
+                };
+                (found, following)
             };
             found.extend(bytes.find(needle).into_iter().map(at));
         };

@@ -11,6 +11,7 @@ pub mod types;
 
 mod account;
 mod direct;
+mod erasure;
 mod message;
 pub mod request;
 mod stream;

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::errors::{ApiError, table};
-use super::json;
 use super::request::Request;
 use super::types::{Created, Info, Purged, StreamInfo, Success, page, page_of, reply};
+use super::{erasure, json};
 use crate::broker::subject;
 use crate::jetstream::backup;
 use crate::jetstream::change::Change;
@@ -61,6 +61,10 @@ pub(super) async fn answer(
         "INFO" => finish("stream_info", info(service, request, name).await),
         "SNAPSHOT" => backup::snapshot(service, request, name).await,
         "RESTORE" => backup::restore(service, request, name).await,
+        "ERASURE" => finish(
+            "stream_erasure",
+            erasure::answer(service, request, name).await,
+        ),
         _ => None,
     }
 }

@@ -48,6 +48,8 @@ pub enum Kind {
     Consumer = 8,
     /// A part of a backup, for a stream that nobody sees yet.
     Restore = 20,
+    /// A replica has erased what was asked for.
+    Erased = 9,
 }
 
 impl Kind {
@@ -62,6 +64,7 @@ impl Kind {
             7 => Self::MessageDelete,
             8 => Self::Consumer,
             20 => Self::Restore,
+            9 => Self::Erased,
             _ => return None,
         })
     }
@@ -156,6 +159,17 @@ pub struct MessageDelete {
     pub erase: bool,
 }
 
+/// The body of [`Kind::Erased`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// The replica.
+    pub node: u64,
+    /// It has overwritten everything that was to be erased up to this entry of the group.
+    pub up_to: u64,
+    /// The group's replicas as it knows them: a request is forgotten when all of these are done.
+    pub replicas: Vec<u64>,
+}
+
 /// One command, decoded as far as the group needs; bodies stay slices of the entry.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -167,8 +181,8 @@ pub enum Command {
     StreamCreate(StreamId, Box<StreamCreate>),
     /// Change a stream.
     StreamUpdate(StreamId, Box<StreamUpdate>),
-    /// Drop a stream.
-    StreamDelete(StreamId),
+    /// Drop a stream; the name of its account, empty where it is not known.
+    StreamDelete(StreamId, Bytes),
     /// Remove messages.
     Purge(StreamId, Purge),
     /// Remove one message.
@@ -177,6 +191,8 @@ pub enum Command {
     Consumer(StreamId, Bytes),
     /// A part of a backup.
     Restore(StreamId, Bytes),
+    /// A replica is done with erasing.
+    Erased(Erased),
 }
 
 impl Command {
@@ -185,10 +201,10 @@ impl Command {
     pub const fn stream(&self) -> Option<StreamId> {
         match self {
             Self::Publish(publish) => Some(publish.stream),
-            Self::Tick => None,
+            Self::Tick | Self::Erased(_) => None,
             Self::StreamCreate(id, _)
             | Self::StreamUpdate(id, _)
-            | Self::StreamDelete(id)
+            | Self::StreamDelete(id, _)
             | Self::Purge(id, _)
             | Self::MessageDelete(id, _)
             | Self::Consumer(id, _)
@@ -330,11 +346,12 @@ fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
         Kind::Tick => Command::Tick,
         Kind::StreamCreate => Command::StreamCreate(stream, Box::new(decode_cold(rest)?)),
         Kind::StreamUpdate => Command::StreamUpdate(stream, Box::new(decode_cold(rest)?)),
-        Kind::StreamDelete => Command::StreamDelete(stream),
+        Kind::StreamDelete => Command::StreamDelete(stream, body.slice(8..)),
         Kind::Purge => Command::Purge(stream, decode_cold(rest)?),
         Kind::MessageDelete => Command::MessageDelete(stream, decode_cold(rest)?),
         Kind::Consumer => Command::Consumer(stream, body.slice(8..)),
         Kind::Restore => Command::Restore(stream, body.slice(8..)),
+        Kind::Erased => Command::Erased(decode_cold(rest)?),
     })
 }
 

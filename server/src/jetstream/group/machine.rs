@@ -16,7 +16,8 @@ use halyard_raft as raft;
 use halyard_runtime::time::Timestamp;
 
 use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
-use super::records::Unsaved;
+use super::erasures::Erasures;
+use super::records::{Unsaved, batches_key};
 use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
 use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
@@ -74,6 +75,7 @@ pub struct Machine {
     deadlines: BTreeSet<(Timestamp, StreamId)>,
     registered: BTreeMap<StreamId, Timestamp>,
     pub(super) time: Timestamp,
+    pub(super) erasures: Erasures,
     applied: u64,
     fault: Option<Fault>,
     halted: BTreeMap<StreamId, Halt>,
@@ -105,6 +107,7 @@ impl Machine {
             deadlines: BTreeSet::new(),
             registered: BTreeMap::new(),
             time: Timestamp::EPOCH,
+            erasures: Erasures::default(),
             fault: None,
             halted: BTreeMap::new(),
             unsaved: Unsaved::default(),
@@ -143,6 +146,12 @@ impl Machine {
     #[must_use]
     pub const fn time(&self) -> Timestamp {
         self.time
+    }
+
+    /// What was asked to be erased, and who is done. Always empty where freed space needs no overwriting: in memory.
+    #[must_use]
+    pub const fn erasures(&self) -> &Erasures {
+        &self.erasures
     }
 
     /// Index of the last entry.
@@ -282,7 +291,7 @@ impl Machine {
         };
         // What reads nothing of the stream still goes, and where everything goes, the damage does too.
         let (reads, removes_all) = match &command {
-            Command::StreamDelete(_) => (false, true),
+            Command::StreamDelete(..) => (false, true),
             Command::Purge(_, purge) => (!purge.is_whole(), purge.is_whole()),
             Command::StreamCreate(..) | Command::StreamUpdate(..) => (false, false),
             _ => (true, false),
@@ -326,9 +335,9 @@ impl Machine {
                     Ok(Reply::Done)
                 })
             }
-            Command::StreamDelete(id) => {
+            Command::StreamDelete(id, account) => {
                 effects.push((id, consumer::Effect::StreamDeleted));
-                self.drop_stream(id)
+                self.drop_stream(id, &account)
             }
             Command::Purge(id, purge) => self.with_stream(id, effects, |stream, turn| {
                 Ok(stream
@@ -348,6 +357,10 @@ impl Machine {
                     .restore(turn, &body)?
                     .map_or_else(Reply::Refused, |()| Reply::Done))
             }),
+            Command::Erased(erased) => {
+                self.erasures.done(&erased, self.time);
+                Ok(Reply::Done)
+            }
         }
     }
 
@@ -365,11 +378,19 @@ impl Machine {
             store: &mut self.store,
             now: self.time,
             effects,
+            erased: false,
         };
         let record = publish.record.clone();
         let start = usize::from(publish.subject_len);
         let block = start..start + publish.headers_len as usize;
-        let reply = match stream.publish(&mut turn, publish)? {
+        let stored = stream.publish(&mut turn, publish);
+        let erased = turn.erased;
+        // What is stored later ends later, unless it says otherwise: nothing needs to be read.
+        let deadline = stream.deadline_of_new(&self.store, self.time);
+        if erased {
+            self.ask_erasure(id)?;
+        }
+        let reply = match stored? {
             Ok(Stored::As(seq)) => Reply::Stored(seq),
             Ok(Stored::Staged) => return Ok(Reply::Staged),
             Ok(Stored::Batch { last, count }) => {
@@ -380,8 +401,6 @@ impl Machine {
             Ok(Stored::Duplicate(seq)) => return Ok(Reply::Duplicate(seq)),
             Err(refusal) => return Ok(Reply::Refused(refusal)),
         };
-        // What is stored later ends later, unless it says otherwise: nothing needs to be read.
-        let deadline = stream.deadline_of_new(&self.store, self.time);
         self.note_deadline(id, deadline);
         Ok(reply)
     }
@@ -400,10 +419,26 @@ impl Machine {
             store: &mut self.store,
             now: self.time,
             effects,
+            erased: false,
         };
-        let reply = run(stream, &mut turn)?;
+        let reply = run(stream, &mut turn);
+        // Also where it then met damage: what has gone must vanish.
+        if turn.erased {
+            self.ask_erasure(id)?;
+        }
+        let reply = reply?;
         self.register(id)?;
         Ok(reply)
+    }
+
+    /// The entry being applied removed messages of a stream whose bytes must vanish: those of its open batches that were
+    /// written, too, since what is deleted may have been in one.
+    fn ask_erasure(&mut self, id: StreamId) -> Result<(), Fault> {
+        if self.store.overwrites_freed() {
+            self.store.erase_records(&batches_key(id))?;
+            self.erasures.ask(id, self.applied, self.time);
+        }
+        Ok(())
     }
 
     fn create(&mut self, id: StreamId, create: StreamCreate) -> Result<Reply, Fault> {
@@ -428,12 +463,21 @@ impl Machine {
         }
     }
 
-    fn drop_stream(&mut self, id: StreamId) -> Result<Reply, Fault> {
+    fn drop_stream(&mut self, id: StreamId, account: &[u8]) -> Result<Reply, Fault> {
         let Some(mut stream) = self.streams.remove(&id) else {
             return Ok(Reply::NoStream);
         };
         self.unsaved.note(&mut self.store, &mut stream)?;
         self.forget_deadline(id);
+        if self.store.last_seq(id) > 0 || stream.has_batches() {
+            self.ask_erasure(id)?;
+        }
+        if self.erasures.pending_in(id) {
+            let account = String::from_utf8_lossy(account);
+            self.erasures.dropped(id, &account, &stream.config().name);
+        } else {
+            self.erasures.forget(id);
+        }
         self.remove_records(id)?;
         self.store.drop_stream(id, Erase::Yes)?;
         Ok(Reply::Done)

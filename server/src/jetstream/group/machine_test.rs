@@ -147,6 +147,21 @@ impl Bench {
         );
     }
 
+    /// The one replica is done with all that was asked for.
+    fn erased(&mut self) {
+        let erased = command::Erased {
+            node: 1,
+            up_to: self.log.len() as u64,
+            replicas: vec![1],
+        };
+        assert!(matches!(self.cold(Kind::Erased, &erased), Reply::Done));
+    }
+
+    /// The entry of the last request that the one replica is not done with.
+    fn asked(&self) -> Option<u64> {
+        self.machine.erasures().pending(1)
+    }
+
     pub(super) fn sequences(&self) -> Vec<u64> {
         let mut next = 0;
         std::iter::from_fn(|| {
@@ -246,6 +261,93 @@ fn a_rollup_replaces_what_came_before() {
     assert_eq!(bench.sequences(), [5]);
     let wrong = bench.said("k.c", &[("Nats-Rollup", "some")], b"v");
     assert_eq!(wrong, "10111 rollup value invalid: \"some\"");
+}
+
+#[test]
+fn what_asks_to_be_erased_is_noted_until_it_is_done() {
+    let mut bench = Bench::with(StreamConfig {
+        allow_rollup_hdrs: true,
+        max_msgs: 3,
+        ..subjects(&["s.>"])
+    });
+    for _ in 0..6 {
+        bench.publish("s.a", &[], b"v");
+    }
+    let delete = |seq, erase| MessageDelete { seq, erase };
+    bench.cold(Kind::MessageDelete, &delete(4, false));
+    bench.cold(Kind::MessageDelete, &delete(99, true));
+    bench.publish("s.b", &[("Nats-Rollup", "sub")], b"v");
+    let none = Purge {
+        filter: "s.none".into(),
+        ..Purge::default()
+    };
+    bench.cold(Kind::Purge, &none);
+    assert_eq!(bench.asked(), None, "nothing of that erases");
+
+    let mut last = 0;
+    for round in 0..4 {
+        bench.publish("s.c", &[], b"v");
+        let newest = bench.sequences().pop().unwrap();
+        match round {
+            0 => bench.cold(Kind::MessageDelete, &delete(newest, true)),
+            1 => bench.publish("s.c", &[("Nats-Rollup", "sub")], b"v"),
+            2 => bench.cold(Kind::Purge, &Purge::default()),
+            _ => bench.one(|b| command::put(b, Kind::StreamDelete, S, b"ACCOUNT")),
+        };
+        last = bench.log.len() as u64;
+        assert_eq!(bench.asked(), Some(last), "round {round}");
+        bench.restart();
+        bench.flush();
+        bench.restart();
+        assert_eq!(bench.asked(), Some(last), "round {round}");
+    }
+    let erasures = bench.machine.erasures();
+    assert_eq!(erasures.dropped_as("ACCOUNT", "S").count(), 1);
+    bench.erased();
+    assert_eq!(bench.asked(), None);
+    bench.flush();
+    bench.restart();
+    let erasures = bench.machine.erasures();
+    assert_eq!((bench.asked(), erasures.waiting(1)), (None, (0, None)));
+    assert!(erasures.done_by(1).up_to >= last);
+}
+
+#[test]
+fn a_message_id_is_in_no_record() {
+    let mut bench = Bench::with(subjects(&["s"]));
+    let id = [("Nats-Msg-Id", "canary-id")];
+    assert_eq!(bench.said("s", &id, b""), "ok 1");
+    bench.cold(
+        Kind::MessageDelete,
+        &MessageDelete {
+            seq: 1,
+            erase: true,
+        },
+    );
+    bench.flush();
+    for (key, record) in bench.machine.store().records(b"") {
+        let key = key.escape_ascii();
+        assert!(!record.windows(6).any(|part| part == b"canary"), "{key}");
+    }
+    let wrong = [("Nats-Expected-Last-Msg-Id", "z")];
+    let text = bench.said("s", &wrong, b"");
+    assert_eq!(
+        text, "10070 wrong last msg ID: canary-id",
+        "as the peer says"
+    );
+    bench.restart();
+    assert_eq!(bench.said("s", &id, b""), "dup 1");
+    // The peer forgets it, too, when the message has gone before a restart. The condition still holds.
+    assert_eq!(bench.said("s", &wrong, b""), "10070 wrong last msg ID: ");
+    let right = [("Nats-Expected-Last-Msg-Id", "canary-id")];
+    assert_eq!(bench.said("s", &right, b""), "ok 2");
+    assert_eq!(bench.said("s", &[("Nats-Msg-Id", "kept")], b""), "ok 3");
+    bench.flush();
+    bench.restart();
+    assert_eq!(
+        bench.said("s", &wrong, b""),
+        "10070 wrong last msg ID: kept"
+    );
 }
 
 #[test]
@@ -409,15 +511,12 @@ fn a_dropped_stream_leaves_nothing_and_bad_bytes_change_nothing() {
     bench.flush();
     bench.restart();
     assert_eq!(bench.machine.streams().count(), 0);
-    assert_eq!(
-        bench
-            .machine
-            .store()
-            .records(b"")
-            .filter(|(key, _)| *key != b"g")
-            .count(),
-        0
-    );
+    bench.erased();
+    bench.flush();
+    bench.restart();
+    let records = bench.machine.store().records(b"");
+    let keys: Vec<&[u8]> = records.map(|(key, _)| key).collect();
+    assert_eq!(keys, [b"e", b"g"], "the group's own");
     assert!(matches!(bench.publish("s", &[], b""), Reply::NoStream));
     let before = bench.machine.store().digest();
     let garbage = bench.one(|batch| batch.extend_from_slice(&[99, 0, 0, 0, 0]));

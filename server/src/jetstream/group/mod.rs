@@ -1,9 +1,10 @@
 //! A group: many streams in one replicated log. Pure.
 //!
-//! Reading order: [`command`] (the bytes of an entry), [`machine`] (what applying one does), `records` (what a flush
-//! keeps of it beside the messages).
+//! Reading order: [`command`] (the bytes of an entry), [`machine`] (what applying one does), [`erasures`] (what must vanish,
+//! and who is done with it), `records` (what a flush keeps of it beside the messages).
 
 pub mod command;
+pub mod erasures;
 pub mod machine;
 mod records;
 

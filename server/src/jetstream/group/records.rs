@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! g                        time i64                       the group's committed time
-//! s | id u64               configuration, creation, last message id (postcard around JSON)
-//! d | id u64 | n u32       one generation of remembered message ids
+//! s | id u64               configuration, creation, hash of the last message id (postcard around JSON)
+//! h | id u64 | n u32       one generation of hashes of remembered message ids
+//! d | id u64 | n u32       the same with the ids themselves, as before there were hashes; read, never written
+//! e                        how far each replica is with erasing (postcard)
+//! e | id u64               what was asked to be erased in a stream, also a dropped one (postcard)
 //! b | id u64               open atomic batches (postcard)
 //! c | id u64 | n u32       one consumer, in its own encoding
 //! ```
@@ -15,6 +18,7 @@
 use halyard_engine::{Store, StreamId};
 use halyard_runtime::time::Timestamp;
 
+use super::erasures;
 use super::machine::Machine;
 use crate::jetstream::stream::Stream;
 use crate::jetstream::stream::dedupe::Record;
@@ -22,7 +26,9 @@ use crate::jetstream::stream::machine::Fault;
 
 const GROUP: &[u8] = b"g";
 const STREAM: u8 = b's';
-const IDS: u8 = b'd';
+const IDS: u8 = b'h';
+const PLAIN_IDS: u8 = b'd';
+const ERASURES: u8 = b'e';
 const BATCHES: u8 = b'b';
 const CONSUMER: u8 = b'c';
 
@@ -119,6 +125,7 @@ impl Machine {
     pub(super) fn open_cut(&mut self) -> Result<(), Fault> {
         let time = self.time.as_nanos().to_le_bytes();
         self.store.keep(GROUP, Some(time.to_vec().into()))?;
+        self.save_erasures()?;
         let unsaved = &mut self.unsaved;
         assert!(unsaved.saving.is_empty(), "the cut before has its records");
         unsaved.saving = std::mem::take(&mut unsaved.changed);
@@ -145,29 +152,30 @@ impl Machine {
         Ok(!unsaved.saving.is_empty())
     }
 
+    fn save_erasures(&mut self) -> Result<(), Fault> {
+        for record in self.erasures.take_records() {
+            match record {
+                erasures::Record::Replicas(bytes) => {
+                    self.store.keep(&[ERASURES], Some(bytes.into()))?;
+                }
+                erasures::Record::Stream(id, bytes) => {
+                    self.store.keep(&key(ERASURES, id), Some(bytes.into()))?;
+                }
+                erasures::Record::Forgotten(id) => {
+                    self.store.keep(&key(ERASURES, id), None)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Reads everything back.
     pub(super) fn load(&mut self) -> Result<(), OpenError> {
-        if let Some(time) = self.store.record(GROUP) {
-            let time = time
-                .first_chunk::<8>()
-                .ok_or_else(|| damaged(GROUP, "a time"))?;
-            self.time = Timestamp::from_nanos(i64::from_le_bytes(*time));
-        }
-        for (key, record) in collect(self, &[STREAM]) {
-            let (id, _) = split(&key).ok_or_else(|| damaged(&key, "a stream's key"))?;
-            let stream = Stream::load(id, &record).ok_or_else(|| damaged(&key, "a stream"))?;
-            self.note_compression(stream.config());
-            self.streams.insert(id, stream);
-        }
-        for (key, record) in collect(self, &[IDS]) {
-            let (id, number) =
-                split(&key).ok_or_else(|| damaged(&key, "the key of message ids"))?;
-            let stream = self
-                .streams
-                .get_mut(&id)
-                .ok_or_else(|| damaged(&key, "ids of a known stream"))?;
-            if !stream.ids_mut().load(number, &record) {
-                return Err(damaged(&key, "message ids"));
+        let is_plain = self.load_streams()?;
+        for (key, record) in collect(self, &[ERASURES]) {
+            let stream = split(&key).map(|(id, _)| id);
+            if !self.erasures.load(stream, &record) {
+                return Err(damaged(&key, "what is to be erased"));
             }
         }
         for (key, record) in collect(self, &[BATCHES]) {
@@ -188,12 +196,61 @@ impl Machine {
                 .load(number, &record)
                 .map_err(|_| damaged(&key, "a consumer"))?;
         }
+        if is_plain {
+            // Message ids in the clear, from before there were hashes, leave the disk once the next flush has these.
+            for stream in self.streams.values_mut() {
+                self.unsaved.note(&mut self.store, stream)?;
+            }
+            self.store.erase_records(&[STREAM])?;
+            self.store.erase_records(&[PLAIN_IDS])?;
+        }
         Ok(())
+    }
+
+    /// Streams and the message ids that they remember; whether any of it was in the clear.
+    fn load_streams(&mut self) -> Result<bool, OpenError> {
+        let mut is_plain = false;
+        if let Some(time) = self.store.record(GROUP) {
+            let time = time
+                .first_chunk::<8>()
+                .ok_or_else(|| damaged(GROUP, "a time"))?;
+            self.time = Timestamp::from_nanos(i64::from_le_bytes(*time));
+        }
+        for (key, record) in collect(self, &[STREAM]) {
+            let (id, _) = split(&key).ok_or_else(|| damaged(&key, "a stream's key"))?;
+            let loaded = Stream::load(id, &record).ok_or_else(|| damaged(&key, "a stream"))?;
+            is_plain |= loaded.is_plain;
+            self.note_compression(loaded.stream.config());
+            self.streams.insert(id, loaded.stream);
+        }
+        for (key, record) in collect(self, &[PLAIN_IDS]) {
+            is_plain = true;
+            let found = split(&key).and_then(|(id, number)| {
+                let stream = self.streams.get_mut(&id)?;
+                Some(stream.ids_mut().load_plain(number, &record))
+            });
+            if found != Some(true) {
+                return Err(damaged(&key, "message ids of a known stream"));
+            }
+            self.store.keep(&key, None)?;
+        }
+        for (key, record) in collect(self, &[IDS]) {
+            let (id, number) =
+                split(&key).ok_or_else(|| damaged(&key, "the key of message ids"))?;
+            let stream = self
+                .streams
+                .get_mut(&id)
+                .ok_or_else(|| damaged(&key, "ids of a known stream"))?;
+            if !stream.ids_mut().load(number, &record) {
+                return Err(damaged(&key, "message ids"));
+            }
+        }
+        Ok(is_plain)
     }
 
     /// Removes every record of a stream that is dropped.
     pub(super) fn remove_records(&mut self, id: StreamId) -> Result<(), Fault> {
-        for kind in [STREAM, IDS, BATCHES, CONSUMER] {
+        for kind in [STREAM, IDS, PLAIN_IDS, BATCHES, CONSUMER] {
             for (key, _) in collect(self, &key(kind, id)) {
                 self.store.remove(&key)?;
             }
@@ -214,6 +271,11 @@ fn key(kind: u8, id: StreamId) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend_from_slice(&id.0.to_be_bytes());
     key
+}
+
+/// The key of a stream's open atomic batches, the one record that holds messages.
+pub(super) fn batches_key(id: StreamId) -> Vec<u8> {
+    key(BATCHES, id)
 }
 
 fn numbered(kind: u8, id: StreamId, number: u32) -> Vec<u8> {

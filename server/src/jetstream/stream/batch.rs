@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::headers::{self, Asked};
 use super::machine::{Outcome, Stream, Turn};
 use super::marker::life_span;
+use super::message_id::MessageId;
 use super::publish::{Stored, check_rollup, check_shape};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::group::command::Publish;
@@ -91,7 +92,13 @@ impl Batches {
         true
     }
 
-    fn forget_idle(&mut self, now: Timestamp) {
+    /// Whether none is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Abandons those that have waited for too long.
+    pub(super) fn forget_idle(&mut self, now: Timestamp) {
         let before = self.open.len();
         self.open
             .retain(|_, open| now.as_nanos().saturating_sub(open.touched.as_nanos()) <= BATCH_IDLE);
@@ -131,7 +138,8 @@ impl Stream {
             let asked = headers::parse(&block);
             // It was read before, by `check_members`.
             let ttl = life_span(&self.config, &mut message, &asked).unwrap_or_default();
-            last = self.store_checked(turn, message, &asked, ttl)?;
+            let id = asked.msg_id.map(MessageId::of);
+            last = self.store_checked(turn, message, &asked, id, ttl)?;
         }
         Ok(Ok(Stored::Batch { last, count }))
     }
@@ -199,7 +207,7 @@ impl Stream {
                 return Ok(Some(refusal));
             }
             if let Some(id) = asked.msg_id
-                && (!ids.insert(id) || self.dedupe.find(id, turn.now).is_some())
+                && (!ids.insert(id) || self.dedupe.find(MessageId::of(id), turn.now).is_some())
             {
                 let refusal = table::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE.error();
                 return Ok(Some(refusal));

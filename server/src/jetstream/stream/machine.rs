@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::Batches;
 use super::dedupe::{Dedupe, Record};
+use super::message_id::{HASH_BYTES, LastId, MessageId};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Retention, StreamConfig};
 use crate::jetstream::consumer::{self, Consumers, StoreMessages};
@@ -32,6 +33,8 @@ pub struct Turn<'a> {
     pub now: Timestamp,
     /// What the leader's driver should do besides answering.
     pub effects: &'a mut Vec<(StreamId, consumer::Effect)>,
+    /// Set when messages were removed whose bytes must vanish.
+    pub erased: bool,
 }
 
 /// One stream.
@@ -40,7 +43,7 @@ pub struct Stream {
     pub(super) config: StreamConfig,
     pub(super) created: Timestamp,
     pub(super) dedupe: Dedupe,
-    pub(super) last_msg_id: Box<[u8]>,
+    pub(super) last_msg_id: LastId,
     pub(super) consumers: Consumers,
     pub(super) batches: Batches,
     dirty: bool,
@@ -53,7 +56,14 @@ pub struct Stream {
 struct Saved {
     config: Vec<u8>,
     created: i64,
+    /// Empty. Stores of before held the id of the last message in the clear, and nothing after it.
     last_msg_id: Vec<u8>,
+}
+
+/// What stands behind it in the record.
+#[derive(Serialize, Deserialize)]
+struct SavedMore {
+    last_msg_id: Option<[u8; HASH_BYTES]>,
 }
 
 impl Stream {
@@ -64,7 +74,7 @@ impl Stream {
             dedupe: Dedupe::new(config.duplicate_window),
             consumers: Consumers::default(),
             batches: Batches::default(),
-            last_msg_id: Box::default(),
+            last_msg_id: LastId::default(),
             dirty: true,
             unsaved_since: 0,
             id,
@@ -135,7 +145,10 @@ impl Stream {
             below: (purge.below > 0).then_some(purge.below),
             keep: (purge.keep > 0).then_some(purge.keep),
         };
+        // A batch that nobody goes on with is of the past, too.
+        self.batches.forget_idle(turn.now);
         let removed = turn.store.purge(self.id, &asked, Erase::Yes)?;
+        turn.erased |= removed > 0;
         if removed > 0 || whole {
             self.removed_many(turn)?;
         }
@@ -156,6 +169,7 @@ impl Stream {
         }
         let erase = if asked.erase { Erase::Yes } else { Erase::No };
         if turn.store.delete(self.id, asked.seq, erase)? {
+            turn.erased |= asked.erase;
             self.removed_one(turn, asked.seq)?;
             return Ok(Ok(()));
         }
@@ -251,9 +265,12 @@ impl Stream {
         let saved = Saved {
             config: serde_json::to_vec(&self.config).unwrap_or_default(),
             created: self.created.as_nanos(),
-            last_msg_id: self.last_msg_id.to_vec(),
+            last_msg_id: Vec::new(),
         };
-        Some(postcard::to_allocvec(&saved).unwrap_or_default())
+        let more = SavedMore {
+            last_msg_id: self.last_msg_id.hash().map(|hash| hash.0),
+        };
+        Some(postcard::to_allocvec(&(saved, more)).unwrap_or_default())
     }
 
     /// The record of open atomic batches if it changed since the last call; empty if there are none.
@@ -283,14 +300,35 @@ impl Stream {
 
     /// A stream as its record says. `None`: the record is damaged.
     #[must_use]
-    pub(in crate::jetstream) fn load(id: StreamId, record: &[u8]) -> Option<Self> {
-        let saved: Saved = postcard::from_bytes(record).ok()?;
+    pub(in crate::jetstream) fn load(id: StreamId, record: &[u8]) -> Option<Loaded> {
+        let (saved, more) = postcard::take_from_bytes::<Saved>(record).ok()?;
         let config = serde_json::from_slice(&saved.config).ok()?;
         let mut stream = Self::new(id, config, Timestamp::from_nanos(saved.created));
-        stream.last_msg_id = saved.last_msg_id.into();
-        stream.dirty = false;
-        Some(stream)
+        let is_plain = more.is_empty();
+        let hash = if is_plain {
+            let plain = Some(saved.last_msg_id).filter(|id| !id.is_empty());
+            plain.map(|id| MessageId::of(&id))
+        } else {
+            let more: SavedMore = postcard::from_bytes(more).ok()?;
+            more.last_msg_id.map(MessageId)
+        };
+        stream.last_msg_id = LastId::known(hash);
+        stream.dirty = is_plain;
+        Some(Loaded { stream, is_plain })
     }
+
+    /// Whether an atomic batch is open.
+    #[must_use]
+    pub(in crate::jetstream) fn has_batches(&self) -> bool {
+        !self.batches.is_empty()
+    }
+}
+
+/// A stream that was read back.
+pub(in crate::jetstream) struct Loaded {
+    pub(in crate::jetstream) stream: Stream,
+    /// Its record may show a message's id: it was written before only hashes were.
+    pub(in crate::jetstream) is_plain: bool,
 }
 
 /// A set of one filter; the empty text is everything. `None`: not a filter.

@@ -60,8 +60,7 @@ impl Stream {
         }
         let expires = expiry(Ttl::Nanos(seconds.saturating_mul(NANOS)), turn.now);
         let (_, stored) = self.store(turn, &marker, Some(expires))?;
-        if !self.last_msg_id.is_empty() {
-            self.last_msg_id = Box::default();
+        if self.last_msg_id.set(None) {
             self.touch();
         }
         if stored {

@@ -2,9 +2,8 @@
 //!
 //! Reading order: [`machine`] (the state of a stream and its commands), [`headers`] (what a publisher asks for),
 //! [`publish`] (conditions, then storing), `room` (limits push the oldest out), `expiry` (age and life spans), `marker`
-//! (what is left of a subject that ended),
-//! [`dedupe`] (which message ids are remembered), `batch` (messages that are stored together), [`restore`]
-//! (a stream from a backup).
+//! (what is left of a subject that ended), [`message_id`] (what is kept of an id), [`dedupe`] (which ids are remembered),
+//! `batch` (messages that are stored together), [`restore`] (a stream from a backup).
 
 mod batch;
 pub mod dedupe;
@@ -12,6 +11,7 @@ mod expiry;
 pub mod headers;
 pub mod machine;
 mod marker;
+pub mod message_id;
 pub mod publish;
 pub mod restore;
 mod room;

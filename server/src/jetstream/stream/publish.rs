@@ -9,6 +9,7 @@ use super::expiry::expiry;
 use super::headers::{self, Asked, Ttl};
 use super::machine::{Fault, Outcome, Stream, Turn};
 use super::marker::life_span;
+use super::message_id::MessageId;
 use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Discard, Retention, StreamConfig};
@@ -58,7 +59,8 @@ impl Stream {
         if let Err(refusal) = shape.and_then(|()| check_ttl_allowed(&self.config, &asked)) {
             return Ok(Err(refusal.into()));
         }
-        if let Some(seq) = asked.msg_id.and_then(|id| self.dedupe.find(id, turn.now)) {
+        let id = asked.msg_id.map(MessageId::of);
+        if let Some(seq) = id.and_then(|id| self.dedupe.find(id, turn.now)) {
             return Ok(Ok(Stored::Duplicate(seq)));
         }
         if let Some(refusal) = self.check_expected(turn, &publish, &asked, &[])? {
@@ -74,26 +76,26 @@ impl Stream {
         if let Some(refusal) = self.check_room(turn, &publish, &[])? {
             return Ok(Err(refusal.into()));
         }
-        let seq = self.store_checked(turn, publish, &asked, ttl)?;
+        let seq = self.store_checked(turn, publish, &asked, id, ttl)?;
         Ok(Ok(Stored::As(seq)))
     }
 
-    /// Stores a message whose every condition holds; its sequence.
+    /// Stores a message whose every condition holds; its sequence. `id` is the hash of its id, if it has one.
     pub(super) fn store_checked(
         &mut self,
         turn: &mut Turn<'_>,
         publish: Publish,
         asked: &Asked<'_>,
+        id: Option<MessageId>,
         ttl: Option<Ttl>,
     ) -> Result<u64, Fault> {
         let rollup = check_rollup(&self.config, asked.rollup).unwrap_or_default();
         let expires = ttl.map(|ttl| expiry(ttl, turn.now));
         let (seq, stored) = self.store(turn, &publish, expires)?;
-        if let Some(id) = asked.msg_id {
+        if let Some(id) = id {
             self.dedupe.remember(id, seq, turn.now);
         }
-        if asked.msg_id.is_some() || !self.last_msg_id.is_empty() {
-            self.last_msg_id = asked.msg_id.unwrap_or_default().into();
+        if self.last_msg_id.set(id.zip(asked.msg_id)) {
             self.touch();
         }
         if let Some(rollup) = rollup {
@@ -142,9 +144,10 @@ impl Stream {
             }
         }
         if let Some(expected) = asked.expected_last_msg_id
-            && *expected != *self.last_msg_id
+            && !self.last_msg_id.is(expected)
         {
-            let last = String::from_utf8_lossy(&self.last_msg_id);
+            let text = self.last_msg_id.text(turn.store, self.id);
+            let last = String::from_utf8_lossy(&text);
             return Ok(Some(table::STREAM_WRONG_LAST_MSG_ID.with(last)));
         }
         let missing = || table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error();
@@ -252,6 +255,7 @@ impl Stream {
             keep: None,
         };
         if turn.store.purge(self.id, &purge, Erase::Yes)? > 0 {
+            turn.erased = true;
             self.removed_many(turn)?;
         }
         Ok(())

@@ -19,6 +19,7 @@ use halyard_runtime::time::Timestamp;
 use super::expiry::expiry;
 use super::headers;
 use super::machine::{Fault, Outcome, Stream, Turn};
+use super::message_id::MessageId;
 use crate::jetstream::api::errors::table;
 use crate::jetstream::consumer::Restored;
 
@@ -163,14 +164,14 @@ impl Stream {
             Err(fault) => return Err(fault),
         }
         let recent = time.as_nanos().saturating_add(self.config.duplicate_window);
-        if let Some(id) = asked.msg_id
+        let id = asked.msg_id.map(MessageId::of);
+        if let Some(id) = id
             && time <= turn.now
             && recent >= turn.now.as_nanos()
         {
             self.dedupe.remember(id, seq, time);
         }
-        if asked.msg_id.is_some() || !self.last_msg_id.is_empty() {
-            self.last_msg_id = asked.msg_id.unwrap_or_default().into();
+        if self.last_msg_id.set(id.zip(asked.msg_id)) {
             self.touch();
         }
         Ok(None)

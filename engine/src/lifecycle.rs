@@ -164,7 +164,12 @@ impl Upkeep {
             records,
             leftovers,
         } = recovered;
+        // A mark may be for a flush that the last life began and did not end: now it is for the next one, which must come even
+        // if nothing else changes.
+        let next = manifest.next_ordinal;
         let marks = manifest.segments.iter().map(|listed| listed.rewrite_after);
+        let erase_waits = marks.clone().flatten().any(|after| after >= next);
+        let marks = marks.map(|after| after.map(|after| after.min(next)));
         let segments = segments
             .into_iter()
             .zip(marks)
@@ -191,7 +196,7 @@ impl Upkeep {
             adopting: VecDeque::new(),
             retired: None,
             erase_frozen: None,
-            erase_waits: false,
+            erase_waits,
             stale: streams.keys().copied().collect(),
             garbage: leftovers.iter().map(|name| dir.join(name)).collect(),
             spared: Vec::new(),

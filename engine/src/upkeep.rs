@@ -278,7 +278,10 @@ impl Store {
         let foreign = segments.filter(|state| state.segment.sealed_with() != now);
         let mut left = Resealing {
             manifest: upkeep.is_manifest_foreign,
-            files: upkeep.garbage.len() + usize::from(upkeep.is_busy()),
+            files: upkeep.garbage.len()
+                + upkeep.spared.len()
+                + upkeep.giving_way()
+                + usize::from(upkeep.is_busy()),
             ..Resealing::default()
         };
         for state in foreign {

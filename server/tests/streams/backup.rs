@@ -468,6 +468,20 @@ fn a_restore_that_does_not_end_leaves_nothing() {
     });
 }
 
+/// Where the checksum of a compressed chunk stands, near the middle. A flip among the compressed bytes may decode to the
+/// same text (a copy from another place where it stands too), and is no damage then.
+fn checksum_in_the_middle(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        let len = u32::from_le_bytes(*bytes[at..].first_chunk().unwrap()) >> 8;
+        let next = at + 4 + len as usize;
+        if next > bytes.len() / 2 {
+            return at + 4;
+        }
+        at = next;
+    }
+}
+
 #[test]
 fn what_cannot_be_restored_is_refused() {
     on_a_disk(|disk| async move {
@@ -499,7 +513,7 @@ fn what_cannot_be_restored_is_refused() {
         config["name"] = json!("T");
         config["subjects"] = json!(["t"]);
         let mut flipped = bytes.clone();
-        flipped[bytes.len() / 2] ^= 1;
+        flipped[checksum_in_the_middle(&bytes)] ^= 1;
         let endless = [&bytes[..], b"more"].concat();
         for (what, bad) in [
             ("cut off", &bytes[..bytes.len() - 3]),

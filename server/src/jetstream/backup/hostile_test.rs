@@ -357,3 +357,24 @@ fn what_is_cut_off_or_no_backup_at_all() {
     );
     refused(import(&s2::encode(b"x"), None), "cut off");
 }
+
+/// A copy from further back of the same text decodes to the same bytes: such a flip is no damage. Nothing else gets by.
+#[test]
+fn a_flipped_bit_is_refused_or_changes_nothing() {
+    let good = modern(&stated(3, 1, 3), |out| {
+        for seq in 1..=3 {
+            message(out, seq);
+        }
+    });
+    let items = import(&good, None).unwrap();
+    let mut harmless = 0;
+    for bit in 0..good.len() * 8 {
+        let mut flipped = good.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(read) = import(&flipped, None) {
+            assert_eq!(read, items, "bit {bit}");
+            harmless += 1;
+        }
+    }
+    assert!(harmless < good.len(), "{harmless} of {}", good.len() * 8);
+}

@@ -387,6 +387,16 @@ impl BlockReader {
     /// Reads and verifies one block.
     pub(crate) fn read(&self, block: BlockRef, kind: Kind) -> Result<Bytes, Error> {
         let bytes = self.read_raw(block.offset, block.len as usize)?;
+        self.decode(block.offset, bytes.into(), Some(kind))
+    }
+
+    /// Verifies one block whose bytes are here already.
+    pub(crate) fn open_block(
+        &self,
+        block: BlockRef,
+        bytes: Bytes,
+        kind: Kind,
+    ) -> Result<Bytes, Error> {
         self.decode(block.offset, bytes, Some(kind))
     }
 
@@ -395,11 +405,11 @@ impl BlockReader {
         let frame = self.read_raw(offset, FRAME_BYTES)?;
         let len = FRAME_BYTES as u64 + u64::from(le_u32(&frame, 0));
         let bytes = self.read_raw(offset, len as usize)?;
-        self.decode(offset, bytes, None)?;
+        self.decode(offset, bytes.into(), None)?;
         Ok(offset + len)
     }
 
-    fn decode(&self, offset: u64, mut bytes: Vec<u8>, kind: Option<Kind>) -> Result<Bytes, Error> {
+    fn decode(&self, offset: u64, mut bytes: Bytes, kind: Option<Kind>) -> Result<Bytes, Error> {
         let (frame, stored) = bytes
             .split_first_chunk::<FRAME_BYTES>()
             .ok_or_else(|| self.corrupt(offset, "a block shorter than its frame"))?;
@@ -422,32 +432,29 @@ impl BlockReader {
                 format!("a block of kind {found_kind} where another belongs"),
             ));
         }
+        bytes = bytes.slice(FRAME_BYTES..);
         if flags & FLAG_SEALED != 0 {
             let key = self
                 .key
                 .as_ref()
                 .ok_or_else(|| self.corrupt(offset, "a sealed block in a plain file"))?;
-            bytes.drain(..FRAME_BYTES);
-            let opened = key.open_block(offset, &context(self.tag, fields), &mut bytes);
+            // In place, where nothing else shares the bytes.
+            let mut sealed = Vec::from(bytes);
+            let opened = key.open_block(offset, &context(self.tag, fields), &mut sealed);
             opened.map_err(|_| {
                 self.corrupt(offset, "the block was not sealed with this file's key")
             })?;
+            bytes = Bytes::from(sealed);
         } else if self.key.is_some() {
             return Err(self.corrupt(offset, "a plain block in an encrypted file"));
         }
-        let start = if flags & FLAG_SEALED != 0 {
-            0
-        } else {
-            FRAME_BYTES
-        };
         if flags & FLAG_COMPRESSED != 0 {
-            let packed = bytes.get(start..).unwrap_or_default();
-            bytes = lz4_flex::block::decompress(packed, raw_len).map_err(|error| {
+            let unpacked = lz4_flex::block::decompress(&bytes, raw_len);
+            bytes = Bytes::from(unpacked.map_err(|error| {
                 self.corrupt(offset, format!("the block does not decompress: {error}"))
-            })?;
-            return self.sized(offset, Bytes::from(bytes), raw_len);
+            })?);
         }
-        self.sized(offset, Bytes::from(bytes).slice(start..), raw_len)
+        self.sized(offset, bytes, raw_len)
     }
 
     fn sized(&self, offset: u64, bytes: Bytes, raw_len: usize) -> Result<Bytes, Error> {

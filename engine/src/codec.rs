@@ -37,6 +37,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes that were not read yet.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
         // Most numbers are one byte.
@@ -49,7 +54,27 @@ impl<'a> Reader<'a> {
         self.long_varint()
     }
 
+    #[inline]
     fn long_varint(&mut self) -> Result<u64, Malformed> {
+        // Of up to seven bytes at once: where the first one without the mark is, and their bits moved together.
+        if let Some(word) = self.rest.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*word);
+            let ends = !word & 0x0080_8080_8080_8080;
+            if ends != 0 {
+                let len = ends.trailing_zeros() / 8 + 1;
+                let bits = word & (u64::MAX >> (64 - 8 * len)) & 0x7f7f_7f7f_7f7f_7f7f;
+                let pairs = (bits & 0x007f_007f_007f_007f) | (bits & 0x7f00_7f00_7f00_7f00) >> 1;
+                let fours = (pairs & 0x0000_3fff_0000_3fff) | (pairs & 0x3fff_0000_3fff_0000) >> 2;
+                let value = (fours & 0x0fff_ffff) | (fours >> 32) << 28;
+                self.rest = self.rest.get(len as usize..).unwrap_or_default();
+                return Ok(value);
+            }
+        }
+        self.longest_varint()
+    }
+
+    /// Also near the end of the bytes.
+    fn longest_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for (at, &byte) in self.rest.iter().enumerate().take(10) {
             let bits = u64::from(byte & 0x7f);
@@ -134,6 +159,16 @@ mod tests {
             assert_eq!(reader.signed(), Ok((value as i64).wrapping_neg()));
         }
         reader.end().unwrap();
+        // Each also at the very end of the bytes, and before bytes that look like more of it.
+        for &value in &values {
+            for after in [&[][..], &[0xff; 12], &[0; 12]] {
+                let mut out = Vec::new();
+                put_varint(&mut out, value);
+                out.extend_from_slice(after);
+                let mut reader = Reader::new(&out);
+                assert_eq!((reader.varint(), reader.left()), (Ok(value), after.len()));
+            }
+        }
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Store {
         disk.create_dir_all_durably(dir)
             .map_err(|error| Error::io(dir, error))?;
         let io = Cache::new(options.cache_bytes);
-        let recovered = recover(&*disk, dir, &options, &io)?;
+        let recovered = recover(&*disk, dir, &options)?;
         let sealed_with = SealedWith::new(options.encryption.as_ref());
         let (upkeep, streams, records) = Upkeep::new(recovered, dir, sealed_with);
         let report = Report {

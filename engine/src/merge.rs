@@ -15,9 +15,8 @@ use crate::options::Overhead;
 use crate::runs::Runs;
 use crate::segment::entry::{Present, StreamEntry, StreamMeta};
 use crate::segment::postings::PostingsBuilder;
-use crate::segment::table::SubjectRow;
 use crate::segment::writer::{Incoming, IncomingSubject, SegmentWriter};
-use crate::segment::{Cache, Part, Segment};
+use crate::segment::{Cache, MergedTables, Part, Segment};
 use crate::stream::Stream;
 
 /// Blocks that a merge keeps decoded.
@@ -197,45 +196,39 @@ impl StreamMerge<'_> {
 
     /// Merges the subject tables: the new rows, and for each part the new number of each old one.
     fn subjects(&self, base: u64) -> Result<(Vec<IncomingSubject>, Vec<Vec<u32>>), Error> {
-        let mut cursors: Vec<TableCursor<'_>> = self.parts.iter().map(TableCursor::new).collect();
         let mut numbers: Vec<Vec<u32>> = self
             .parts
             .iter()
             .map(|part| vec![u32::MAX; part.subject_count() as usize])
             .collect();
-        for cursor in &mut cursors {
-            cursor.load(self.io)?;
-        }
         let mut rows = Vec::new();
-        while let Some(name) = cursors.iter().filter_map(TableCursor::name).min().cloned() {
+        let mut tables = MergedTables::new(self.parts.iter());
+        while tables.advance()? {
             let mut postings = PostingsBuilder::new(base);
             let mut totals = None;
-            for (cursor, numbers) in cursors.iter_mut().zip(&mut numbers) {
-                let Some(row) = cursor.row().filter(|row| row.name == name) else {
-                    continue;
-                };
-                totals = Some(row.totals);
-                if let Some(local) = row.local.clone() {
-                    cursor
+            for (at, cursor) in tables.here() {
+                totals = Some(cursor.totals());
+                if let Some(local) = cursor.local() {
+                    let list = cursor
                         .part
-                        .postings_of(self.io, local)?
-                        .runs(self.io, |run| {
-                            (run.start..=run.end)
-                                .filter(|&seq| !self.view.is_dead(seq))
-                                .for_each(|seq| postings.push(seq));
-                        })?;
+                        .postings_of(self.io, local.keep(cursor.block()))?;
+                    list.runs(self.io, |run| {
+                        (run.start..=run.end)
+                            .filter(|&seq| !self.view.is_dead(seq))
+                            .for_each(|seq| postings.push(seq));
+                    })?;
                 }
-                if let Some(number) = numbers.get_mut(cursor.number) {
+                let number = numbers.get_mut(at);
+                if let Some(number) = number.and_then(|all| all.get_mut(cursor.number())) {
                     *number = rows.len() as u32;
                 }
-                cursor.advance(self.io)?;
             }
             let Some(totals) = totals else { continue };
             // The newest row names the subject's last message: when that is gone, so is the subject.
             if postings.count > 0 || !self.view.is_dead(totals.last) {
                 let postings = (postings.count > 0).then_some(postings);
                 rows.push(IncomingSubject {
-                    name,
+                    name: Bytes::copy_from_slice(tables.name()),
                     postings,
                     totals,
                 });
@@ -279,55 +272,5 @@ impl StreamMerge<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Walks the subject table of one part.
-pub(crate) struct TableCursor<'a> {
-    pub(crate) part: &'a Part,
-    rows: Arc<[SubjectRow]>,
-    block: usize,
-    at: usize,
-    /// The current row's number in the part.
-    number: usize,
-}
-
-impl<'a> TableCursor<'a> {
-    pub(crate) fn new(part: &'a Part) -> Self {
-        Self {
-            part,
-            rows: [].into(),
-            block: 0,
-            at: 0,
-            number: 0,
-        }
-    }
-
-    /// Reads the first block.
-    pub(crate) fn load(&mut self, io: &Cache) -> Result<(), Error> {
-        if self.block < self.part.table_count() {
-            self.rows = self.part.table(io, self.block)?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn row(&self) -> Option<&SubjectRow> {
-        self.rows.get(self.at)
-    }
-
-    pub(crate) fn name(&self) -> Option<&Bytes> {
-        self.row().map(|row| &row.name)
-    }
-
-    pub(crate) fn advance(&mut self, io: &Cache) -> Result<(), Error> {
-        self.at += 1;
-        self.number += 1;
-        if self.at < self.rows.len() {
-            return Ok(());
-        }
-        self.block += 1;
-        self.at = 0;
-        self.rows = [].into();
-        self.load(io)
     }
 }

@@ -11,12 +11,11 @@ use halyard_runtime::disk::Disk;
 use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::manifest::{Loaded, MANIFEST_NAME, Manifest};
-use crate::merge::TableCursor;
 use crate::message::StreamId;
 use crate::options::Options;
 use crate::segment::entry::StreamEntry;
 use crate::segment::writer::{segment_id, segment_name};
-use crate::segment::{Cache, Part, Segment};
+use crate::segment::{MergedTables, Part, Segment};
 use crate::stream::Stream;
 
 /// What is on the disk.
@@ -36,12 +35,7 @@ pub(crate) struct Recovered {
 }
 
 /// Reads a store; creates an empty one where there is none.
-pub(crate) fn recover(
-    disk: &dyn Disk,
-    dir: &Path,
-    options: &Options,
-    io: &Cache,
-) -> Result<Recovered, Error> {
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<Recovered, Error> {
     let found = Manifest::load(disk, dir, options)?;
     let entries = disk.list(dir).map_err(|error| Error::io(dir, error))?;
     let files: Vec<String> = entries
@@ -95,7 +89,7 @@ pub(crate) fn recover(
         .max()
         .unwrap_or(0);
     manifest.next_segment = manifest.next_segment.max(highest + 1);
-    let streams = load_streams(dir, &segments, options, io)?;
+    let streams = load_streams(dir, &segments, options)?;
     let records = load_records(&segments)?;
     Ok(Recovered {
         manifest,
@@ -118,7 +112,6 @@ fn load_streams(
     dir: &Path,
     segments: &[Arc<Segment>],
     options: &Options,
-    io: &Cache,
 ) -> Result<BTreeMap<StreamId, Stream>, Error> {
     let mut loading: BTreeMap<StreamId, Loading> = BTreeMap::new();
     for segment in segments.iter().rev() {
@@ -160,13 +153,13 @@ fn load_streams(
         let Loading::Present(mut stream) = loading else {
             continue;
         };
-        finish_stream(dir, &mut stream, io)?;
+        finish_stream(dir, &mut stream)?;
         streams.insert(id, *stream);
     }
     Ok(streams)
 }
 
-fn finish_stream(dir: &Path, stream: &mut Stream, io: &Cache) -> Result<(), Error> {
+fn finish_stream(dir: &Path, stream: &mut Stream) -> Result<(), Error> {
     stream.parts.reverse();
     stream.dead.remove_below(stream.first_seq);
     let mut expiry = std::mem::take(&mut stream.expiry);
@@ -180,13 +173,9 @@ fn finish_stream(dir: &Path, stream: &mut Stream, io: &Cache) -> Result<(), Erro
             stream.ageless.insert(run);
         }
     }
-    load_subjects(stream, io)?;
+    let by_subject = load_subjects(stream)?;
     let range_live = stream.count_live(stream.first_seq, stream.last_seq);
-    let subjects_live = stream
-        .subjects
-        .iter_from(b"")
-        .map(|subject| u64::from(stream.subjects.totals(subject).messages));
-    if range_live != stream.messages || subjects_live.sum::<u64>() != stream.messages {
+    if range_live != stream.messages || by_subject != stream.messages {
         let what = format!(
             "stream {} has {} messages, {range_live} live sequences and another number by subject",
             stream.id.0, stream.messages
@@ -196,45 +185,31 @@ fn finish_stream(dir: &Path, stream: &mut Stream, io: &Cache) -> Result<(), Erro
     Ok(())
 }
 
-/// Merges the subject tables of all parts: the newest row of each subject counts, if its last message is there.
-fn load_subjects(stream: &mut Stream, io: &Cache) -> Result<(), Error> {
+/// Merges the subject tables of all parts: the newest row of each subject counts, if its last message is there. Returns
+/// how many messages the subjects have together.
+fn load_subjects(stream: &mut Stream) -> Result<u64, Error> {
     if stream.messages == 0 {
-        return Ok(());
+        return Ok(0);
     }
     let mut subjects = std::mem::take(&mut stream.subjects);
-    let mut cursors: Vec<TableCursor<'_>> = stream
-        .parts
-        .iter()
-        .chain(&stream.bare)
-        .map(TableCursor::new)
-        .collect();
+    let mut parts: Vec<&Part> = stream.parts.iter().chain(&stream.bare).collect();
     // Newest first, so that the first row of a name is the one that counts.
-    cursors.sort_by_key(|cursor| std::cmp::Reverse(cursor.part.segment.hi));
-    for cursor in &mut cursors {
-        cursor.load(io)?;
-    }
+    parts.sort_by_key(|part| std::cmp::Reverse(part.segment.hi));
     // Most stores have one large part: its rows are about the stream's subjects.
-    let most = cursors
-        .iter()
-        .map(|cursor| cursor.part.subject_count())
-        .max()
-        .unwrap_or(0);
-    subjects.reserve(most as usize);
-    while let Some(name) = cursors.iter().filter_map(TableCursor::name).min().cloned() {
-        let mut newest = None;
-        for cursor in &mut cursors {
-            if let Some(row) = cursor.row().filter(|row| row.name == name) {
-                newest.get_or_insert(row.totals);
-                cursor.advance(io)?;
-            }
-        }
+    let most = parts.iter().map(|part| part.subject_count()).max();
+    subjects.reserve(most.unwrap_or(0) as usize);
+    let mut messages = 0;
+    let mut tables = MergedTables::new(parts.into_iter());
+    while tables.advance()? {
+        let newest = tables.here().next().map(|(_, cursor)| cursor.totals());
         if let Some(totals) = newest.filter(|totals| stream.is_live(totals.last)) {
-            subjects.load(&name, totals)?;
+            subjects.load(tables.name(), totals)?;
+            messages += u64::from(totals.messages);
         }
     }
-    drop(cursors);
+    drop(tables);
     stream.subjects = subjects;
-    Ok(())
+    Ok(messages)
 }
 
 fn load_records(segments: &[Arc<Segment>]) -> Result<BTreeMap<Bytes, Bytes>, Error> {

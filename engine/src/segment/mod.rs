@@ -3,9 +3,11 @@
 //!   file  header | stream* | stream entries | records | root | trailer
 //!   stream  page* | posting lists and subject table          page  rows block, body block
 //!
-//! Reading order: `row`, `postings`, `table`, `entry` (bytes to values and back, no I/O), then `writer` and `reader`.
+//! Reading order: `row`, `postings`, `table`, `entry` (bytes to values and back, no I/O), then `writer`, `reader`
+//! and `cursor`.
 
 mod cache;
+mod cursor;
 pub(crate) mod entry;
 pub(crate) mod postings;
 mod reader;
@@ -14,6 +16,7 @@ pub(crate) mod table;
 pub(crate) mod writer;
 
 pub(crate) use cache::Cache;
+pub(crate) use cursor::MergedTables;
 pub(crate) use reader::{Part, Segment};
 pub(crate) use row::{Row, decode_rows};
 

@@ -127,6 +127,11 @@ impl Segment {
         self.blocks.sealed_with()
     }
 
+    /// Its blocks, for who reads them past the cache.
+    pub(crate) fn blocks(&self) -> &BlockReader {
+        &self.blocks
+    }
+
     /// Calls `each` for every stream, ascending.
     pub(crate) fn entries(
         &self,
@@ -439,8 +444,13 @@ impl Part {
     }
 
     /// Blocks of the subject table.
-    pub(crate) fn table_count(&self) -> usize {
-        self.tables.len()
+    pub(crate) fn tables(&self) -> &[TableRef] {
+        &self.tables
+    }
+
+    /// What posting lists count from.
+    pub(crate) fn base(&self) -> u64 {
+        self.meta.base
     }
 
     /// The subject's bytes.

@@ -120,6 +120,79 @@ fn put_totals(out: &mut Vec<u8>, row: &SubjectRow) {
     put_varint(out, totals.last);
 }
 
+/// The posting list of a row, where it lies in the block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RawList<'a> {
+    /// One message needs none.
+    None,
+    Inside(&'a [u8]),
+    Index(BlockRef),
+}
+
+/// [`Local`] as it lies in the block.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawLocal<'a> {
+    pub(crate) messages: u64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) list: RawList<'a>,
+}
+
+/// One row as it lies in the block: nothing is copied.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RawRow<'a> {
+    /// So many bytes of the previous row's name, and then the suffix.
+    pub(crate) shared: usize,
+    pub(crate) suffix: &'a [u8],
+    pub(crate) local: Option<RawLocal<'a>>,
+    pub(crate) totals: Totals,
+}
+
+impl<'a> RawRow<'a> {
+    /// Reads the next row of a table whose part starts at `base`; `previous` is the name before it, if any is.
+    #[inline]
+    pub(crate) fn read(
+        reader: &mut Reader<'a>,
+        previous: Option<&[u8]>,
+        base: u64,
+    ) -> Result<Self, Malformed> {
+        let shared =
+            usize::try_from(reader.varint()?).map_err(|_| Malformed("a prefix beyond the name"))?;
+        let suffix = reader.bytes()?;
+        let replaced = previous
+            .unwrap_or_default()
+            .get(shared..)
+            .ok_or(Malformed("a prefix beyond the name"))?;
+        if previous.is_some() && replaced >= suffix {
+            return Err(Malformed("subjects out of order"));
+        }
+        let local = read_local(reader, base)?;
+        let totals = read_totals(reader, local.as_ref())?;
+        Ok(Self {
+            shared,
+            suffix,
+            local,
+            totals,
+        })
+    }
+}
+
+impl RawLocal<'_> {
+    /// The same to be kept; `block` is what it was read from.
+    pub(crate) fn keep(&self, block: &Bytes) -> Local {
+        Local {
+            messages: self.messages,
+            first: self.first,
+            last: self.last,
+            list: match self.list {
+                RawList::None => None,
+                RawList::Inside(bytes) => Some(ListPlace::Inside(block.slice_ref(bytes))),
+                RawList::Index(block) => Some(ListPlace::Index(block)),
+            },
+        }
+    }
+}
+
 /// Decodes one block of a table whose part starts at `base`.
 pub(crate) fn decode_table(bytes: &Bytes, base: u64) -> Result<Vec<SubjectRow>, Malformed> {
     let mut reader = Reader::new(bytes);
@@ -127,28 +200,19 @@ pub(crate) fn decode_table(bytes: &Bytes, base: u64) -> Result<Vec<SubjectRow>, 
     // All names in one buffer that the rows share.
     let mut names: Vec<u8> = Vec::with_capacity(bytes.len() * 2);
     let mut ends = Vec::with_capacity(SUBJECTS_PER_BLOCK);
-    let mut previous = 0..0;
+    let mut start = 0;
     while !reader.is_empty() {
-        let shared =
-            usize::try_from(reader.varint()?).map_err(|_| Malformed("a prefix beyond the name"))?;
-        if shared > previous.len() {
-            return Err(Malformed("a prefix beyond the name"));
-        }
-        let start = names.len();
-        names.extend_from_within(previous.start..previous.start + shared);
-        names.extend_from_slice(reader.bytes()?);
-        let name = start..names.len();
-        if !rows.is_empty() && names.get(previous) >= names.get(name.clone()) {
-            return Err(Malformed("subjects out of order"));
-        }
-        previous = name;
+        let previous = names.get(start..).filter(|_| !rows.is_empty());
+        let row = RawRow::read(&mut reader, previous, base)?;
+        let shared = start..start + row.shared;
+        start = names.len();
+        names.extend_from_within(shared);
+        names.extend_from_slice(row.suffix);
         ends.push(names.len());
-        let local = decode_local(&mut reader, base)?;
-        let totals = decode_totals(&mut reader, local.as_ref())?;
         rows.push(SubjectRow {
             name: Bytes::new(),
-            local,
-            totals,
+            local: row.local.map(|local| local.keep(bytes)),
+            totals: row.totals,
         });
     }
     let names = Bytes::from(names);
@@ -160,38 +224,40 @@ pub(crate) fn decode_table(bytes: &Bytes, base: u64) -> Result<Vec<SubjectRow>, 
     Ok(rows)
 }
 
-fn decode_local(reader: &mut Reader<'_>, base: u64) -> Result<Option<Local>, Malformed> {
+#[inline]
+fn read_local<'a>(reader: &mut Reader<'a>, base: u64) -> Result<Option<RawLocal<'a>>, Malformed> {
     let messages = reader.varint()?;
     if messages == 0 {
         return Ok(None);
     }
     let first = sum(base, reader.varint()?)?;
     if messages == 1 {
-        return Ok(Some(Local {
+        return Ok(Some(RawLocal {
             messages,
             first,
             last: first,
-            list: None,
+            list: RawList::None,
         }));
     }
     let last = sum(first, reader.varint()?)?;
     let list = match reader.varint()? {
-        0 => ListPlace::Inside(Bytes::copy_from_slice(reader.bytes()?)),
-        1 => ListPlace::Index(BlockRef {
+        0 => RawList::Inside(reader.bytes()?),
+        1 => RawList::Index(BlockRef {
             offset: reader.varint()?,
             len: reader.u32()?,
         }),
         _ => return Err(Malformed("an unknown place of a posting list")),
     };
-    Ok(Some(Local {
+    Ok(Some(RawLocal {
         messages,
         first,
         last,
-        list: Some(list),
+        list,
     }))
 }
 
-fn decode_totals(reader: &mut Reader<'_>, local: Option<&Local>) -> Result<Totals, Malformed> {
+#[inline]
+fn read_totals(reader: &mut Reader<'_>, local: Option<&RawLocal<'_>>) -> Result<Totals, Malformed> {
     let mode = reader.varint()?;
     if mode == 1 {
         let local = local.ok_or(Malformed("totals as here, with nothing here"))?;

@@ -2,11 +2,14 @@
 //!
 //!   filters  group*     group   64 buckets, and their sums      bucket   512 sequences: alive, matching
 //!
+//!   known    the last count: from where to where, alive, matching
+//!
 //! A consumer asks again and again what is still to come from a sequence that rises, and where its filters match many
-//! subjects that lie on both sides of it, no index of subjects tells. So the rows are counted once, and what was counted
+//! subjects that lie on both sides of it, the index of subjects alone does not tell (`pending.rs`). So what was counted
 //! is kept. Nothing needs to keep it right: a message never changes and a sequence is never given again, so a bucket
-//! with as many messages alive as when it was counted has the same messages, and its count still holds. Only buckets
-//! whose last sequence had been given out are remembered.
+//! with as many messages alive as when it was counted has the same messages, and its count still holds. So it is with
+//! the last count: while nothing of it has died, only the rows between the two and those since are counted. Only what
+//! had been given out is remembered.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -55,10 +58,43 @@ impl Group {
     }
 }
 
+/// One count: of the messages in the span so many were alive, and so many of these matched.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    span: Span,
+    alive: u64,
+    matching: u64,
+}
+
+/// What is remembered for one set of filters.
 #[derive(Debug)]
-struct Set {
-    filters: Filters,
+pub(crate) struct Set {
+    pub(crate) filters: Filters,
     groups: BTreeMap<u64, Group>,
+    /// The last count.
+    known: Option<Known>,
+    /// What it cost to count by tables, or how much too much that was.
+    pub(crate) tables_nanos: u64,
+}
+
+impl Set {
+    /// Whether a count was remembered.
+    pub(crate) fn was_counted(&self) -> bool {
+        self.known.is_some()
+    }
+}
+
+/// How to count by what is remembered and by rows.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// What is known at the start.
+    base: u64,
+    /// What to count and add to it.
+    add: Vec<Span>,
+    /// What to count and subtract from it.
+    subtract: Vec<Span>,
+    /// About how many rows must be read.
+    pub(crate) unread: u64,
 }
 
 /// The remembered counts of one stream.
@@ -70,18 +106,20 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Takes a set out, to be put back by [`Counts::put`].
-    fn take(&self, filters: &Filters) -> Set {
+    pub(crate) fn take(&self, filters: &Filters) -> Set {
         let mut sets = self.sets.borrow_mut();
         match sets.iter().rposition(|set| set.filters == *filters) {
             Some(at) => sets.remove(at),
             None => Set {
                 filters: filters.clone(),
                 groups: BTreeMap::new(),
+                known: None,
+                tables_nanos: 0,
             },
         }
     }
 
-    fn put(&self, set: Set) {
+    pub(crate) fn put(&self, set: Set) {
         let mut sets = self.sets.borrow_mut();
         if sets.len() >= SETS_MAX {
             sets.remove(0);
@@ -97,14 +135,32 @@ impl Counts {
     }
 }
 
-/// Sequences of a bucket or group, both ends included.
-#[derive(Debug, Clone, Copy)]
-struct Span {
+/// Sequences, both ends included; none if the second is below the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
     from: u64,
     to: u64,
 }
 
 impl Span {
+    pub(crate) fn new(from: u64, to: u64) -> Self {
+        Self { from, to }
+    }
+
+    pub(crate) fn ends(self) -> (u64, u64) {
+        (self.from, self.to)
+    }
+
+    /// Whether all of `first..=last` is in it.
+    pub(crate) fn holds(self, first: u64, last: u64) -> bool {
+        Self::new(first, last).is_in(self)
+    }
+
+    /// Whether any of `first..=last` is in it.
+    pub(crate) fn meets(self, first: u64, last: u64) -> bool {
+        self.from <= last && first <= self.to
+    }
+
     fn of_group(number: u64) -> Self {
         let from = number * GROUP_SEQS;
         Self {
@@ -125,7 +181,7 @@ impl Span {
         other.from <= self.from && self.to <= other.to
     }
 
-    fn cut(self, other: Self) -> Self {
+    pub(crate) fn cut(self, other: Self) -> Self {
         Self {
             from: self.from.max(other.from),
             to: self.to.min(other.to),
@@ -138,48 +194,119 @@ impl Stream {
         self.count_live(span.from, span.to)
     }
 
-    /// Live messages at or after `from` that the filters match. `all` is how many match anywhere, if that is known: then
-    /// the side of `from` is counted that needs less to be read.
-    pub(crate) fn count_by_spans(
-        &self,
-        io: &Cache,
-        filters: &Filters,
-        from: u64,
-        all: Option<u64>,
-    ) -> Result<u64, Error> {
+    /// The way that needs the fewest rows to count the live messages at or after `from` that the filters match. `all` is
+    /// how many match anywhere, if that is known.
+    pub(crate) fn plan(&self, set: &mut Set, from: u64, all: Option<u64>) -> Plan {
         assert!(from > self.first_seq, "there is something before it");
-        let mut set = self.counts.take(filters);
         let first_group = self.first_seq / GROUP_SEQS;
         set.groups = set.groups.split_off(&first_group);
-        let (before, after) = (
-            Span {
-                from: self.first_seq,
-                to: from - 1,
-            },
-            Span {
-                from,
-                to: self.last_seq,
-            },
-        );
-        let count = match all {
-            Some(all) if self.unread(&set, before) < self.unread(&set, after) => self
-                .count_span(io, &mut set, before)
-                .map(|count| all.saturating_sub(count)),
-            _ => self.count_span(io, &mut set, after),
-        };
-        self.counts.put(set);
-        count
+        let before = Span::new(self.first_seq, from - 1);
+        let after = Span::new(from, self.last_seq);
+        let mut plans = vec![(0, vec![after], vec![])];
+        plans.extend(all.map(|all| (all, vec![], vec![before])));
+        let known = set.known.filter(|known| {
+            self.alive_in(known.span) == known.alive && known.span.meets(from, self.last_seq)
+        });
+        if let Some(Known { span, matching, .. }) = known {
+            let since = Span::new(span.to + 1, self.last_seq);
+            let missing = Span::new(from, span.from.saturating_sub(1));
+            let passed = Span::new(span.from, from - 1);
+            plans.push((matching, vec![missing, since], vec![passed]));
+        }
+        let plans = plans.into_iter().map(|(base, add, subtract)| {
+            let spans = add.iter().chain(&subtract);
+            let unread = spans.map(|&span| self.unread(set, span)).sum();
+            Plan {
+                base,
+                add,
+                subtract,
+                unread,
+            }
+        });
+        let cheapest = plans.min_by_key(|plan| plan.unread);
+        cheapest.expect("the span itself can always be counted")
+    }
+
+    /// Counts by rows and by what is remembered of them.
+    pub(crate) fn count_by_plan(
+        &self,
+        io: &Cache,
+        set: &mut Set,
+        plan: Plan,
+    ) -> Result<u64, Error> {
+        let mut count = plan.base;
+        for span in plan.add {
+            count += self.count_span(io, set, span)?;
+        }
+        for span in plan.subtract {
+            count = count.saturating_sub(self.count_span(io, set, span)?);
+        }
+        Ok(count)
+    }
+
+    /// Remembers a count of everything at or after `from`.
+    pub(crate) fn remember(&self, set: &mut Set, from: u64, matching: u64) {
+        let span = Span::new(from, self.last_seq);
+        set.known = Some(Known {
+            span,
+            alive: self.alive_in(span),
+            matching,
+        });
+    }
+
+    /// Counts about so many of the rows that the plan misses, the last ones first, so that they are remembered.
+    pub(crate) fn read_ahead(
+        &self,
+        io: &Cache,
+        set: &mut Set,
+        plan: &Plan,
+        rows: u64,
+    ) -> Result<(), Error> {
+        let mut left = rows;
+        for &span in plan.add.iter().chain(&plan.subtract) {
+            if span.from > span.to {
+                continue;
+            }
+            for number in (span.from / GROUP_SEQS..=span.to / GROUP_SEQS).rev() {
+                let group = Span::of_group(number);
+                if left == 0 {
+                    return Ok(());
+                }
+                if group.is_in(span) {
+                    let unread = self.unread(set, group);
+                    if unread > 0 {
+                        self.count_group(io, set, number, span)?;
+                    }
+                    left = left.saturating_sub(unread);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// About how many messages must be read to count the span.
     fn unread(&self, set: &Set, span: Span) -> u64 {
+        if span.from > span.to {
+            return 0;
+        }
         let groups = span.from / GROUP_SEQS..=span.to / GROUP_SEQS;
         let unread = groups.map(|number| {
-            let alive = self.alive_in(Span::of_group(number).cut(span));
-            let is_known =
-                |group: &Group| group.alive == self.alive_in(Span::of_group(number)) || alive == 0;
+            let whole = Span::of_group(number);
+            let alive = self.alive_in(whole.cut(span));
             match set.groups.get(&number) {
-                Some(group) if is_known(group) => 0,
+                Some(group) if alive > 0 => {
+                    if whole.is_in(span) && group.alive == alive {
+                        return 0;
+                    }
+                    let buckets = group.buckets.iter().enumerate();
+                    let unread = buckets.map(|(at, bucket)| {
+                        let whole = Span::of_bucket(number, at);
+                        let alive = self.alive_in(whole.cut(span));
+                        let is_known = whole.is_in(span) && u64::from(bucket.alive) == alive;
+                        if is_known { 0 } else { alive }
+                    });
+                    unread.sum()
+                }
                 _ => alive,
             }
         });
@@ -187,6 +314,9 @@ impl Stream {
     }
 
     fn count_span(&self, io: &Cache, set: &mut Set, span: Span) -> Result<u64, Error> {
+        if span.from > span.to {
+            return Ok(0);
+        }
         let mut count = 0;
         for number in span.from / GROUP_SEQS..=span.to / GROUP_SEQS {
             let whole = Span::of_group(number);

@@ -6,6 +6,7 @@ use halyard_runtime::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::pending::Side;
 use crate::{Append, Erase, Filter, Options, Purge, Store, StreamId};
 
 const S: StreamId = StreamId(1);
@@ -136,6 +137,47 @@ proptest! {
         let last = store.last_seq(S);
         for from in (0..=last + 1).step_by(3) {
             ask(&store, &model, from);
+            ask_each_way(&store, &model, from);
+        }
+    }
+}
+
+/// By tables of either side and by rows: each must count what a look at each message does, whichever is cheaper.
+fn ask_each_way(store: &Store, model: &Model, from: u64) {
+    let stream = &store.streams[&S];
+    let Some(from) = stream.first_at_or_after(from) else {
+        return;
+    };
+    if from == stream.first_seq {
+        return;
+    }
+    for number in 0..FILTERS.len() {
+        let filters = filters(number);
+        let matching = |(_, name): &(&u64, &String)| filters.matches(name.as_bytes());
+        let want = model.range(from..).filter(matching).count() as u64;
+        for side in [Side::After, Side::Before] {
+            let count = |nanos_max| {
+                let counted = stream.count_by_tables(&store.io, &filters, (from, side), nanos_max);
+                counted.unwrap().map(|counted| counted.count)
+            };
+            assert_eq!(
+                count(u64::MAX),
+                Some(want),
+                "{filters:?} {side:?} of {from}"
+            );
+            for nanos_max in [0, 10_000] {
+                let counted = count(nanos_max);
+                assert!(
+                    counted.is_none_or(|count| count == want),
+                    "{counted:?} and not {want}"
+                );
+            }
+        }
+        let mut fresh = Counts::default().take(&filters);
+        for all in [None, Some(stream.matched(&filters))] {
+            let plan = stream.plan(&mut fresh, from, all);
+            let count = stream.count_by_plan(&store.io, &mut fresh, plan).unwrap();
+            assert_eq!(count, want, "{filters:?} from {from} of {all:?}");
         }
     }
 }
@@ -151,31 +193,68 @@ fn counts_are_remembered() {
         apply(&mut store, &mut model, &Op::Append((number % 251) as u8));
     }
     let filters = filters(4);
-    let stream = &store.streams[&S];
-    let count = stream
-        .count_by_spans(&store.io, &filters, 500, None)
-        .unwrap();
-    let set = stream.counts.take(&filters);
-    let after = Span {
-        from: 501,
-        to: 1990,
+    let by_rows = |store: &Store| {
+        let stream = &store.streams[&S];
+        let mut set = stream.counts.take(&filters);
+        let plan = stream.plan(&mut set, 500, None);
+        let unread = plan.unread;
+        let count = stream.count_by_plan(&store.io, &mut set, plan).unwrap();
+        stream.counts.put(set);
+        (count, unread)
     };
-    assert!(stream.unread(&set, after) <= 2 * GROUP_SEQS);
-    stream.counts.put(set);
+    let (count, unread) = by_rows(&store);
+    assert_eq!(unread, 1501);
+    // The buckets that the span cuts are read again.
+    let (again, unread) = by_rows(&store);
+    assert_eq!(again, count);
+    assert!(unread < 2 * BUCKET_SEQS, "{unread}");
     let victim = *model
         .range(1000..)
         .find(|(_, name)| name.starts_with("a."))
         .unwrap()
         .0;
     store.delete(S, victim, Erase::No).unwrap();
-    let stream = &store.streams[&S];
-    let set = stream.counts.take(&filters);
-    let group = Span::of_group(victim / GROUP_SEQS);
-    assert_eq!(stream.unread(&set, group), GROUP_SEQS - 1);
-    stream.counts.put(set);
     let is_matched = filters.matches(model[&victim].as_bytes());
-    let again = stream
-        .count_by_spans(&store.io, &filters, 500, None)
-        .unwrap();
+    let (again, unread_now) = by_rows(&store);
+    assert_eq!(unread_now, unread + BUCKET_SEQS - 1);
     assert_eq!(again, count - u64::from(is_matched));
+}
+
+/// As long as nothing dies, a count needs the rows between the last one and this, and those since.
+#[test]
+fn the_last_count_is_remembered() {
+    let (mut store, _) =
+        Store::open(Arc::new(MemDisk::new()), Path::new("s"), Options::default()).unwrap();
+    store.create_stream(S, 1).unwrap();
+    let mut model = Model::new();
+    for number in 0..2000u32 {
+        apply(&mut store, &mut model, &Op::Append((number % 251) as u8));
+    }
+    let filters = filters(4);
+    let unread = |store: &Store, from| {
+        let stream = &store.streams[&S];
+        let mut set = stream.counts.take(&filters);
+        let unread = stream.plan(&mut set, from, None).unread;
+        stream.counts.put(set);
+        unread
+    };
+    assert_eq!(unread(&store, 1000), 1001);
+    store.count_matching(S, &filters, 1000).unwrap();
+    assert_eq!(unread(&store, 1000), 0);
+    assert_eq!(unread(&store, 990), 10);
+    assert_eq!(unread(&store, 1003), 3);
+    for number in 0..5 {
+        apply(&mut store, &mut model, &Op::Append(number));
+    }
+    assert_eq!(unread(&store, 1003), 8);
+    ask(&store, &model, 1003);
+    ask(&store, &model, 990);
+    apply(&mut store, &mut model, &Op::Delete(200));
+    assert!(unread(&store, 1003) > 100);
+    ask(&store, &model, 1003);
+    // After as many counts as it takes nothing but what died since is read.
+    for _ in 0..100 {
+        apply(&mut store, &mut model, &Op::Delete(200));
+        ask(&store, &model, 1003);
+    }
 }

@@ -9,8 +9,8 @@
 //! to which applied index ([`Store::applied`]), so that the log may go. Recovery is the manifest's state and the log's
 //! entries after it, whatever the size of the data.
 //!
-//! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `removal` (one
-//! stream); `runs`, `subjects`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
+//! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `pending`,
+//! `removal` (one stream); `runs`, `subjects`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
 //! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `adopt`, `lifecycle` (how it gets there and back); `view` (one stream at one
 //! moment). docs/formats.md has every byte.
 #![deny(missing_docs)]
@@ -28,6 +28,7 @@ mod store;
 pub mod inspect;
 
 mod counts;
+mod pending;
 mod query;
 mod removal;
 mod stream;

@@ -1,15 +1,15 @@
-//! What is asked of a stream by subject: next and last match of filters, counts, totals.
+//! What is asked of a stream by subject: next and last match of filters, totals. (Counts: `pending.rs`.)
 //!
 //! The subject index answers most of it from memory. Where a subject lies on both sides of the sequence in question (a
 //! *straddler*), its posting lists in the layers decide. Few straddlers are looked up one by one; many of them mean that
 //! matches are frequent, and then walking the row columns reaches the next one sooner (expected distance is messages /
-//! straddlers). Counts then walk rows too, and remember what they counted (`counts.rs`).
+//! straddlers).
 
 use bytes::Bytes;
 
 use crate::error::Error;
 use crate::filter::{Filter, Filters};
-use crate::limits::{CANDIDATES_MAX, PROBE_MESSAGES, STRADDLERS_MAX, SUBJECTS_PER_BLOCK};
+use crate::limits::{PROBE_MESSAGES, STRADDLERS_MAX, SUBJECTS_PER_BLOCK};
 use crate::message::SubjectTotals;
 use crate::segment::{Cache, Part};
 use crate::stream::Stream;
@@ -56,7 +56,7 @@ impl<'a> PartMatches<'a> {
 }
 
 impl Stream {
-    fn tails(&self) -> impl DoubleEndedIterator<Item = (&Tail, u64)> {
+    pub(crate) fn tails(&self) -> impl DoubleEndedIterator<Item = (&Tail, u64)> {
         let frozen = self
             .frozen
             .as_deref()
@@ -205,7 +205,12 @@ impl Stream {
     }
 
     /// Live messages of the subject at or after `from`.
-    fn count_of(&self, io: &Cache, subject: SubjectNumber, from: u64) -> Result<u64, Error> {
+    pub(crate) fn count_of(
+        &self,
+        io: &Cache,
+        subject: SubjectNumber,
+        from: u64,
+    ) -> Result<u64, Error> {
         let totals = self.subjects.totals(subject);
         if from <= totals.first {
             return Ok(u64::from(totals.messages));
@@ -255,39 +260,29 @@ impl Stream {
     }
 
     /// The same without most of those whose last message is before `since`.
-    fn candidates_since<'a>(
+    pub(crate) fn candidates_since<'a>(
         &'a self,
         filters: &'a Filters,
         since: u64,
     ) -> impl Iterator<Item = SubjectNumber> + 'a {
-        let filters_in_order = filters.as_slice().iter().enumerate();
-        filters_in_order.flat_map(move |(number, filter)| {
-            let matching = self.subjects.matching_since(filter, since);
-            matching.filter(move |&subject| {
-                number == 0
-                    || !filters.has_overlap()
-                    || !filters.matched_before(number, self.subjects.name(subject))
-            })
+        let numbers = 0..filters.as_slice().len();
+        numbers.flat_map(move |number| self.candidates_of(filters, number, since))
+    }
+
+    /// Those of one of the filters that no filter before it matches, in the order of names.
+    pub(crate) fn candidates_of<'a>(
+        &'a self,
+        filters: &'a Filters,
+        number: usize,
+        since: u64,
+    ) -> impl Iterator<Item = SubjectNumber> + 'a {
+        let filter = filters.as_slice().get(number).into_iter();
+        let matching = filter.flat_map(move |filter| self.subjects.matching_since(filter, since));
+        matching.filter(move |&subject| {
+            number == 0
+                || !filters.has_overlap()
+                || !filters.matched_before(number, self.subjects.name(subject))
         })
-    }
-
-    /// Messages that the filters match, if sums tell without a walk over subjects.
-    fn matched_by_sums(&self, filters: &Filters) -> Option<u64> {
-        let is_summed = |filter: &Filter| filter.depth().is_some() || filter.literal().is_some();
-        let is_known = !filters.has_overlap() && filters.as_slice().iter().all(is_summed);
-        is_known.then(|| self.matched(filters))
-    }
-
-    /// Messages that the filters match.
-    fn matched(&self, filters: &Filters) -> u64 {
-        if filters.has_overlap() {
-            let messages = |subject| u64::from(self.subjects.totals(subject).messages);
-            return self.candidates(filters).map(messages).sum();
-        }
-        let counts = filters.as_slice().iter();
-        counts
-            .map(|filter| self.subjects.count(filter).messages)
-            .sum()
     }
 
     pub(crate) fn next_matching(
@@ -449,63 +444,6 @@ impl Stream {
             }
         }
         Ok((best > 0).then_some(best))
-    }
-
-    pub(crate) fn count_matching(
-        &self,
-        io: &Cache,
-        filters: &Filters,
-        from: u64,
-    ) -> Result<u64, Error> {
-        let Some(from) = self.first_at_or_after(from) else {
-            return Ok(0);
-        };
-        if filters.is_everything() {
-            return Ok(self.count_live(from, self.last_seq));
-        }
-        let all = self.matched_by_sums(filters);
-        match all {
-            Some(all) if from == self.first_seq || all == 0 => return Ok(all),
-            // They match every message there is.
-            Some(all) if all == self.messages => return Ok(self.count_live(from, self.last_seq)),
-            _ => {}
-        }
-        if let Some(count) = self.count_by_subjects(io, filters, from)? {
-            return Ok(count);
-        }
-        if from == self.first_seq {
-            return Ok(self.matched(filters));
-        }
-        self.count_by_spans(io, filters, from, all)
-    }
-
-    /// Counts subject by subject, if there are not too many.
-    fn count_by_subjects(
-        &self,
-        io: &Cache,
-        filters: &Filters,
-        from: u64,
-    ) -> Result<Option<u64>, Error> {
-        let mut count = 0;
-        let mut straddlers = Vec::new();
-        for (number, subject) in self.candidates_since(filters, from).enumerate() {
-            if number >= CANDIDATES_MAX || straddlers.len() > STRADDLERS_MAX {
-                return Ok(None);
-            }
-            let totals = self.subjects.totals(subject);
-            if from <= totals.first {
-                count += u64::from(totals.messages);
-            } else if from <= totals.last {
-                match totals.messages {
-                    1 => count += 1,
-                    _ => straddlers.push(subject),
-                }
-            }
-        }
-        for subject in straddlers {
-            count += self.count_of(io, subject, from)?;
-        }
-        Ok(Some(count))
     }
 
     /// The subject's exact totals.

@@ -16,7 +16,7 @@ pub(crate) mod table;
 pub(crate) mod writer;
 
 pub(crate) use cache::Cache;
-pub(crate) use cursor::MergedTables;
+pub(crate) use cursor::{MergedTables, TableCursor};
 pub(crate) use reader::{Part, Segment};
 pub(crate) use row::{Row, decode_rows};
 

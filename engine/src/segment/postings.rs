@@ -122,21 +122,43 @@ impl PostingsBuilder {
     }
 }
 
-/// Decodes one chunk.
-pub(crate) fn decode_runs(bytes: &[u8], base: u64) -> Result<Vec<SeqRun>, Malformed> {
-    let mut reader = Reader::new(bytes);
-    let mut runs = Vec::with_capacity(bytes.len());
-    let mut next = base;
-    while !reader.is_empty() {
-        let head = reader.varint()?;
-        let start = sum(next, head >> 1)?;
+/// Reads the runs of one list or chunk, one after the other.
+pub(crate) struct RunReader<'a> {
+    reader: Reader<'a>,
+    next: u64,
+}
+
+impl<'a> RunReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8], base: u64) -> Self {
+        Self {
+            reader: Reader::new(bytes),
+            next: base,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn read(&mut self) -> Result<Option<SeqRun>, Malformed> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        let head = self.reader.varint()?;
+        let start = sum(self.next, head >> 1)?;
         let end = if head & 1 == 1 {
-            sum(start, sum(reader.varint()?, 1)?)?
+            sum(start, sum(self.reader.varint()?, 1)?)?
         } else {
             start
         };
-        runs.push(SeqRun { start, end });
-        next = sum(end, 1)?;
+        self.next = sum(end, 1)?;
+        Ok(Some(SeqRun { start, end }))
+    }
+}
+
+/// Decodes one chunk.
+pub(crate) fn decode_runs(bytes: &[u8], base: u64) -> Result<Vec<SeqRun>, Malformed> {
+    let mut reader = RunReader::new(bytes, base);
+    let mut runs = Vec::with_capacity(bytes.len());
+    while let Some(run) = reader.read()? {
+        runs.push(run);
     }
     Ok(runs)
 }

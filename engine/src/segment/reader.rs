@@ -19,9 +19,9 @@ use crate::limits::{PAGE_BYTES, SUBJECTS_PER_BLOCK};
 use crate::options::Encryption;
 use crate::segment::cache::{Cache, Cached};
 use crate::segment::entry::{PageRef, PartMeta, Present, StreamEntry, TableRef, read_entry};
-use crate::segment::postings::{ChunkRef, SeqRun, decode_index, decode_runs};
+use crate::segment::postings::{ChunkRef, RunReader, SeqRun, decode_index, decode_runs};
 use crate::segment::row::{Row, decode_rows};
-use crate::segment::table::{ListPlace, Local, SubjectRow, decode_table};
+use crate::segment::table::{ListPlace, Local, RawList, RawLocal, SubjectRow, decode_table};
 use crate::segment::writer::{SEGMENT_MAGIC, TRAILER_BYTES, TRAILER_MAGIC};
 
 /// An immutable file of messages.
@@ -524,6 +524,48 @@ impl Part {
             local,
             source,
         })
+    }
+
+    /// Calls `each` with every run of a row's messages here that reaches into the range, ascending.
+    pub(crate) fn runs_in(
+        &self,
+        io: &Cache,
+        local: &RawLocal<'_>,
+        (from, to): (u64, u64),
+        mut each: impl FnMut(SeqRun),
+    ) -> Result<(), Error> {
+        match local.list {
+            RawList::None => each(SeqRun {
+                start: local.first,
+                end: local.first,
+            }),
+            RawList::Inside(bytes) => {
+                let malformed = |Malformed(what)| self.segment.blocks.corrupt(0, what);
+                let mut runs = RunReader::new(bytes, self.meta.base);
+                while let Some(run) = runs.read().map_err(malformed)? {
+                    if run.start > to {
+                        break;
+                    }
+                    if run.end >= from {
+                        each(run);
+                    }
+                }
+            }
+            RawList::Index(block) => {
+                let chunks = self.chunk_index(io, block)?;
+                let first = chunks.partition_point(|chunk| chunk.first <= from);
+                let end = chunks.partition_point(|chunk| chunk.first <= to);
+                for chunk in chunks.get(first.saturating_sub(1)..end).unwrap_or_default() {
+                    let runs = self.chunk_runs(io, chunk.block)?;
+                    let reaching = runs.iter().skip_while(|run| run.end < from);
+                    reaching
+                        .take_while(|run| run.start <= to)
+                        .copied()
+                        .for_each(&mut each);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn decode_list(&self, offset: u64, bytes: &[u8]) -> Result<Vec<SeqRun>, Error> {

@@ -56,10 +56,10 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn long_varint(&mut self) -> Result<u64, Malformed> {
-        // Of up to seven bytes at once: where the first one without the mark is, and their bits moved together.
+        // Of up to eight bytes at once: where the first one without the mark is, and their bits moved together.
         if let Some(word) = self.rest.first_chunk::<8>() {
             let word = u64::from_le_bytes(*word);
-            let ends = !word & 0x0080_8080_8080_8080;
+            let ends = !word & 0x8080_8080_8080_8080;
             if ends != 0 {
                 let len = ends.trailing_zeros() / 8 + 1;
                 let bits = word & (u64::MAX >> (64 - 8 * len)) & 0x7f7f_7f7f_7f7f_7f7f;

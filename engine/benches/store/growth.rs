@@ -60,9 +60,9 @@ fn grows_with(row: &str) -> &'static str {
             "O(places where a match could be); a prefix O(s / 512)"
         }
         _ if row.ends_with("for the first time") => {
-            "O(rows from there) where many subjects straddle"
+            "O(S x subjects of the filter) where many straddle"
         }
-        _ if row.ends_with("once more") => "O(n / 32,768), and the rows of one bucket",
+        _ if row.ends_with("once more") => "O(n / 32,768), and the rows since the last count",
         _ => "",
     }
 }

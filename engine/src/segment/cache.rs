@@ -87,6 +87,13 @@ impl Cache {
         generations.young.insert((segment, offset), block);
     }
 
+    /// Blocks in it.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        let generations = self.generations.borrow();
+        generations.young.len() + generations.old.len()
+    }
+
     /// Forgets everything (a segment's bytes were replaced).
     pub(crate) fn clear(&self) {
         *self.generations.borrow_mut() = Generations::default();

@@ -13,12 +13,16 @@ const S: StreamId = StreamId(1);
 
 /// A store with one segment for each list of names; each name has as many messages as it is in the list.
 fn store(segments: &[Vec<u16>], compress: bool) -> Store {
+    store_on(&Arc::new(MemDisk::new()), segments, compress)
+}
+
+fn store_on(disk: &Arc<MemDisk>, segments: &[Vec<u16>], compress: bool) -> Store {
     let options = Options {
         compress,
         merge_width: 100,
         ..Options::default()
     };
-    let (mut store, _) = Store::open(Arc::new(MemDisk::new()), Path::new("s"), options).unwrap();
+    let (mut store, _) = Store::open(disk.clone(), Path::new("s"), options).unwrap();
     store.create_stream(S, 1).unwrap();
     for (number, names) in segments.iter().enumerate() {
         for at in names {
@@ -129,4 +133,23 @@ proptest! {
         }
         prop_assert!(!tables.advance().unwrap());
     }
+}
+
+/// What goes through all tables keeps nothing of them, and counts by tables neither.
+#[test]
+fn walks_leave_the_cache_alone() {
+    let disk = Arc::new(MemDisk::new());
+    let segments: Vec<Vec<u16>> = (0..3).map(|_| (0..2000).collect()).collect();
+    drop(store_on(&disk, &segments, false));
+    let (store, _) = Store::open(disk, Path::new("s"), Options::default()).unwrap();
+    assert_eq!(store.io.len(), 0);
+    let filters = crate::Filters::parse(&["a.*"]).unwrap();
+    let stream = &store.streams[&S];
+    let from = (3000, crate::pending::Side::After);
+    let counted = stream.count_by_tables(&store.io, &filters, from, u64::MAX);
+    assert_eq!(
+        counted.unwrap().map(|counted| counted.count),
+        Some(500 + 250)
+    );
+    assert_eq!(store.io.len(), 0);
 }

@@ -34,8 +34,9 @@ pub(crate) const BLOCK_BYTES_MAX: usize = RECORD_BYTES_MAX + (1 << 20);
 /// How many messages a query with wildcards looks at one by one before it turns to the index.
 pub(crate) const PROBE_MESSAGES: u64 = 32;
 
-/// How many subjects a count looks at one by one before it turns to the rows: 100 microseconds.
+/// How many subjects a count looks at one by one before it turns to tables or rows: 100 microseconds.
 pub(crate) const CANDIDATES_MAX: usize = if cfg!(test) { 8 } else { 2048 };
 
-/// How many subjects that lie on both sides of a sequence a query looks up one by one before it scans row columns.
+/// How many subjects that lie on both sides of a sequence a query looks up one by one before it scans row columns, and a
+/// count before it goes through the tables.
 pub(crate) const STRADDLERS_MAX: usize = if cfg!(test) { 2 } else { 256 };

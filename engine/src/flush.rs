@@ -27,7 +27,7 @@ use crate::tail::Tail;
 struct FrozenSubject {
     name_at: usize,
     name_len: u16,
-    /// Its posting list in the frozen tail, checked against the tail.
+    /// Its posting list in the frozen tail.
     slot: Option<u32>,
     totals: Totals,
 }
@@ -41,6 +41,7 @@ pub(crate) struct FrozenStream {
     tail: Arc<Tail>,
     dead: Runs,
     names: Vec<u8>,
+    /// In the order of names.
     subjects: Vec<FrozenSubject>,
 }
 
@@ -120,19 +121,16 @@ impl Stream {
         let mut subjects = Vec::with_capacity(touched.len());
         for subject in touched {
             let name = self.subjects.name(subject);
-            let slot = self.subjects.tail_slot(subject, self.generation);
-            let slot = self.tail.has_slot(subject, slot).then_some(slot);
             let name_len = name.len() as u16;
             subjects.push(FrozenSubject {
                 name_at: names.len(),
                 name_len,
-                slot,
+                slot: self.tail.slot_of(name),
                 totals: self.subjects.totals(subject),
             });
             names.extend_from_slice(name);
         }
         let tail = Arc::new(std::mem::take(&mut self.tail));
-        self.generation += 1;
         self.frozen = Some(tail.clone());
         self.dirty = None;
         self.passed_dead = Runs::default();
@@ -157,12 +155,10 @@ impl FrozenStream {
     }
 
     fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
-        let mut sorted: Vec<&FrozenSubject> = self.subjects.iter().collect();
-        sorted.sort_unstable_by(|a, b| self.name(a).cmp(self.name(b)));
         let base = self.first_live().unwrap_or(0);
         let mut numbers = vec![u32::MAX; self.tail.entries().len()];
-        let mut rows = Vec::with_capacity(sorted.len());
-        for (number, subject) in sorted.into_iter().enumerate() {
+        let mut rows = Vec::with_capacity(self.subjects.len());
+        for (number, subject) in self.subjects.iter().enumerate() {
             let mut postings = subject.slot.map(|_| PostingsBuilder::new(base));
             for index in subject
                 .slot

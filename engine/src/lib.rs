@@ -10,7 +10,7 @@
 //! entries after it, whatever the size of the data.
 //!
 //! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `pending`,
-//! `removal` (one stream); `runs`, `subjects`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
+//! `removal` (one stream); `runs`, `subjects`, `names`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
 //! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `adopt`, `lifecycle` (how it gets there and back); `view` (one stream at one
 //! moment). docs/formats.md has every byte.
 #![deny(missing_docs)]
@@ -35,6 +35,7 @@ mod stream;
 
 mod digest;
 mod hash;
+mod names;
 mod runs;
 mod subjects;
 mod tail;

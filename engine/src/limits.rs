@@ -9,10 +9,7 @@ pub(crate) const SUBJECT_BYTES_MAX: usize = u16::MAX as usize;
 /// Longest filter in bytes, and most tokens in one: bounds the work of one match.
 pub(crate) const FILTER_BYTES_MAX: usize = SUBJECT_BYTES_MAX;
 
-/// Bytes of subject names of one stream: name offsets have 40 bits.
-pub(crate) const SUBJECT_ARENA_BYTES_MAX: u64 = 1 << 40;
-
-/// Messages of one subject in one stream: counters have 32 bits to keep a subject at 40 bytes.
+/// Messages of one subject in one stream: counters have 32 bits to keep a subject at 24 bytes.
 pub(crate) const SUBJECT_MESSAGES_MAX: u32 = u32::MAX - 1;
 
 /// Entries of one stream's tail between two flushes: postings of the tail have 32 bits.

@@ -18,7 +18,7 @@ use crate::filter::{Filter, Filters};
 use crate::limits::{CANDIDATES_MAX, STRADDLERS_MAX};
 use crate::segment::{Cache, Part, TableCursor};
 use crate::stream::Stream;
-use crate::subjects::SubjectNumber;
+use crate::subjects::SubjectPlace;
 
 // About how much CPU time it takes, in nanoseconds.
 
@@ -281,7 +281,7 @@ impl Stream {
         &self,
         io: &Cache,
         tables: &mut [Table<'_>],
-        subject: SubjectNumber,
+        subject: SubjectPlace,
         span: Span,
     ) -> Result<u64, Error> {
         let name = self.subjects.name(subject);
@@ -310,9 +310,8 @@ impl Stream {
             })?;
         }
         let (from, to) = span.ends();
-        for (tail, generation) in self.tails() {
-            let slot = self.subjects.tail_slot(subject, generation);
-            let postings = tail.postings_from(subject, slot, from);
+        for (tail, slot) in self.tails_of(name) {
+            let postings = tail.postings_from(slot, from);
             let live = postings.take_while(|&seq| seq <= to);
             count += live.filter(|&seq| self.is_live(seq)).count() as u64;
         }

@@ -13,7 +13,7 @@ use crate::limits::{PROBE_MESSAGES, STRADDLERS_MAX, SUBJECTS_PER_BLOCK};
 use crate::message::SubjectTotals;
 use crate::segment::{Cache, Part};
 use crate::stream::Stream;
-use crate::subjects::SubjectNumber;
+use crate::subjects::SubjectPlace;
 use crate::tail::Tail;
 
 /// A scan asks the subject table for names when it goes through more than one in so many of a part's subjects.
@@ -56,19 +56,21 @@ impl<'a> PartMatches<'a> {
 }
 
 impl Stream {
-    pub(crate) fn tails(&self) -> impl DoubleEndedIterator<Item = (&Tail, u64)> {
-        let frozen = self
-            .frozen
-            .as_deref()
-            .map(|tail| (tail, self.generation.wrapping_sub(1)));
-        frozen.into_iter().chain([(&self.tail, self.generation)])
+    fn tails(&self) -> impl DoubleEndedIterator<Item = &Tail> {
+        self.frozen.as_deref().into_iter().chain([&self.tail])
+    }
+
+    /// The tails that had messages of the subject, with the slots of its postings.
+    pub(crate) fn tails_of(&self, name: &[u8]) -> impl DoubleEndedIterator<Item = (&Tail, u32)> {
+        self.tails()
+            .filter_map(move |tail| Some((tail, tail.slot_of(name)?)))
     }
 
     /// The subject's first live sequence at or after `from`.
     pub(crate) fn next_of(
         &self,
         io: &Cache,
-        subject: SubjectNumber,
+        subject: SubjectPlace,
         from: u64,
     ) -> Result<Option<u64>, Error> {
         let totals = self.subjects.totals(subject);
@@ -95,9 +97,8 @@ impl Stream {
                 from = self.dead.next_gap(seq + 1);
             }
         }
-        for (tail, generation) in self.tails() {
-            let slot = self.subjects.tail_slot(subject, generation);
-            while let Some(seq) = tail.next_of(subject, slot, from) {
+        for (tail, slot) in self.tails_of(name) {
+            while let Some(seq) = tail.next_of(slot, from) {
                 if self.is_live(seq) {
                     return Ok(Some(seq));
                 }
@@ -111,7 +112,7 @@ impl Stream {
     pub(crate) fn previous_of(
         &self,
         io: &Cache,
-        subject: SubjectNumber,
+        subject: SubjectPlace,
         up_to: u64,
     ) -> Result<Option<u64>, Error> {
         let totals = self.subjects.totals(subject);
@@ -125,23 +126,19 @@ impl Stream {
     pub(crate) fn previous_of_below(
         &self,
         io: &Cache,
-        subject: SubjectNumber,
+        subject: SubjectPlace,
         mut up_to: u64,
     ) -> Result<Option<u64>, Error> {
         let bottom = self.subjects.totals(subject).first.max(self.first_seq);
-        for (tail, generation) in self.tails().rev() {
-            let slot = self.subjects.tail_slot(subject, generation);
-            while let Some(seq) = tail
-                .previous_of(subject, slot, up_to)
-                .filter(|&seq| seq >= bottom)
-            {
+        let name = self.subjects.name(subject);
+        for (tail, slot) in self.tails_of(name).rev() {
+            while let Some(seq) = tail.previous_of(slot, up_to).filter(|&seq| seq >= bottom) {
                 if self.is_live(seq) {
                     return Ok(Some(seq));
                 }
                 up_to = self.dead.previous_gap(seq - 1);
             }
         }
-        let name = self.subjects.name(subject);
         for part in self.parts.iter().rev() {
             if part.last_seq() < bottom {
                 break;
@@ -166,7 +163,7 @@ impl Stream {
     pub(crate) fn postings_of(
         &self,
         io: &Cache,
-        subject: SubjectNumber,
+        subject: SubjectPlace,
         from: u64,
         to: u64,
         each: &mut dyn FnMut(u64) -> bool,
@@ -190,12 +187,8 @@ impl Stream {
                 from = self.dead.next_gap(seq + 1);
             }
         }
-        for (tail, generation) in self.tails() {
-            let slot = self.subjects.tail_slot(subject, generation);
-            for seq in tail
-                .postings_from(subject, slot, from)
-                .take_while(|&seq| seq <= to)
-            {
+        for (tail, slot) in self.tails_of(name) {
+            for seq in tail.postings_from(slot, from).take_while(|&seq| seq <= to) {
                 if self.is_live(seq) && !each(seq) {
                     return Ok(());
                 }
@@ -208,7 +201,7 @@ impl Stream {
     pub(crate) fn count_of(
         &self,
         io: &Cache,
-        subject: SubjectNumber,
+        subject: SubjectPlace,
         from: u64,
     ) -> Result<u64, Error> {
         let totals = self.subjects.totals(subject);
@@ -235,10 +228,9 @@ impl Stream {
                 at = seq + 1;
             }
         }
-        for (tail, generation) in self.tails() {
-            let slot = self.subjects.tail_slot(subject, generation);
+        for (tail, slot) in self.tails_of(name) {
             let live = tail
-                .postings_from(subject, slot, from)
+                .postings_from(slot, from)
                 .filter(|&seq| self.is_live(seq));
             count += live.count() as u64;
         }
@@ -255,7 +247,7 @@ impl Stream {
     pub(crate) fn candidates<'a>(
         &'a self,
         filters: &'a Filters,
-    ) -> impl Iterator<Item = SubjectNumber> + 'a {
+    ) -> impl Iterator<Item = SubjectPlace> + 'a {
         self.candidates_since(filters, 0)
     }
 
@@ -264,7 +256,7 @@ impl Stream {
         &'a self,
         filters: &'a Filters,
         since: u64,
-    ) -> impl Iterator<Item = SubjectNumber> + 'a {
+    ) -> impl Iterator<Item = SubjectPlace> + 'a {
         let numbers = 0..filters.as_slice().len();
         numbers.flat_map(move |number| self.candidates_of(filters, number, since))
     }
@@ -275,7 +267,7 @@ impl Stream {
         filters: &'a Filters,
         number: usize,
         since: u64,
-    ) -> impl Iterator<Item = SubjectNumber> + 'a {
+    ) -> impl Iterator<Item = SubjectPlace> + 'a {
         let filter = filters.as_slice().get(number).into_iter();
         let matching = filter.flat_map(move |filter| self.subjects.matching_since(filter, since));
         matching.filter(move |&subject| {
@@ -407,7 +399,7 @@ impl Stream {
                 }
             }
         }
-        for (tail, _) in self.tails() {
+        for tail in self.tails() {
             for entry in tail.iter_from(from) {
                 if entry.seq > to {
                     return Ok(());
@@ -450,7 +442,7 @@ impl Stream {
     pub(crate) fn totals_of(
         &self,
         io: &Cache,
-        subject: SubjectNumber,
+        subject: SubjectPlace,
     ) -> Result<SubjectTotals, Error> {
         let totals = self.subjects.totals(subject);
         let first = self

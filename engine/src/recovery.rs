@@ -195,9 +195,6 @@ fn load_subjects(stream: &mut Stream) -> Result<u64, Error> {
     let mut parts: Vec<&Part> = stream.parts.iter().chain(&stream.bare).collect();
     // Newest first, so that the first row of a name is the one that counts.
     parts.sort_by_key(|part| std::cmp::Reverse(part.segment.hi));
-    // Most stores have one large part: its rows are about the stream's subjects.
-    let most = parts.iter().map(|part| part.subject_count()).max();
-    subjects.reserve(most.unwrap_or(0) as usize);
     let mut messages = 0;
     let mut tables = MergedTables::new(parts.into_iter());
     while tables.advance()? {
@@ -208,6 +205,7 @@ fn load_subjects(stream: &mut Stream) -> Result<u64, Error> {
         }
     }
     drop(tables);
+    subjects.shrink_last();
     stream.subjects = subjects;
     Ok(messages)
 }

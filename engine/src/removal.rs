@@ -1,6 +1,8 @@
 //! How messages leave a stream: one by one, by purge, by limits. Accepting costs O(1) or O(matches); space comes back when
 //! layers are rewritten.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use halyard_runtime::time::Timestamp;
 
@@ -10,7 +12,7 @@ use crate::limits::SUBJECTS_PER_BLOCK;
 use crate::message::Purge;
 use crate::segment::{Cache, Part};
 use crate::stream::{Place, Stream};
-use crate::subjects::SubjectNumber;
+use crate::subjects::SubjectPlace;
 
 /// What a removal needs to know of a message: everything but its payload.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +20,6 @@ struct Victim {
     seq: u64,
     size: u64,
     expires: Option<Timestamp>,
-    subject: SubjectNumber,
 }
 
 /// What was removed.
@@ -36,41 +37,33 @@ pub(crate) struct Removal {
 #[derive(Default)]
 struct Prefix {
     bytes: u64,
-    /// Messages by subject number.
-    counts: Vec<u32>,
+    /// Messages by subject.
+    counts: BTreeMap<Bytes, u32>,
 }
 
 impl Prefix {
-    fn add(&mut self, subject: SubjectNumber, count: u32) {
-        let at = subject.0 as usize;
-        if self.counts.len() <= at {
-            self.counts.resize(at + 1, 0);
-        }
-        if let Some(have) = self.counts.get_mut(at) {
-            *have += count;
+    fn add(&mut self, subject: &Bytes, count: u64) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        match self.counts.get_mut(subject) {
+            Some(have) => *have = have.saturating_add(count),
+            None => drop(self.counts.insert(subject.clone(), count)),
         }
     }
 }
 
 impl Stream {
-    fn victim(&self, io: &Cache, seq: u64) -> Result<Option<Victim>, Error> {
-        let Some(place) = self.find(io, seq)? else {
-            return Ok(None);
-        };
-        let subject = self
-            .subjects
-            .find(&place.subject(io)?)
-            .ok_or_else(|| self.contradiction(seq))?;
-        Ok(Some(self.victim_at(&place, seq, subject)))
-    }
-
-    fn victim_at(&self, place: &Place<'_>, seq: u64, subject: SubjectNumber) -> Victim {
+    fn victim_at(&self, place: &Place<'_>, seq: u64) -> Victim {
         Victim {
             seq,
             size: place.size(self.overhead),
             expires: place.expires(),
-            subject,
         }
+    }
+
+    /// The subject of message `seq`, which is known while it has a message.
+    fn subject_of_message(&self, seq: u64, subject: &[u8]) -> Result<SubjectPlace, Error> {
+        let found = self.subjects.find(subject);
+        found.ok_or_else(|| self.contradiction(seq))
     }
 
     #[cold]
@@ -84,21 +77,23 @@ impl Stream {
 
     /// Removes one message.
     pub(crate) fn remove(&mut self, io: &Cache, seq: u64) -> Result<Removal, Error> {
-        let Some(victim) = self.victim(io, seq)? else {
+        let Some(place) = self.find(io, seq)? else {
             return Ok(Removal::default());
         };
-        let totals = self.subjects.totals(victim.subject);
+        let victim = self.victim_at(&place, seq);
+        let subject = self.subject_of_message(seq, &place.subject(io)?)?;
+        let totals = self.subjects.totals(subject);
         let last = if totals.last == seq && totals.messages > 1 {
-            let below = self.previous_of_below(io, victim.subject, seq - 1)?;
+            let below = self.previous_of_below(io, subject, seq - 1)?;
             below.ok_or_else(|| self.contradiction(seq))?
         } else {
             totals.last
         };
         let mut gone = Vec::new();
         if totals.messages == 1 {
-            gone.push(Bytes::copy_from_slice(self.subjects.name(victim.subject)));
+            gone.push(Bytes::copy_from_slice(self.subjects.name(subject)));
         }
-        self.settle_subject(victim.subject, 1, seq, seq, last);
+        self.settle_subject(subject, 1, seq, seq, last);
         self.forget(victim);
         Ok(Removal {
             messages: 1,
@@ -109,14 +104,7 @@ impl Stream {
     }
 
     /// Takes `count` messages, all in `from..=to`, from the subject's totals; the subject's last message is now `last`.
-    fn settle_subject(
-        &mut self,
-        subject: SubjectNumber,
-        count: u32,
-        from: u64,
-        to: u64,
-        last: u64,
-    ) {
+    fn settle_subject(&mut self, subject: SubjectPlace, count: u32, from: u64, to: u64, last: u64) {
         let before = self.subjects.totals(subject);
         let after = self.subjects.subtract(subject, count);
         if after.messages == 0 {
@@ -238,19 +226,7 @@ impl Stream {
         let messages = self.count_live(first, last);
         let prefix = self.describe_prefix(io, below)?;
         let mut gone = Vec::new();
-        for (number, &count) in prefix
-            .counts
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| **count > 0)
-        {
-            let subject = SubjectNumber(number as u32);
-            let totals = self.subjects.totals(subject);
-            if totals.messages == count {
-                gone.push(Bytes::copy_from_slice(self.subjects.name(subject)));
-            }
-            self.settle_subject(subject, count, first, below - 1, totals.last);
-        }
+        self.settle_subjects(&prefix.counts, (first, below - 1), &mut gone)?;
         assert!(self.bytes >= prefix.bytes);
         self.bytes -= prefix.bytes;
         self.messages -= messages;
@@ -265,6 +241,31 @@ impl Stream {
             last,
             gone: Some(gone),
         })
+    }
+
+    /// Takes the counted messages, all in the range, from the totals of their subjects; a subject that keeps some keeps its
+    /// last one. Nothing has changed if there is an error.
+    fn settle_subjects(
+        &mut self,
+        counts: &BTreeMap<Bytes, u32>,
+        (from, to): (u64, u64),
+        gone: &mut Vec<Bytes>,
+    ) -> Result<(), Error> {
+        for (name, &count) in counts {
+            let subject = self.subject_of_message(from, name)?;
+            if self.subjects.totals(subject).messages < count {
+                return Err(self.contradiction(from));
+            }
+        }
+        for (name, &count) in counts {
+            let subject = self.subjects.find(name).expect("it was there");
+            let totals = self.subjects.totals(subject);
+            if totals.messages == count {
+                gone.push(Bytes::copy_from_slice(name));
+            }
+            self.settle_subject(subject, count, from, to, totals.last);
+        }
+        Ok(())
     }
 
     fn describe_prefix(&self, io: &Cache, below: u64) -> Result<Prefix, Error> {
@@ -289,8 +290,7 @@ impl Stream {
                 .take_while(|entry| entry.seq < below)
             {
                 if self.is_live(entry.seq) {
-                    let subject = self.subjects.find(entry.subject());
-                    prefix.add(subject.ok_or_else(|| self.contradiction(entry.seq))?, 1);
+                    prefix.add(&entry.record.slice(..usize::from(entry.subject_len)), 1);
                     prefix.bytes += self.overhead.size(entry.record.len(), entry.headers_len);
                 }
             }
@@ -305,16 +305,7 @@ impl Stream {
         prefix: &mut Prefix,
     ) -> Result<(), Error> {
         prefix.bytes += part.bytes();
-        let mut unknown = false;
-        part.subject_counts(io, &mut |name, count| match self.subjects.find(name) {
-            Some(subject) => prefix.add(subject, u32::try_from(count).unwrap_or(u32::MAX)),
-            None => unknown = true,
-        })?;
-        if unknown {
-            Err(self.contradiction(part.first_seq()))
-        } else {
-            Ok(())
-        }
+        part.subject_counts(io, &mut |name, count| prefix.add(name, count))
     }
 
     fn describe_rows(
@@ -324,26 +315,27 @@ impl Stream {
         below: u64,
         prefix: &mut Prefix,
     ) -> Result<(), Error> {
-        let mut known: Vec<Option<SubjectNumber>> = vec![None; part.subject_count() as usize];
-        for page in part.page_at(self.first_seq)..part.page_count() {
+        let mut counts = vec![0_u32; part.subject_count() as usize];
+        'pages: for page in part.page_at(self.first_seq)..part.page_count() {
             for row in part.rows(io, page)?.iter() {
                 if row.seq >= below {
-                    return Ok(());
+                    break 'pages;
                 }
                 if !self.is_live(row.seq) {
                     continue;
                 }
-                let at = row.subject as usize;
-                if known.get(at).is_none_or(Option::is_none) {
-                    let block = at / SUBJECTS_PER_BLOCK;
-                    let slots = known.iter_mut().skip(block * SUBJECTS_PER_BLOCK);
-                    for (row, slot) in part.table(io, block)?.iter().zip(slots) {
-                        *slot = self.subjects.find(&row.name);
-                    }
-                }
-                let subject = known.get(at).copied().flatten();
-                prefix.add(subject.ok_or_else(|| self.contradiction(row.seq))?, 1);
+                let count = counts.get_mut(row.subject as usize);
+                *count.ok_or_else(|| self.contradiction(row.seq))? += 1;
                 prefix.bytes += self.overhead.size(row.body_len as usize, row.headers_len);
+            }
+        }
+        for (block, counts) in counts.chunks(SUBJECTS_PER_BLOCK).enumerate() {
+            if counts.iter().all(|&count| count == 0) {
+                continue;
+            }
+            let rows = part.table(io, block)?;
+            for (row, &count) in rows.iter().zip(counts).filter(|(_, count)| **count > 0) {
+                prefix.add(&row.name, count.into());
             }
         }
         Ok(())
@@ -357,7 +349,7 @@ impl Stream {
         below: u64,
     ) -> Result<Removal, Error> {
         let mut victims = Vec::new();
-        let mut subjects = Vec::new();
+        let mut counts = BTreeMap::new();
         for subject in self.candidates(filters) {
             let before = victims.len();
             let mut failed = None;
@@ -368,7 +360,7 @@ impl Stream {
                 below.saturating_sub(1),
                 &mut |seq| match self.find(io, seq) {
                     Ok(place) => {
-                        victims.extend(place.map(|place| self.victim_at(&place, seq, subject)));
+                        victims.extend(place.map(|place| self.victim_at(&place, seq)));
                         true
                     }
                     Err(error) => {
@@ -381,17 +373,12 @@ impl Stream {
                 return Err(error);
             }
             if victims.len() > before {
-                subjects.push((subject, (victims.len() - before) as u32));
+                let name = Bytes::copy_from_slice(self.subjects.name(subject));
+                counts.insert(name, (victims.len() - before) as u32);
             }
         }
         let mut gone = Vec::new();
-        for (subject, count) in subjects {
-            let totals = self.subjects.totals(subject);
-            if totals.messages == count {
-                gone.push(Bytes::copy_from_slice(self.subjects.name(subject)));
-            }
-            self.settle_subject(subject, count, 0, below - 1, totals.last);
-        }
+        self.settle_subjects(&counts, (0, below - 1), &mut gone)?;
         victims.sort_unstable_by_key(|victim| victim.seq);
         let removal = Removal {
             messages: victims.len() as u64,

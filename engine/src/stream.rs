@@ -30,8 +30,6 @@ use crate::tail::{Tail, TailEntry};
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) overhead: Overhead,
-    /// Counts flushes; its parity names the active tail's slots in the subject index.
-    pub(crate) generation: u64,
     pub(crate) first_seq: u64,
     pub(crate) last_seq: u64,
     pub(crate) messages: u64,
@@ -113,7 +111,6 @@ impl Stream {
         Self {
             id,
             overhead,
-            generation: 0,
             first_seq,
             last_seq: first_seq - 1,
             messages: 0,
@@ -192,12 +189,8 @@ impl Stream {
             .get(..usize::from(append.subject_len))
             .unwrap_or_default();
         self.tail.check_room()?;
-        let subject = self.subjects.add(name, seq)?;
-        let slot = self.subjects.tail_slot(subject, self.generation);
-        let now = self.tail.push(seq, append, subject, slot);
-        if now != slot {
-            self.subjects.set_tail_slot(subject, self.generation, now);
-        }
+        self.subjects.add(name, seq)?;
+        self.tail.push(seq, append);
         self.skip_to(seq - 1);
         self.last_seq = seq;
         self.last_time = time;

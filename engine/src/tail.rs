@@ -2,8 +2,8 @@
 //!
 //! A tail belongs to a generation: the messages between two flushes. The active one grows and loses entries; when a flush
 //! begins it is frozen as it is, shared with the flush job, and a new one starts. The records are the very buffers that
-//! the log wrote. An entry is one cache line; a subject's first message of a generation costs one posting, later ones
-//! four bytes each.
+//! the log wrote. An entry is one cache line; a subject's first message of a generation costs a posting and its name, later
+//! ones four bytes each.
 //!
 //! A tail does not know which of its entries have died after it was frozen: callers ask the stream.
 
@@ -15,7 +15,10 @@ use halyard_runtime::time::Timestamp;
 use crate::error::Error;
 use crate::limits::TAIL_ENTRIES_MAX;
 use crate::message::Append;
-use crate::subjects::SubjectNumber;
+use crate::names::Names;
+
+/// A tail with room for more messages gives it back when it is empty.
+const ENTRIES_KEPT: usize = 16;
 
 /// `TailEntry::expires` of a message without a TTL of its own.
 const NEVER: i64 = i64::MAX;
@@ -55,7 +58,6 @@ impl TailEntry {
 /// Where one subject's messages are: numbers of entries, ascending.
 #[derive(Debug)]
 struct Posting {
-    subject: SubjectNumber,
     first: u32,
     rest: Vec<u32>,
 }
@@ -65,6 +67,8 @@ pub(crate) struct Tail {
     entries: VecDeque<TailEntry>,
     /// Entries that were removed from the front; entry number = index + popped.
     popped: u32,
+    /// The subjects; their numbers are the slots of their postings.
+    subjects: Names,
     postings: Vec<Posting>,
     live_bytes: u64,
     pushed: u32,
@@ -81,7 +85,11 @@ impl Tail {
 
     /// Memory that a flush would free, roughly, in bytes.
     pub(crate) fn weight(&self) -> u64 {
-        self.live_bytes + 64 * self.entries.len() as u64 + 8 * u64::from(self.pushed)
+        let postings = self.subjects.heap_bytes() + self.postings.len() * size_of::<Posting>();
+        self.live_bytes
+            + 64 * self.entries.len() as u64
+            + 4 * u64::from(self.pushed)
+            + postings as u64
     }
 
     /// Refuses when no entry number is left.
@@ -95,14 +103,8 @@ impl Tail {
         Ok(())
     }
 
-    /// Adds a message; `slot` is the subject's posting of this generation, if it has one. Returns its slot.
-    pub(crate) fn push(
-        &mut self,
-        seq: u64,
-        append: Append,
-        subject: SubjectNumber,
-        slot: u32,
-    ) -> u32 {
+    /// Adds a message.
+    pub(crate) fn push(&mut self, seq: u64, append: Append) {
         assert!(
             self.last_seq().is_none_or(|last| last < seq),
             "sequences rise"
@@ -111,7 +113,7 @@ impl Tail {
         let number = self.pushed;
         self.pushed += 1;
         self.live_bytes += append.record.len() as u64;
-        self.entries.push_back(TailEntry {
+        let entry = TailEntry {
             record: append.record,
             seq,
             time: append.time.as_nanos(),
@@ -119,21 +121,18 @@ impl Tail {
             headers_len: append.headers_len,
             subject_len: append.subject_len,
             is_dead: false,
-        });
-        if let Some(posting) = self
-            .postings
-            .get_mut(slot as usize)
-            .filter(|have| have.subject == subject)
-        {
-            posting.rest.push(number);
-            return slot;
+        };
+        let (slot, is_new) = self.subjects.find_or_add(entry.subject());
+        self.entries.push_back(entry);
+        if is_new {
+            self.postings.push(Posting {
+                first: number,
+                rest: Vec::new(),
+            });
+        } else {
+            let posting = self.postings.get_mut(slot as usize);
+            posting.expect("every name has a posting").rest.push(number);
         }
-        self.postings.push(Posting {
-            subject,
-            first: number,
-            rest: Vec::new(),
-        });
-        (self.postings.len() - 1) as u32
     }
 
     fn index_of(&self, seq: u64) -> Option<usize> {
@@ -194,7 +193,7 @@ impl Tail {
         }
         if self.entries.is_empty() {
             // Everything was consumed before a flush: nothing of it needs to stay, postings included.
-            *self = Self::default();
+            self.clear();
         }
     }
 
@@ -207,18 +206,24 @@ impl Tail {
 
     /// Forgets everything. Only for the active tail.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        if self.entries.capacity() > ENTRIES_KEPT || self.postings.len() > ENTRIES_KEPT {
+            *self = Self::default();
+            return;
+        }
+        // The next message finds room: a stream that is consumed at once is emptied again and again.
+        self.entries.clear();
+        self.subjects.clear();
+        self.postings.clear();
+        (self.popped, self.pushed, self.live_bytes) = (0, 0, 0);
     }
 
-    fn posting(&self, subject: SubjectNumber, slot: u32) -> Option<&Posting> {
-        self.postings
-            .get(slot as usize)
-            .filter(|posting| posting.subject == subject)
+    /// Where the postings of a subject are, if it has had a message here.
+    pub(crate) fn slot_of(&self, subject: &[u8]) -> Option<u32> {
+        self.subjects.find(subject)
     }
 
-    /// Whether that posting is the subject's.
-    pub(crate) fn has_slot(&self, subject: SubjectNumber, slot: u32) -> bool {
-        self.posting(subject, slot).is_some()
+    fn posting(&self, slot: u32) -> Option<&Posting> {
+        self.postings.get(slot as usize)
     }
 
     fn seq_of(&self, number: u32) -> Option<u64> {
@@ -227,8 +232,8 @@ impl Tail {
     }
 
     /// The subject's first sequence at or after `from`, dead ones included.
-    pub(crate) fn next_of(&self, subject: SubjectNumber, slot: u32, from: u64) -> Option<u64> {
-        let posting = self.posting(subject, slot)?;
+    pub(crate) fn next_of(&self, slot: u32, from: u64) -> Option<u64> {
+        let posting = self.posting(slot)?;
         if let Some(seq) = self.seq_of(posting.first).filter(|&seq| seq >= from) {
             return Some(seq);
         }
@@ -239,8 +244,8 @@ impl Tail {
     }
 
     /// The subject's last sequence at or before `up_to`, dead ones included.
-    pub(crate) fn previous_of(&self, subject: SubjectNumber, slot: u32, up_to: u64) -> Option<u64> {
-        let posting = self.posting(subject, slot)?;
+    pub(crate) fn previous_of(&self, slot: u32, up_to: u64) -> Option<u64> {
+        let posting = self.posting(slot)?;
         let at = posting
             .rest
             .partition_point(|&number| self.seq_of(number).is_none_or(|seq| seq <= up_to));
@@ -252,13 +257,8 @@ impl Tail {
     }
 
     /// The subject's sequences at or after `from`, ascending, dead ones included.
-    pub(crate) fn postings_from(
-        &self,
-        subject: SubjectNumber,
-        slot: u32,
-        from: u64,
-    ) -> impl Iterator<Item = u64> {
-        let posting = self.posting(subject, slot);
+    pub(crate) fn postings_from(&self, slot: u32, from: u64) -> impl Iterator<Item = u64> {
+        let posting = self.posting(slot);
         let numbers = posting
             .into_iter()
             .flat_map(|posting| std::iter::once(&posting.first).chain(&posting.rest));
@@ -267,7 +267,7 @@ impl Tail {
             .filter(move |&seq| seq >= from)
     }
 
-    /// Indexes (into [`Tail::entries`]) of the entries of slot number `slot` that were alive at the freeze.
+    /// Indexes (into [`Tail::entries`]) of the entries of a slot that were alive at the freeze.
     pub(crate) fn live_indexes(&self, slot: u32) -> impl Iterator<Item = usize> {
         let posting = self.postings.get(slot as usize);
         let numbers = posting

@@ -604,7 +604,7 @@ impl Part {
     pub(crate) fn subject_counts(
         &self,
         io: &Cache,
-        each: &mut dyn FnMut(&[u8], u64),
+        each: &mut dyn FnMut(&Bytes, u64),
     ) -> Result<(), Error> {
         for number in 0..self.tables.len() {
             for row in self.table(io, number)?.iter() {

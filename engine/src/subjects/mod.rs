@@ -1,14 +1,14 @@
 //! The subjects of one stream: totals of each, found by name, walked in order, counted by filter.
 //!
-//!   index  entries, names and hash slots: one subject, O(1)
-//!   chunk  a few hundred subjects that are neighbours by name, with the sums of them
+//!   chunk  up to 256 subjects that are neighbours by name: names, totals, and the sums of them
+//!   index  chunks in the order of names: one subject by two binary searches
 //!   walk   what filters match: whole chunks by their sums, stretches that cannot match passed over
 //!
-//! Reading order: `index`, `chunk`, `walk`.
+//! Reading order: `chunk`, `index`, `walk`.
 
 mod chunk;
 mod index;
 mod walk;
 
-pub(crate) use chunk::Depth;
-pub(crate) use index::{SubjectNumber, Subjects, Totals};
+pub(crate) use chunk::{Depth, Totals};
+pub(crate) use index::{SubjectPlace, Subjects};

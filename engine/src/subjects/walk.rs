@@ -7,7 +7,7 @@
 
 use crate::filter::Filter;
 use crate::subjects::chunk::{Chunk, Counted, Depth};
-use crate::subjects::index::{SubjectNumber, Subjects};
+use crate::subjects::index::{SubjectPlace, Subjects};
 
 /// Subjects that a walk looks at one after the other before it searches for the place where it goes on.
 const STEPS_BEFORE_SEARCH: usize = 3;
@@ -15,37 +15,32 @@ const STEPS_BEFORE_SEARCH: usize = 3;
 impl Subjects {
     /// Position in `order` and in that chunk where `name` is or belongs.
     pub(super) fn ordered_position(&self, name: &[u8]) -> (usize, usize) {
-        let after = self.order.partition_point(|&chunk| {
-            let first = self.chunk(chunk).ids.first();
-            first.is_some_and(|&id| self.name(SubjectNumber(id)) <= name)
-        });
+        let after = self
+            .order
+            .partition_point(|&chunk| self.chunk(chunk).name(0) <= name);
         let at = after.saturating_sub(1);
         let Some(&chunk) = self.order.get(at) else {
             return (0, 0);
         };
-        let ids = &self.chunk(chunk).ids;
-        let within = ids.partition_point(|&id| self.name(SubjectNumber(id)) < name);
-        (at, within)
+        (at, self.chunk(chunk).partition_point(0, |have| have < name))
     }
 
     /// Every subject at or after `name`, in order.
-    pub(crate) fn iter_from(&self, name: &[u8]) -> impl Iterator<Item = SubjectNumber> + '_ {
+    pub(crate) fn iter_from(&self, name: &[u8]) -> impl Iterator<Item = SubjectPlace> + '_ {
         let (at, within) = self.ordered_position(name);
         let chunks = self.order.get(at..).unwrap_or_default();
-        let ids = chunks
-            .iter()
-            .flat_map(|&chunk| self.chunk(chunk).ids.iter());
-        ids.skip(within).map(|&id| SubjectNumber(id))
+        let places = chunks.iter().flat_map(|&chunk| {
+            let all = 0..self.chunk(chunk).len() as u32;
+            all.map(move |within| SubjectPlace { chunk, within })
+        });
+        places.skip(within)
     }
 
     /// One past the last chunk that may hold names that start with `prefix`, in `order`.
     fn end_of(&self, prefix: &[u8]) -> usize {
         self.order.partition_point(|&chunk| {
-            let first = self.chunk(chunk).ids.first();
-            first.is_some_and(|&id| {
-                let name = self.name(SubjectNumber(id));
-                name <= prefix || name.starts_with(prefix)
-            })
+            let first = self.chunk(chunk).name(0);
+            first <= prefix || first.starts_with(prefix)
         })
     }
 
@@ -68,7 +63,7 @@ impl Subjects {
         sum
     }
 
-    fn counted(&self, subject: SubjectNumber) -> Counted {
+    fn counted(&self, subject: SubjectPlace) -> Counted {
         Counted {
             subjects: 1,
             messages: self.totals(subject).messages.into(),
@@ -115,7 +110,7 @@ pub(crate) struct Matching<'a> {
     /// Chunks without a message at or after it are passed over.
     since: u64,
     /// The one subject of a literal filter.
-    only: Option<SubjectNumber>,
+    only: Option<SubjectPlace>,
     /// The current chunk in `order`, and the next subject in it.
     at: usize,
     within: usize,
@@ -127,13 +122,13 @@ pub(crate) struct Matching<'a> {
 }
 
 impl<'a> Matching<'a> {
+    fn number(&self) -> Option<u32> {
+        let number = self.subjects.order.get(self.at);
+        number.filter(|_| self.at < self.end).copied()
+    }
+
     fn chunk(&self) -> Option<&'a Chunk> {
-        let number = self
-            .subjects
-            .order
-            .get(self.at)
-            .filter(|_| self.at < self.end)?;
-        Some(self.subjects.chunk(*number))
+        Some(self.subjects.chunk(self.number()?))
     }
 
     /// Goes to a chunk, or behind those that have nothing new enough.
@@ -147,9 +142,14 @@ impl<'a> Matching<'a> {
         }
     }
 
-    fn name_at(&self, within: usize) -> Option<(SubjectNumber, &'a [u8])> {
-        let id = *self.chunk()?.ids.get(within)?;
-        Some((SubjectNumber(id), self.subjects.name(SubjectNumber(id))))
+    fn name_at(&self, within: usize) -> Option<(SubjectPlace, &'a [u8])> {
+        let number = self.number()?;
+        let chunk = self.subjects.chunk(number);
+        let place = SubjectPlace {
+            chunk: number,
+            within: within as u32,
+        };
+        (within < chunk.len()).then(|| (place, chunk.name(within)))
     }
 
     /// What the filter matches in the current chunk, if the walk is at its start, it lies inside of the filter's range
@@ -207,7 +207,7 @@ impl<'a> Matching<'a> {
     }
 
     /// Looks at one subject: `None` at the end, `Some(None)` if it does not match.
-    fn step(&mut self) -> Option<Option<SubjectNumber>> {
+    fn step(&mut self) -> Option<Option<SubjectPlace>> {
         self.chunk()?;
         let Some((subject, name)) = self.name_at(self.within) else {
             self.enter(self.at + 1);
@@ -240,17 +240,15 @@ impl<'a> Matching<'a> {
             }
         }
         let Some(chunk) = self.chunk() else { return };
-        let is_before = |id: &u32| self.subjects.name(SubjectNumber(*id)) < &*self.target;
-        if chunk.ids.last().is_some_and(|last| !is_before(last)) {
-            let rest = chunk.ids.get(self.within..).unwrap_or_default();
-            self.within += rest.partition_point(is_before);
+        let is_before = |name: &[u8]| name < &*self.target;
+        if !is_before(chunk.name(chunk.len() - 1)) {
+            self.within = chunk.partition_point(self.within, is_before);
             return;
         }
         let later = self.subjects.order.get(self.at + 1..self.end);
-        let passed = later.unwrap_or_default().partition_point(|&number| {
-            let first = self.subjects.chunk(number).ids.first();
-            first.is_some_and(is_before)
-        });
+        let passed = later
+            .unwrap_or_default()
+            .partition_point(|&number| is_before(self.subjects.chunk(number).name(0)));
         // The last chunk that starts before the target may still hold it; the one after it starts at or after it.
         let at = self.at + passed.max(1);
         self.enter(at);
@@ -258,16 +256,15 @@ impl<'a> Matching<'a> {
             && passed > 0
             && let Some(chunk) = self.chunk()
         {
-            let is_before = |id: &u32| self.subjects.name(SubjectNumber(*id)) < &*self.target;
-            self.within = chunk.ids.partition_point(is_before);
+            self.within = chunk.partition_point(0, |name| name < &*self.target);
         }
     }
 }
 
 impl Iterator for Matching<'_> {
-    type Item = SubjectNumber;
+    type Item = SubjectPlace;
 
-    fn next(&mut self) -> Option<SubjectNumber> {
+    fn next(&mut self) -> Option<SubjectPlace> {
         if let Some(only) = self.only.take() {
             return Some(only);
         }

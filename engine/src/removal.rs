@@ -378,7 +378,7 @@ impl Stream {
             }
         }
         let mut gone = Vec::new();
-        self.settle_subjects(&counts, (0, below - 1), &mut gone)?;
+        self.settle_subjects(&counts, (0, below.saturating_sub(1)), &mut gone)?;
         victims.sort_unstable_by_key(|victim| victim.seq);
         let removal = Removal {
             messages: victims.len() as u64,

@@ -1,8 +1,8 @@
 //! The index itself: chunks in the order of names.
 //!
-//! One subject is found by two binary searches, over the first names of the chunks and inside of one. There is no hash
-//! table beside them: it would cost as much memory as the totals, and a binary search among neighbours that lie together
-//! in memory is about as quick. The index never holds a message or a posting: those are in the tail and in the segments.
+//! One subject is found by two binary searches, over where chunks start and inside of one. There is no hash table beside
+//! them: it would cost a third as much memory again. The index never holds a message or a posting: those are in the tail
+//! and in the segments.
 
 use crate::error::Error;
 use crate::limits::SUBJECT_MESSAGES_MAX;
@@ -15,12 +15,22 @@ pub(crate) struct SubjectPlace {
     pub(super) within: u32,
 }
 
+/// Where a chunk stands in the order.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// No name of the chunk is before it and no name of the chunk in front is at or after it: the first name when the
+    /// chunk was made, and nothing for the first chunk of all.
+    pub(super) start: Box<[u8]>,
+    /// Its number in `chunks`.
+    pub(super) chunk: u32,
+}
+
 /// The subject index of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Subjects {
     count: usize,
-    /// Chunks in name order; numbers into `chunks`. None of them is empty.
-    pub(super) order: Vec<u32>,
+    /// Chunks in name order. None of them is empty.
+    pub(super) order: Vec<Node>,
     chunks: Vec<Chunk>,
     free: Vec<u32>,
 }
@@ -35,6 +45,11 @@ impl Subjects {
         self.chunks
             .get(chunk as usize)
             .expect("the order names chunks")
+    }
+
+    /// The number of the chunk at that position.
+    pub(super) fn number(&self, at: usize) -> Option<u32> {
+        Some(self.order.get(at)?.chunk)
     }
 
     fn chunk_mut(&mut self, chunk: u32) -> &mut Chunk {
@@ -57,7 +72,7 @@ impl Subjects {
     pub(crate) fn find(&self, name: &[u8]) -> Option<SubjectPlace> {
         let (at, within) = self.ordered_position(name);
         let place = SubjectPlace {
-            chunk: *self.order.get(at)?,
+            chunk: self.number(at)?,
             within: within as u32,
         };
         let chunk = self.chunk(place.chunk);
@@ -67,7 +82,7 @@ impl Subjects {
     /// Counts one more message, `seq`, of the subject; `seq` is above every other of the stream.
     pub(crate) fn add(&mut self, name: &[u8], seq: u64) -> Result<(), Error> {
         let (at, within) = self.ordered_position(name);
-        let Some(&number) = self.order.get(at) else {
+        let Some(number) = self.number(at) else {
             return self.insert((at, within), name, seq);
         };
         let chunk = self.chunk_mut(number);
@@ -99,7 +114,7 @@ impl Subjects {
         };
         self.check_room()?;
         self.count += 1;
-        if let Some(&number) = self.order.get(at)
+        if let Some(number) = self.number(at)
             && self.chunk(number).is_full()
         {
             let len = self.chunk(number).len();
@@ -109,17 +124,18 @@ impl Subjects {
                 (at, within) = (at + 1, 0);
             } else {
                 let upper = self.chunk_mut(number).split_off(len / 2);
-                self.push_chunk(at + 1, upper);
+                let start = upper.name(0).into();
+                self.push_chunk(at + 1, start, upper);
                 if within > len / 2 {
                     (at, within) = (at + 1, within - len / 2);
                 }
             }
         }
         if at == self.order.len() {
-            self.push_chunk(at, Chunk::default());
+            self.push_chunk(at, name.into(), Chunk::default());
         }
-        let number = self.order.get(at).copied();
-        let chunk = self.chunk_mut(number.expect("it was there or was pushed"));
+        let number = self.number(at).expect("it was there or was pushed");
+        let chunk = self.chunk_mut(number);
         chunk.insert(within, name, totals);
         chunk.touch(within);
         Ok(())
@@ -135,7 +151,7 @@ impl Subjects {
         })
     }
 
-    fn push_chunk(&mut self, at: usize, chunk: Chunk) {
+    fn push_chunk(&mut self, at: usize, start: Box<[u8]>, chunk: Chunk) {
         let number = self.free.pop().unwrap_or_else(|| {
             if self.chunks.is_empty() {
                 // Most streams need no more.
@@ -146,7 +162,12 @@ impl Subjects {
             (self.chunks.len() - 1) as u32
         });
         *self.chunk_mut(number) = chunk;
-        self.order.insert(at, number);
+        let start = if at == 0 { Box::default() } else { start };
+        let node = Node {
+            start,
+            chunk: number,
+        };
+        self.order.insert(at, node);
     }
 
     /// Counts messages less. `first` and `last` are then put right by the caller, who knows the postings; a subject
@@ -173,15 +194,14 @@ impl Subjects {
         if self.count == 0 {
             return self.clear();
         }
-        let Some(&number) = self.order.get(at) else {
+        let Some(number) = self.number(at) else {
             return;
         };
         if self.chunk(number).is_empty() {
             self.drop_chunk(at);
             return;
         }
-        let next = self.order.get(at + 1).copied();
-        if let Some(next) = next
+        if let Some(next) = self.number(at + 1)
             && self.chunk(number).is_sparse_with(self.chunk(next))
         {
             let absorbed = std::mem::take(self.chunk_mut(next));
@@ -191,7 +211,10 @@ impl Subjects {
     }
 
     fn drop_chunk(&mut self, at: usize) {
-        let number = self.order.remove(at);
+        let number = self.order.remove(at).chunk;
+        if let Some(first) = self.order.first_mut() {
+            first.start = Box::default();
+        }
         let left = std::mem::take(self.chunk_mut(number)).total();
         assert_eq!(
             left,
@@ -221,16 +244,13 @@ impl Subjects {
     /// Adds a subject with known totals; names come in ascending order (recovery).
     pub(crate) fn load(&mut self, name: &[u8], totals: Totals) -> Result<(), Error> {
         self.check_room()?;
-        let last = self.order.last().copied();
-        let number = match last.filter(|&number| !self.chunk(number).is_full()) {
-            Some(number) => number,
-            None => {
-                self.shrink_last();
-                self.push_chunk(self.order.len(), Chunk::default());
-                *self.order.last().expect("it was pushed")
-            }
-        };
-        let chunk = self.chunk_mut(number);
+        let last = self.order.last().map(|node| node.chunk);
+        if last.is_none_or(|last| self.chunk(last).is_full()) {
+            self.shrink_last();
+            self.push_chunk(self.order.len(), name.into(), Chunk::default());
+        }
+        let last = self.order.last().map(|node| node.chunk);
+        let chunk = self.chunk_mut(last.expect("it was there or was pushed"));
         chunk.insert(chunk.len(), name, totals);
         self.count += 1;
         Ok(())
@@ -238,7 +258,7 @@ impl Subjects {
 
     /// Everything is loaded, or the last chunk is full.
     pub(crate) fn shrink_last(&mut self) {
-        if let Some(&last) = self.order.last() {
+        if let Some(last) = self.order.last().map(|node| node.chunk) {
             self.chunk_mut(last).shrink();
         }
     }
@@ -246,16 +266,13 @@ impl Subjects {
     /// Takes the subjects that changed since the last call and still have messages, in the order of names.
     pub(crate) fn take_touched(&mut self) -> Vec<SubjectPlace> {
         let mut taken = Vec::new();
-        for &number in &self.order {
-            let chunk = self.chunks.get_mut(number as usize);
-            chunk
-                .expect("the order names chunks")
-                .take_touched(|within| {
-                    taken.push(SubjectPlace {
-                        chunk: number,
-                        within: within as u32,
-                    });
-                });
+        for &Node { chunk, .. } in &self.order {
+            let found = self.chunks.get_mut(chunk as usize);
+            let found = found.expect("the order names chunks");
+            found.take_touched(|within| {
+                let within = within as u32;
+                taken.push(SubjectPlace { chunk, within });
+            });
         }
         taken
     }
@@ -263,19 +280,27 @@ impl Subjects {
     /// Memory on the heap, in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         let chunks: usize = self.chunks.iter().map(Chunk::heap_bytes).sum();
+        let starts: usize = self.order.iter().map(|node| node.start.len()).sum();
         chunks
+            + starts
             + self.chunks.capacity() * size_of::<Chunk>()
-            + (self.order.capacity() + self.free.capacity()) * size_of::<u32>()
+            + self.order.capacity() * size_of::<Node>()
+            + self.free.capacity() * size_of::<u32>()
     }
 
     /// Cross-checks the parts; the text says what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut previous: Option<&[u8]> = None;
         let mut seen = 0;
-        for &number in &self.order {
+        for Node { start, chunk } in &self.order {
+            let number = *chunk;
             let chunk = self.chunk(number);
             chunk.check()?;
-            if chunk.is_empty() || previous.is_some_and(|previous| previous >= chunk.name(0)) {
+            let follows = match previous {
+                Some(previous) => *previous < **start && **start <= *chunk.name(0),
+                None => start.is_empty(),
+            };
+            if chunk.is_empty() || !follows {
                 return Err(format!("chunk {number} is empty or out of order"));
             }
             previous = Some(chunk.name(chunk.len() - 1));

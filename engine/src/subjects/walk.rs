@@ -7,7 +7,7 @@
 
 use crate::filter::Filter;
 use crate::subjects::chunk::{Chunk, Counted, Depth};
-use crate::subjects::index::{SubjectPlace, Subjects};
+use crate::subjects::index::{Node, SubjectPlace, Subjects};
 
 /// Subjects that a walk looks at one after the other before it searches for the place where it goes on.
 const STEPS_BEFORE_SEARCH: usize = 3;
@@ -15,11 +15,9 @@ const STEPS_BEFORE_SEARCH: usize = 3;
 impl Subjects {
     /// Position in `order` and in that chunk where `name` is or belongs.
     pub(super) fn ordered_position(&self, name: &[u8]) -> (usize, usize) {
-        let after = self
-            .order
-            .partition_point(|&chunk| self.chunk(chunk).name(0) <= name);
+        let after = self.order.partition_point(|node| *node.start <= *name);
         let at = after.saturating_sub(1);
-        let Some(&chunk) = self.order.get(at) else {
+        let Some(chunk) = self.number(at) else {
             return (0, 0);
         };
         (at, self.chunk(chunk).partition_point(0, |have| have < name))
@@ -29,7 +27,7 @@ impl Subjects {
     pub(crate) fn iter_from(&self, name: &[u8]) -> impl Iterator<Item = SubjectPlace> + '_ {
         let (at, within) = self.ordered_position(name);
         let chunks = self.order.get(at..).unwrap_or_default();
-        let places = chunks.iter().flat_map(|&chunk| {
+        let places = chunks.iter().flat_map(|&Node { chunk, .. }| {
             let all = 0..self.chunk(chunk).len() as u32;
             all.map(move |within| SubjectPlace { chunk, within })
         });
@@ -38,10 +36,8 @@ impl Subjects {
 
     /// One past the last chunk that may hold names that start with `prefix`, in `order`.
     fn end_of(&self, prefix: &[u8]) -> usize {
-        self.order.partition_point(|&chunk| {
-            let first = self.chunk(chunk).name(0);
-            first <= prefix || first.starts_with(prefix)
-        })
+        self.order
+            .partition_point(|node| *node.start <= *prefix || node.start.starts_with(prefix))
     }
 
     /// What the filter matches, and how many messages that has.
@@ -123,8 +119,8 @@ pub(crate) struct Matching<'a> {
 
 impl<'a> Matching<'a> {
     fn number(&self) -> Option<u32> {
-        let number = self.subjects.order.get(self.at);
-        number.filter(|_| self.at < self.end).copied()
+        let number = self.subjects.number(self.at);
+        number.filter(|_| self.at < self.end)
     }
 
     fn chunk(&self) -> Option<&'a Chunk> {
@@ -248,7 +244,7 @@ impl<'a> Matching<'a> {
         let later = self.subjects.order.get(self.at + 1..self.end);
         let passed = later
             .unwrap_or_default()
-            .partition_point(|&number| is_before(self.subjects.chunk(number).name(0)));
+            .partition_point(|node| is_before(&node.start));
         // The last chunk that starts before the target may still hold it; the one after it starts at or after it.
         let at = self.at + passed.max(1);
         self.enter(at);

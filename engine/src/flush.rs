@@ -25,10 +25,8 @@ use crate::tail::Tail;
 /// One changed subject at the freeze.
 #[derive(Debug, Clone, Copy)]
 struct FrozenSubject {
-    name_at: usize,
-    name_len: u16,
-    /// Its posting list in the frozen tail.
-    slot: Option<u32>,
+    /// Where its name ends among the names.
+    name_end: usize,
     totals: Totals,
 }
 
@@ -120,15 +118,11 @@ impl Stream {
         let mut names = Vec::new();
         let mut subjects = Vec::with_capacity(touched.len());
         for subject in touched {
-            let name = self.subjects.name(subject);
-            let name_len = name.len() as u16;
+            names.extend_from_slice(self.subjects.name(subject));
             subjects.push(FrozenSubject {
-                name_at: names.len(),
-                name_len,
-                slot: self.tail.slot_of(name),
+                name_end: names.len(),
                 totals: self.subjects.totals(subject),
             });
-            names.extend_from_slice(name);
         }
         let tail = Arc::new(std::mem::take(&mut self.tail));
         self.frozen = Some(tail.clone());
@@ -149,19 +143,24 @@ impl Stream {
 }
 
 impl FrozenStream {
-    fn name(&self, subject: &FrozenSubject) -> &[u8] {
-        let end = subject.name_at + usize::from(subject.name_len);
-        self.names.get(subject.name_at..end).unwrap_or_default()
+    /// The changed subjects with their names.
+    fn subjects(&self) -> impl Iterator<Item = (&[u8], Totals)> {
+        let mut start = 0;
+        self.subjects.iter().map(move |subject| {
+            let name = self.names.get(start..subject.name_end);
+            start = subject.name_end;
+            (name.unwrap_or_default(), subject.totals)
+        })
     }
 
     fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
         let base = self.first_live().unwrap_or(0);
         let mut numbers = vec![u32::MAX; self.tail.entries().len()];
         let mut rows = Vec::with_capacity(self.subjects.len());
-        for (number, subject) in self.subjects.iter().enumerate() {
-            let mut postings = subject.slot.map(|_| PostingsBuilder::new(base));
-            for index in subject
-                .slot
+        for (number, (name, totals)) in self.subjects().enumerate() {
+            let slot = self.tail.slot_of(name);
+            let mut postings = slot.map(|_| PostingsBuilder::new(base));
+            for index in slot
                 .into_iter()
                 .flat_map(|slot| self.tail.live_indexes(slot))
             {
@@ -173,11 +172,10 @@ impl FrozenStream {
                     *at = number as u32;
                 }
             }
-            let name = Bytes::copy_from_slice(self.name(subject));
             rows.push(IncomingSubject {
-                name,
+                name: Bytes::copy_from_slice(name),
                 postings,
-                totals: subject.totals,
+                totals,
             });
         }
         for (entry, &subject) in self.tail.entries().iter().zip(&numbers) {

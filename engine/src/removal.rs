@@ -42,11 +42,11 @@ struct Prefix {
 }
 
 impl Prefix {
-    fn add(&mut self, subject: &Bytes, count: u64) {
+    fn add(&mut self, subject: &[u8], count: u64) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         match self.counts.get_mut(subject) {
             Some(have) => *have = have.saturating_add(count),
-            None => drop(self.counts.insert(subject.clone(), count)),
+            None => drop(self.counts.insert(Bytes::copy_from_slice(subject), count)),
         }
     }
 }
@@ -279,7 +279,8 @@ impl Stream {
                 continue;
             }
             if part.last_seq() < below && self.is_complete(part) {
-                self.describe_complete_part(io, part, &mut prefix)?;
+                prefix.bytes += part.bytes();
+                part.subject_counts(&mut |name, count| prefix.add(name, count))?;
             } else {
                 self.describe_rows(io, part, below, &mut prefix)?;
             }
@@ -290,22 +291,12 @@ impl Stream {
                 .take_while(|entry| entry.seq < below)
             {
                 if self.is_live(entry.seq) {
-                    prefix.add(&entry.record.slice(..usize::from(entry.subject_len)), 1);
+                    prefix.add(entry.subject(), 1);
                     prefix.bytes += self.overhead.size(entry.record.len(), entry.headers_len);
                 }
             }
         }
         Ok(prefix)
-    }
-
-    fn describe_complete_part(
-        &self,
-        io: &Cache,
-        part: &Part,
-        prefix: &mut Prefix,
-    ) -> Result<(), Error> {
-        prefix.bytes += part.bytes();
-        part.subject_counts(io, &mut |name, count| prefix.add(name, count))
     }
 
     fn describe_rows(

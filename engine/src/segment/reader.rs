@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::limits::{PAGE_BYTES, SUBJECTS_PER_BLOCK};
 use crate::options::Encryption;
 use crate::segment::cache::{Cache, Cached};
+use crate::segment::cursor::TableCursor;
 use crate::segment::entry::{PageRef, PartMeta, Present, StreamEntry, TableRef, read_entry};
 use crate::segment::postings::{ChunkRef, RunReader, SeqRun, decode_index, decode_runs};
 use crate::segment::row::{Row, decode_rows};
@@ -601,16 +602,11 @@ impl Part {
     }
 
     /// Calls `each` with every subject that has messages here, and how many, dead ones included.
-    pub(crate) fn subject_counts(
-        &self,
-        io: &Cache,
-        each: &mut dyn FnMut(&Bytes, u64),
-    ) -> Result<(), Error> {
-        for number in 0..self.tables.len() {
-            for row in self.table(io, number)?.iter() {
-                if let Some(local) = &row.local {
-                    each(&row.name, local.messages);
-                }
+    pub(crate) fn subject_counts(&self, each: &mut dyn FnMut(&[u8], u64)) -> Result<(), Error> {
+        let mut rows = TableCursor::new(self);
+        while rows.advance()? {
+            if let (Some(name), Some(local)) = (rows.name(), rows.local()) {
+                each(name, local.messages);
             }
         }
         Ok(())

@@ -182,9 +182,7 @@ fn ask_each_way(store: &Store, model: &Model, from: u64) {
     }
 }
 
-/// What is counted a second time costs no reading, and a message that goes costs one bucket.
-#[test]
-fn counts_are_remembered() {
+fn two_thousand() -> (Store, Model) {
     let (mut store, _) =
         Store::open(Arc::new(MemDisk::new()), Path::new("s"), Options::default()).unwrap();
     store.create_stream(S, 1).unwrap();
@@ -192,6 +190,13 @@ fn counts_are_remembered() {
     for number in 0..2000u32 {
         apply(&mut store, &mut model, &Op::Append((number % 251) as u8));
     }
+    (store, model)
+}
+
+/// What is counted a second time costs no reading, and a message that goes costs one bucket.
+#[test]
+fn counts_are_remembered() {
+    let (mut store, model) = two_thousand();
     let filters = filters(4);
     let by_rows = |store: &Store| {
         let stream = &store.streams[&S];
@@ -223,13 +228,7 @@ fn counts_are_remembered() {
 /// As long as nothing dies, a count needs the rows between the last one and this, and those since.
 #[test]
 fn the_last_count_is_remembered() {
-    let (mut store, _) =
-        Store::open(Arc::new(MemDisk::new()), Path::new("s"), Options::default()).unwrap();
-    store.create_stream(S, 1).unwrap();
-    let mut model = Model::new();
-    for number in 0..2000u32 {
-        apply(&mut store, &mut model, &Op::Append((number % 251) as u8));
-    }
+    let (mut store, mut model) = two_thousand();
     let filters = filters(4);
     let unread = |store: &Store, from| {
         let stream = &store.streams[&S];

@@ -112,6 +112,21 @@ impl<'a> Reader<'a> {
             .ok_or_else(|| self.unreadable())
     }
 
+    /// The next of sequences that rise and are written as differences; `before` is the one before it, `None` at first.
+    ///
+    /// # Errors
+    /// The input is too short, or the sequence does not rise.
+    pub fn rising(&mut self, before: &mut Option<u64>) -> Result<u64, Unreadable> {
+        let delta = self.u64()?;
+        if delta == 0 && before.is_some() {
+            return Err(self.unreadable());
+        }
+        let seq = before.unwrap_or(0).checked_add(delta);
+        let seq = seq.ok_or_else(|| self.unreadable())?;
+        *before = Some(seq);
+        Ok(seq)
+    }
+
     /// A slice of [`put_bytes`].
     ///
     /// # Errors

@@ -69,12 +69,9 @@ impl Consumer {
         let cursor = Cursor::decode(&mut reader)?;
         let pending = pending(&mut reader)?;
         let mut given_up = BTreeSet::new();
-        let mut before = 0_u64;
+        let mut before = None;
         for _ in 0..reader.count()? {
-            before = before
-                .checked_add(reader.u64()?)
-                .ok_or_else(|| reader.unreadable())?;
-            given_up.insert(before);
+            given_up.insert(reader.rising(&mut before)?);
         }
         if !reader.is_empty() {
             return Err(reader.unreadable());
@@ -129,13 +126,9 @@ fn put_entry(out: &mut impl BufMut, entry: &Entry) {
 fn pending(reader: &mut Reader<'_>) -> Result<Pending, Unreadable> {
     let mut pending = Pending::default();
     pending.skip_tickets(reader.u64()?);
-    let mut seq = 0_u64;
-    for at in 0..reader.count()? {
-        let delta = reader.u64()?;
-        if at > 0 && delta == 0 {
-            return Err(reader.unreadable());
-        }
-        seq = seq.checked_add(delta).ok_or_else(|| reader.unreadable())?;
+    let mut before = None;
+    for _ in 0..reader.count()? {
+        let seq = reader.rising(&mut before)?;
         let entry = Entry {
             consumer_seq: reader.u64()?,
             sent: Timestamp::from_nanos(reader.i64()?),

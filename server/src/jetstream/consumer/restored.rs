@@ -106,13 +106,9 @@ impl Restored {
             _ => return Err(reader.unreadable()),
         };
         restored.first = rising(&mut reader)?;
-        let mut seq = 0_u64;
-        for at in 0..reader.count()? {
-            let delta = reader.u64()?;
-            if delta == 0 && at > 0 {
-                return Err(reader.unreadable());
-            }
-            seq = seq.checked_add(delta).ok_or_else(|| reader.unreadable())?;
+        let mut before = None;
+        for _ in 0..reader.count()? {
+            let seq = reader.rising(&mut before)?;
             let entry = Entry {
                 consumer_seq: reader.u64()?,
                 sent: Timestamp::from_nanos(reader.i64()?),
@@ -147,18 +143,8 @@ fn put_rising(out: &mut Vec<u8>, sequences: &[u64]) {
 }
 
 fn rising(reader: &mut Reader<'_>) -> Result<Vec<u64>, Unreadable> {
-    let count = reader.count()?;
-    let mut sequences = Vec::with_capacity(count);
-    let mut seq = 0_u64;
-    for at in 0..count {
-        let delta = reader.u64()?;
-        if delta == 0 && at > 0 {
-            return Err(reader.unreadable());
-        }
-        seq = seq.checked_add(delta).ok_or_else(|| reader.unreadable())?;
-        sequences.push(seq);
-    }
-    Ok(sequences)
+    let (count, mut before) = (reader.count()?, None);
+    (0..count).map(|_| reader.rising(&mut before)).collect()
 }
 
 impl Consumer {

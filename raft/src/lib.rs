@@ -46,3 +46,4 @@ pub use metrics::LogMetrics;
 pub use node::{LogPosition, Node, NodeOptions, OpenReport};
 pub use transport::{Answer, NoPeers, Transport};
 pub use types::Peer;
+pub use wal::scrub::{LogDamage, LogScrub};

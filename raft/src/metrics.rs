@@ -34,6 +34,8 @@ pub struct LogMetrics {
     pub segments: u64,
     /// True while the disk is full and proposals are refused.
     pub full: bool,
+    /// Damaged places that were found and are still in the log.
+    pub damaged: u64,
 }
 
 impl LogMetrics {

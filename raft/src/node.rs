@@ -25,8 +25,9 @@ use crate::transport::{Network, NoPeers, Transport};
 use crate::types::{Peer, Types};
 use crate::wal::image::{GroupLog, GroupState, plain_draft};
 use crate::wal::record::Kind;
+use crate::wal::scrub::{LogDamage, LogScrub};
 use crate::wal::writer::Layout;
-use crate::wal::{Done, Item, Wal, keeper, recovery, writer};
+use crate::wal::{Done, Item, Wal, keeper, recovery, scrub, writer};
 
 /// What a node needs to open its log.
 #[derive(Clone)]
@@ -507,13 +508,32 @@ impl Node {
         self.wal.poisoned()
     }
 
+    /// Verifies the next `bytes` of the log, round and round; the caller sets the pace. Blocks for as long as reading takes.
+    /// Damage stops nothing: what it hit is in memory or applied until the next opening, which would fail at it.
+    pub fn scrub_log(&self, bytes: u64) -> LogScrub {
+        scrub::scrub(&self.wal, bytes)
+    }
+
+    /// Damage that was found and is still in the log.
+    pub fn log_damage(&self) -> Vec<LogDamage> {
+        scrub::damage(&self.wal)
+    }
+
+    /// How to be rid of all damage that is known: once the groups that [`Node::log_holders`] names for this position are
+    /// flushed, the log lets go of it. `None` when there is none.
+    pub fn log_damaged_before(&self) -> Option<LogPosition> {
+        scrub::unneeded_before(&self.wal).map(LogPosition)
+    }
+
     /// What monitoring may see of the log.
     pub fn metrics(&self) -> LogMetrics {
+        let damaged = self.log_damage().len() as u64;
         let segments = self.wal.segments.lock();
         LogMetrics {
             bytes_held: segments.bytes(),
             segments: segments.used.len() as u64,
             full: self.wal.full.load(Ordering::Relaxed),
+            damaged,
             ..LogMetrics::of(&self.wal.counters)
         }
     }

@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use openraft::vote::RaftLeaderId as _;
@@ -92,6 +93,14 @@ impl GroupState {
             Some(id) if id.index == index => Some(id),
             _ => self.slot(index).map(|slot| slot.id),
         }
+    }
+
+    /// The entries, if any, whose records stand between two positions: the first and the last.
+    pub(crate) fn entries_within(&self, from: u64, until: u64) -> Option<RangeInclusive<u64>> {
+        let is_there = |slot: &&Slot| (from..until).contains(&slot.position);
+        let first = self.entries.iter().find(is_there)?;
+        let last = self.entries.iter().rev().find(is_there)?;
+        Some(first.id.index..=last.id.index)
     }
 
     /// Adds the next entry.

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::image::GroupLog;
 use super::record::{self, BATCH_ALIGN, Draft, Form, HEADER_BYTES, Head, Header, Kind};
+use super::scrub::{LogDamage, Scrub};
 use super::segment::{self, HEADER_BLOCK, Segment, Segments};
 use crate::cipher::Sealing;
 use crate::error::Error;
@@ -90,6 +91,10 @@ pub(crate) struct Wal {
     /// Everything before this position is on disk.
     pub(crate) synced: AtomicU64,
     pub(crate) counters: Counters,
+    /// How far verifying has come; locked for as long as it reads.
+    pub(crate) scrub: Mutex<Scrub>,
+    /// What verifying has found.
+    pub(crate) damage: Mutex<Vec<LogDamage>>,
 }
 
 type PoisonListener = Box<dyn Fn(&Arc<Error>) + Send>;
@@ -167,6 +172,8 @@ impl Wal {
             unmarked: AtomicBool::new(false),
             synced: AtomicU64::new(synced),
             counters: Counters::default(),
+            scrub: Mutex::default(),
+            damage: Mutex::default(),
         }
     }
 

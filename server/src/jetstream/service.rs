@@ -20,8 +20,8 @@ use super::consumer::leader::Directories;
 use super::erasure::{self, Erasure};
 use super::handle::{GroupHandle, StreamHandle};
 use super::limits::API_LEVEL;
-use super::meta;
 use super::start::{self, Opened, Settings, StartError, Tuning};
+use super::{log_scrub, meta};
 use crate::broker::{Account, Broker, Subscription};
 
 /// What an account uses.
@@ -101,7 +101,7 @@ pub struct JetStream {
     api: Mutex<Vec<(Arc<Account>, Arc<Subscription>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
     erasure: Erasure,
-    /// What flushes the meta group now and then, follows a change of the encryption, and erases; they end only when told to.
+    /// What flushes the meta group now and then, follows a change of the encryption, erases, and verifies the log; they end only when told to.
     keepers: Mutex<Vec<JoinHandle<()>>>,
     /// Held by a job of the meta group's store while it writes.
     pub(super) meta_job: Arc<AsyncMutex<()>>,
@@ -112,7 +112,13 @@ impl JetStream {
     ///
     /// # Errors
     /// Each names the path and the way out; nothing is overwritten.
-    pub async fn start(broker: Arc<Broker>, settings: Settings) -> Result<Arc<Self>, StartError> {
+    pub async fn start(
+        broker: Arc<Broker>,
+        mut settings: Settings,
+    ) -> Result<Arc<Self>, StartError> {
+        if let Ok(free) = free_bytes(&settings) {
+            settings.tuning = settings.tuning.fitting(free);
+        }
         let Opened {
             nodes,
             meta,
@@ -144,6 +150,7 @@ impl JetStream {
             task::spawn(start::flush_meta(Arc::downgrade(&service))),
             task::spawn(at_rest::follow(Arc::downgrade(&service))),
             task::spawn(erasure::run(Arc::downgrade(&service))),
+            task::spawn(log_scrub::run(Arc::downgrade(&service))),
         ];
         service.reconcile().await?;
         service.listen();
@@ -360,6 +367,20 @@ impl JetStream {
         &self.meta
     }
 
+    /// Damage that was found in the log and the stores and is still there, for people.
+    #[must_use]
+    pub fn damage(&self) -> Vec<String> {
+        let log = self.node().map_or_else(Vec::new, raft::Node::log_damage);
+        let mut all: Vec<String> = log.iter().map(ToString::to_string).collect();
+        let of_store = |store: &halyard_engine::Store| {
+            let damage = store.damage().iter();
+            damage.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        all.extend(of_store(self.meta.machine().lock().store()));
+        all.extend(self.file.read(|machine| of_store(machine.store())));
+        all
+    }
+
     /// Whether everything is served; why not otherwise.
     ///
     /// # Errors
@@ -384,6 +405,15 @@ impl JetStream {
             None => Ok(()),
         }
     }
+}
+
+/// Free space where the streams are, or will be once their directory is made.
+fn free_bytes(settings: &Settings) -> std::io::Result<u64> {
+    let (disk, dir) = (&settings.disk, &settings.data_dir);
+    let there = dir
+        .ancestors()
+        .find(|dir| disk.exists(dir).unwrap_or(false));
+    disk.free_bytes(there.unwrap_or(dir))
 }
 
 /// Without [`JetStream::shutdown`] this is a crash, but the tasks go all the same.

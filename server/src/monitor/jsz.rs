@@ -123,6 +123,9 @@ struct Own {
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption: Option<EncryptionState>,
     erasure: Erasure,
+    /// Bytes on the disk that are not what was written: which file, where, and what stood there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damage: Vec<String>,
 }
 
 /// What deletes and purges have left on the disk.
@@ -286,6 +289,7 @@ fn own(jetstream: &JetStream) -> Own {
     Own {
         encryption: EncryptionState::new(jetstream),
         erasure,
+        damage: jetstream.damage(),
     }
 }
 

@@ -116,6 +116,10 @@ impl Store {
         self.check_writable()?;
         let upkeep = &mut self.upkeep;
         upkeep.is_low_on_space = done.is_low_on_space;
+        let gives_room = matches!(done.outcome, Ok(Outcome::Reaped | Outcome::Flushed { .. }));
+        if gives_room || !done.is_low_on_space {
+            upkeep.no_room_for = None;
+        }
         upkeep.garbage.extend(done.leftovers);
         if done.released_reserve {
             upkeep.reserve = None;
@@ -142,9 +146,15 @@ impl Store {
             }
             (Ok(_), _) => {}
             (Err(error), maintenance) => {
-                if let (Error::Full { .. }, Maintenance::Swapping(merged)) = (&error, maintenance) {
+                match (&error, maintenance) {
                     // The segment is there; its place in the manifest is tried again.
-                    self.upkeep.maintenance = Maintenance::Written(merged);
+                    (Error::Full { .. }, Maintenance::Swapping(merged)) => {
+                        self.upkeep.maintenance = Maintenance::Written(merged);
+                    }
+                    (Error::Full { .. }, Maintenance::Out(Some(inputs))) => {
+                        self.upkeep.no_room_for = Some(self.upkeep.bytes_of(&inputs.ids));
+                    }
+                    _ => {}
                 }
                 let is_flush = done.kind == JobKind::Flush;
                 return Err(self.failed(error, done.is_read_only_failure, is_flush));

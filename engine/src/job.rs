@@ -10,6 +10,7 @@
 //! leaves the inputs in use and the file to be overwritten; what the merge dropped was dead in a durable state, and what
 //! is dead in one is dead in all later ones.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -190,12 +191,14 @@ impl Place {
         manifest: Manifest,
     ) -> Result<Outcome, Error> {
         match self.try_flush(done, &frozen, segment, &manifest) {
-            Err(Error::Full { .. }) if self.release_reserve() => {
+            Err(error @ Error::Full { .. }) if self.release_reserve() => {
                 done.released_reserve = true;
-                // The half-written file gives its space back before the second and last try, under a new name.
-                self.scrap(segment);
                 done.bytes_written = 0;
-                self.try_flush(done, &frozen, segment, &manifest)
+                // The half-written file gives its space and its name back before the second and last try.
+                match self.scrap(segment) {
+                    true => self.try_flush(done, &frozen, segment, &manifest),
+                    false => Err(error),
+                }
             }
             other => other,
         }
@@ -259,26 +262,41 @@ impl Place {
     }
 
     fn swap(&self, done: &mut JobDone, manifest: Manifest) -> Result<Outcome, Error> {
-        done.bytes_written += manifest.store(&*self.disk, &self.dir, &self.options)?;
+        let store = || manifest.store(&*self.disk, &self.dir, &self.options);
+        done.bytes_written += match store() {
+            // The inputs' space comes back with it.
+            Err(Error::Full { .. }) if self.release_reserve() => {
+                done.released_reserve = true;
+                store()?
+            }
+            other => other?,
+        };
         Ok(Outcome::Swapped { manifest })
     }
 
     /// After a failure: a full disk or damaged input leaves a file that is certainly in no manifest; after a failed write
     /// or sync nothing is certain, and the next opening sorts it out.
     fn clean_up(&self, done: &mut JobDone, error: &Error, segment: u64) {
-        match error {
-            Error::Full { .. } => self.scrap(segment),
-            Error::Corrupt { .. } => done.leftovers.push(self.dir.join(segment_name(segment))),
-            _ => {}
+        let is_left = match error {
+            Error::Full { .. } => !self.scrap(segment),
+            Error::Corrupt { .. } => true,
+            _ => false,
+        };
+        if is_left {
+            done.leftovers.push(self.dir.join(segment_name(segment)));
         }
     }
 
-    /// Overwrites and removes a file of this job, as far as the disk lets it.
-    fn scrap(&self, segment: u64) {
+    /// Overwrites and removes a file of this job, if it is there; `false` when the disk does not let it.
+    fn scrap(&self, segment: u64) -> bool {
         let path = self.dir.join(segment_name(segment));
-        if self.overwrite(&path).is_ok() && self.disk.remove_file(&path).is_ok() {
-            let _ = self.disk.sync_dir(&self.dir);
+        match self.disk.exists(&path) {
+            Ok(true) => {}
+            other => return matches!(other, Ok(false)),
         }
+        self.overwrite(&path).is_ok()
+            && self.disk.remove_file(&path).is_ok()
+            && self.disk.sync_dir(&self.dir).is_ok()
     }
 
     fn reap(&self, files: &[PathBuf]) -> Result<Outcome, Error> {
@@ -300,6 +318,9 @@ impl Place {
 
     /// Makes the bytes of a file unreadable for good. Of an encrypted file the header is enough: it holds the only copy
     /// of the file's key.
+    ///
+    /// A file that was not finished has its full length already, and a hole at its end: on a full disk there is no space to
+    /// overwrite that, nor a need. What was written has its space.
     fn overwrite(&self, path: &Path) -> Result<(), Error> {
         let fail = |error| Error::io(path, error);
         let file = self.disk.open(path, OpenMode::ReadWrite).map_err(fail)?;
@@ -308,12 +329,15 @@ impl Place {
             len = len.min(4096);
         }
         let zeros = vec![0; ZEROS_BYTES];
-        let mut at = 0;
-        while at < len {
-            let count = (len - at).min(ZEROS_BYTES as u64);
-            file.write_at(zeros.get(..count as usize).unwrap_or_default(), at)
-                .map_err(fail)?;
-            at += count;
+        let (mut at, mut step) = (0, ZEROS_BYTES as u64);
+        while at < len && step > 0 {
+            let count = (len - at).min(step);
+            match file.write_at(zeros.get(..count as usize).unwrap_or_default(), at) {
+                Ok(()) => at += count,
+                // The hole begins within these bytes.
+                Err(error) if error.kind() == ErrorKind::StorageFull => step = count / 2,
+                Err(error) => return Err(fail(error)),
+            }
         }
         file.sync().map_err(fail)
     }

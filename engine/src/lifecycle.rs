@@ -105,6 +105,8 @@ pub(crate) struct Upkeep {
     pub(crate) is_low_on_space: bool,
     /// The last flush found the disk full.
     pub(crate) no_room: bool,
+    /// A merge of so many bytes found the disk full: smaller ones go first, and such ones once something has changed.
+    pub(crate) no_room_for: Option<u64>,
     /// Whether the reserve's space is taken; `None`: not tried since the last flush.
     pub(crate) reserve: Option<bool>,
     /// One of the manifest's copies is not sound: write it anew.
@@ -205,6 +207,7 @@ impl Upkeep {
             poisoned: None,
             is_low_on_space: false,
             no_room: false,
+            no_room_for: None,
             reserve: None,
             mend_manifest: manifest_damage.is_some(),
             scrub: None,

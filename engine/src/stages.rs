@@ -495,9 +495,13 @@ impl Store {
     fn choose_merge(&self) -> Maintenance {
         let Some(range) = self.upkeep.pick_for(&self.options) else {
             // The segments first: each of them brings a new manifest.
-            return match self.upkeep.is_manifest_foreign {
-                true => Maintenance::Ready(Chore::Reseal),
-                false => Maintenance::Idle,
+            return if self.upkeep.is_manifest_foreign {
+                Maintenance::Ready(Chore::Reseal)
+            } else if self.upkeep.is_low_on_space && self.options.reserve_bytes > 0 {
+                // Publishes are refused, so no flush may come that sees that there is space again.
+                Maintenance::Ready(Chore::Reserve)
+            } else {
+                Maintenance::Idle
             };
         };
         let states = self.upkeep.segments.get(range.clone()).unwrap_or_default();

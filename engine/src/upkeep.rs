@@ -90,6 +90,18 @@ impl Upkeep {
             .find(|state| state.segment.id() == segment)
     }
 
+    /// Whether a merge of so many bytes may find room, as far as is known.
+    fn has_room(&self, bytes: u64) -> bool {
+        self.no_room_for.is_none_or(|none| bytes < none)
+    }
+
+    /// Bytes of these segments' files.
+    pub(crate) fn bytes_of(&self, ids: &[u64]) -> u64 {
+        let segments = self.segments.iter().map(|state| &state.segment);
+        let inside = segments.filter(|segment| ids.contains(&segment.id()));
+        inside.map(|segment| segment.file_bytes()).sum()
+    }
+
     /// The segment holds something erased that the next flush makes durable.
     pub(crate) fn mark_rewrite(&mut self, segment: u64) {
         let (after, segment) = (self.ordinal, self.current(segment));
@@ -220,8 +232,18 @@ impl Upkeep {
         now: SealedWith,
     ) -> Option<std::ops::Range<usize>> {
         let durable = self.durable_ordinal();
-        let usable = |state: &SegmentState| !state.is_damaged;
+        let usable =
+            |state: &SegmentState| !state.is_damaged && self.has_room(state.segment.file_bytes());
         let single = |at: Option<usize>| at.map(|at| at..at + 1);
+        // Where space is short, what is all dead comes first: its rewrite takes no space and gives some.
+        let is_dead = |state: &SegmentState| {
+            !state.is_damaged && state.live == 0 && state.segment.messages > 0
+        };
+        if self.is_low_on_space
+            && let Some(range) = single(self.segments.iter().position(is_dead))
+        {
+            return Some(range);
+        }
         // The oldest mark first: marks that keep coming must not hold up what was asked for before them.
         let due = self.segments.iter().enumerate().filter_map(|(at, state)| {
             let after = *state.marks.first().filter(|after| **after <= durable)?;
@@ -258,6 +280,7 @@ impl Upkeep {
             let sizes = window.iter().map(|state| state.segment.file_bytes());
             let (sum, max) = (sizes.clone().sum::<u64>(), sizes.max().unwrap_or(0));
             let fits = sum <= bytes_max
+                && self.has_room(sum)
                 && max <= sum - max
                 && window.iter().all(|state| !state.is_damaged);
             fits.then_some((sum, at))

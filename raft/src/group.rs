@@ -260,6 +260,11 @@ impl<M: Machine> Group<M> {
         self.propose_urgent(payload)
     }
 
+    /// Whether the disk is full: [`Group::propose`] refuses, and only what makes room should be proposed.
+    pub fn is_full(&self) -> bool {
+        self.core.wal.full.load(Ordering::Relaxed)
+    }
+
     /// [`Group::propose`] for what makes room or must not wait: deletes, purges, acknowledgements. Taken on a full disk as
     /// well, from the space that the log keeps in reserve.
     pub fn propose_urgent(&self, payload: Bytes) -> Proposal<M::Reply> {

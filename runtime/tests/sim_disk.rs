@@ -219,6 +219,13 @@ fn a_full_disk_says_so_and_has_room_again() {
     file.write_at(&[2; 9000], 0).unwrap();
     file.set_len(1000).unwrap();
     file.write_at(&[1; 2000], 1000).unwrap();
+    // A longer length takes no space, what is written there does.
+    file.set_len(50_000).unwrap();
+    assert_eq!(disk.free_bytes(Path::new(DIR)).unwrap(), 7000);
+    let error = file.write_at(&[1; 1000], 9500).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    file.write_at(&[1; 1000], 9000).unwrap();
+    assert_eq!(disk.free_bytes(Path::new(DIR)).unwrap(), 0);
 }
 
 #[test]

@@ -193,6 +193,7 @@ async fn start(
         first_log_segment_bytes: options.log_segment_bytes,
         flush_bytes: usize::try_from(options.flush_bytes).unwrap_or(usize::MAX),
         flush_interval: options.flush_interval,
+        ..Tuning::default()
     };
     let builder = Server::builder()
         .name("simulated")

@@ -39,6 +39,9 @@ use crate::broker::FlushScope;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long work of the store that failed for want of room, or at damage, is left alone.
 const WORK_RETRY: Duration = Duration::from_secs(1);
+/// A flush that found no room is tried again after that, then after twice as long, and so on up to this: each try writes what
+/// there is room for.
+const FULL_RETRY_MAX: Duration = Duration::from_secs(8);
 
 /// So many events are handled before what is being prepared has its next turn in any case.
 const EVENTS_BEFORE_TURN: u8 = 16;
@@ -64,6 +67,8 @@ struct Wanted {
     flush: bool,
     maintenance: bool,
     scrub: bool,
+    /// Nothing that is ready is begun: the disk was full a moment ago, and what failed then is ready again.
+    rests: bool,
 }
 
 /// What came of a turn under the lock.
@@ -135,6 +140,8 @@ pub(super) struct Driver {
     halted: Vec<StreamId>,
     /// No work of the store begins before.
     rests_until: Instant,
+    /// When a flush that found no room is tried again, and how long that was put off.
+    retry: Option<(Instant, Duration)>,
     bell: Arc<Bell>,
 }
 
@@ -167,6 +174,7 @@ impl Driver {
             scrubbed_at: Instant::now(),
             halted: Vec::new(),
             rests_until: Instant::now(),
+            retry: None,
             bell,
         }
     }
@@ -205,9 +213,8 @@ impl Driver {
             let Some(mut gathered) = self.group.inbox().take(self.recycled.take(), room) else {
                 return;
             };
-            if gathered.has_messages() && self.seen.is_full {
-                self.refuse(gathered);
-                continue;
+            if gathered.has_messages() && (self.seen.is_full || self.group.raft().is_full()) {
+                self.refuse_messages(&mut gathered);
             }
             let proposal = self.propose(&mut gathered);
             self.bytes_in_flight += gathered.entry_bytes();
@@ -223,15 +230,15 @@ impl Driver {
         BYTES_IN_FLIGHT_MAX.saturating_sub(self.bytes_in_flight)
     }
 
-    /// Tells everybody of a batch that nothing of it was written.
-    fn refuse(&mut self, mut gathered: Gathered) {
+    /// A full disk: tells who sent messages that they were not written. What is gathered with them goes on: deletes, purges
+    /// and acknowledgements make room, and must not fail because somebody publishes at the same time.
+    fn refuse_messages(&mut self, gathered: &mut Gathered) {
+        let mut messages = gathered.take_messages();
         let scope = FlushScope::new();
         let refusal = table::INSUFFICIENT_RESOURCES.error();
         self.answers
-            .refuse(&mut gathered, &refusal, &mut self.leader);
+            .refuse(&mut messages, &refusal, &mut self.leader);
         drop(scope);
-        self.tick_in_flight = false;
-        self.release(gathered);
     }
 
     /// Tells those who waited for all before it, and keeps the buffers.
@@ -246,17 +253,13 @@ impl Driver {
         }
     }
 
-    /// Deletes, purges and acknowledgements go through even when the disk is full: they make room.
+    /// Also on a full disk: what must not be written then was taken out before.
     fn propose(&self, gathered: &mut Gathered) -> Option<Proposed> {
         if gathered.is_empty() {
             return None;
         }
         let entry = gathered.seal(Timestamp::now());
-        Some(if gathered.has_messages() {
-            self.group.raft().propose(entry)
-        } else {
-            self.group.raft().propose_urgent(entry)
-        })
+        Some(self.group.raft().propose_urgent(entry))
     }
 
     fn poll_leader(&mut self) {
@@ -433,7 +436,7 @@ impl Driver {
         let wanted = Wanted {
             flush: self.flushing.is_none() && self.flush_due(),
             maintenance: looks,
-            scrub: false,
+            ..Wanted::default()
         };
         if looks {
             self.looked_at = Instant::now();
@@ -451,7 +454,12 @@ impl Driver {
         }
         self.waited = 0;
         let scrub = self.maintaining.is_none() && self.scrubbed_at.elapsed() >= SCRUB_INTERVAL;
-        let wanted = Wanted { scrub, ..*wanted };
+        let rests = Instant::now() < self.rests_until;
+        let wanted = Wanted {
+            scrub,
+            rests,
+            ..*wanted
+        };
         let turn = match self.group.write(|machine| turn(machine, &wanted)) {
             Ok(turn) => turn,
             Err(error) => {
@@ -503,7 +511,9 @@ impl Driver {
         if ordered > self.flushed_index && self.seen.applied >= ordered {
             return true;
         }
-        self.seen.dirty_bytes >= self.tuning.flush_bytes
+        let is_retry_due = self.retry.is_some_and(|(at, _)| Instant::now() >= at);
+        is_retry_due
+            || self.seen.dirty_bytes >= self.tuning.flush_bytes
             || (behind && self.flushed_at.elapsed() >= self.tuning.flush_interval)
     }
 
@@ -525,6 +535,7 @@ impl Driver {
                 }
                 if matches!(work, Work::Flush) {
                     self.flushed_at = Instant::now();
+                    self.retry = None;
                 }
                 self.flushed_index = finished.applied;
                 self.group.raft().flushed(finished.applied);
@@ -533,6 +544,11 @@ impl Driver {
             Err(error @ halyard_engine::Error::Full { .. }) => {
                 tracing::warn!("the {} group: {error}", self.group.name());
                 self.rests_until = Instant::now() + WORK_RETRY;
+                if matches!(work, Work::Flush) {
+                    let longer = |(_, pause): (Instant, Duration)| (pause * 2).min(FULL_RETRY_MAX);
+                    let pause = self.retry.map_or(WORK_RETRY, longer);
+                    self.retry = Some((Instant::now() + pause, pause));
+                }
             }
             // What is damaged stays as it is; the rest keeps being served.
             Err(error @ halyard_engine::Error::Corrupt { .. }) => {
@@ -574,17 +590,21 @@ impl Driver {
 }
 
 fn turn(machine: &mut Machine, wanted: &Wanted) -> Result<Turn, Fault> {
+    // A flush first: once maintenance is being prepared there is no cut, and maintenance that finds no room is prepared
+    // again and again, where a flush may be what makes room.
+    let has_cut = wanted.flush && machine.cut()?;
     if wanted.maintenance {
         machine.store_mut().look_for_maintenance();
     }
-    let has_cut = wanted.flush && machine.cut()?;
     let more = machine.step(STEP_STREAMS)?;
     let store = machine.store_mut();
     let mut jobs: Vec<Job> = Vec::new();
-    while let Some(job) = store.take_job() {
+    while !wanted.rests
+        && let Some(job) = store.take_job()
+    {
         jobs.push(job);
     }
-    let scrub = (wanted.scrub && !more && jobs.is_empty())
+    let scrub = (wanted.scrub && !wanted.rests && !more && jobs.is_empty())
         .then(|| store.begin_scrub())
         .flatten();
     let is_scrub = scrub.is_some();

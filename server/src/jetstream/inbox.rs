@@ -74,6 +74,42 @@ impl Gathered {
         self.publishes > 0
     }
 
+    /// Takes the messages out, with who waits for them; the other commands and the marks stay, in their order.
+    #[must_use]
+    pub fn take_messages(&mut self) -> Self {
+        let (mut messages, mut others) = (Self::default(), Self::default());
+        messages.clear();
+        others.clear();
+        let mut reply_at = 0;
+        let waiters = std::mem::take(&mut self.waiters);
+        for (waiter, (place, is_message)) in waiters.into_iter().zip(command::places(&self.bytes)) {
+            let to = if is_message {
+                &mut messages
+            } else {
+                &mut others
+            };
+            if let Waiter::Publisher(_, len) = waiter {
+                let reply = reply_at..reply_at + usize::from(len);
+                reply_at = reply.end;
+                let reply = self.replies.get(reply).unwrap_or_default();
+                to.replies.extend_from_slice(reply);
+            }
+            to.bytes
+                .extend_from_slice(self.bytes.get(place).unwrap_or_default());
+            to.waiters.push(waiter);
+            to.count += 1;
+            to.publishes += u32::from(is_message);
+        }
+        assert_eq!(
+            messages.count + others.count,
+            self.count,
+            "each command has a place"
+        );
+        others.marks = std::mem::take(&mut self.marks);
+        *self = others;
+        messages
+    }
+
     /// Bytes of the entry that it becomes.
     #[must_use]
     pub const fn entry_bytes(&self) -> usize {

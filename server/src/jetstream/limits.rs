@@ -60,6 +60,10 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
 /// Bytes in the store's tail at which it is flushed to a segment.
 pub const DIRTY_BYTES_FLUSH: usize = 64 * 1024 * 1024;
+/// Bytes of disk that only what makes room may use: more than a flush writes, which makes a purge durable.
+pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
+/// The same on a small disk, where flushes are smaller, too.
+pub const RESERVE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// A smaller tail is flushed when it is this old, so that the log stays short.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// Streams that one turn under the group's lock prepares for a flush or for maintenance: a few milliseconds at most.
@@ -68,6 +72,8 @@ pub const STEP_STREAMS: usize = 1000;
 pub const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a store verifies the next 8 MiB of its segments: 0.5 MB/s, so a terabyte takes three weeks.
 pub const SCRUB_INTERVAL: Duration = Duration::from_secs(16);
+/// Bytes of the log that are verified as often; of the log it is all, most of the time.
+pub const LOG_SCRUB_BYTES: u64 = 8 * 1024 * 1024;
 /// Expired messages that one entry removes one by one at most, in all streams of its group; the rest goes with the next.
 pub const EXPIRED_PER_TICK_MAX: usize = 10_000;
 /// While a damaged stream keeps its group from flushing, messages are taken until so many flushes' worth of them are in

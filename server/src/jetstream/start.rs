@@ -19,7 +19,7 @@ use super::consumer::leader::Leader;
 use super::driver::Driver;
 use super::group;
 use super::handle::GroupHandle;
-use super::limits::{DIRTY_BYTES_FLUSH, FLUSH_INTERVAL};
+use super::limits::{DIRTY_BYTES_FLUSH, FLUSH_INTERVAL, RESERVE_BYTES, RESERVE_BYTES_MIN};
 use super::meta;
 use super::service::JetStream;
 use crate::config::Config;
@@ -45,9 +45,28 @@ pub struct Tuning {
     pub flush_bytes: usize,
     /// Age at which a smaller tail is flushed.
     pub flush_interval: Duration,
+    /// Bytes of disk that are kept for what makes room: below so many free ones publishes are refused, and as many again
+    /// are set aside for a flush that finds none. More than a flush writes.
+    pub reserve_bytes: u64,
 }
 
 impl Tuning {
+    /// The same for a disk with so many free bytes: of a small one no more than an eighth is kept back, and flushes are such
+    /// that one fits into that.
+    #[must_use]
+    pub fn fitting(self, free: u64) -> Self {
+        let reserve = self.reserve_bytes.min((free / 8).max(RESERVE_BYTES_MIN));
+        if reserve == self.reserve_bytes {
+            return self;
+        }
+        let flush = usize::try_from(reserve / 4 * 3).unwrap_or(usize::MAX);
+        Self {
+            reserve_bytes: reserve,
+            flush_bytes: self.flush_bytes.min(flush),
+            ..self
+        }
+    }
+
     /// What the log is opened with.
     fn node_options(&self, disk: Arc<dyn Disk>, settings: &Settings) -> raft::NodeOptions {
         raft::NodeOptions {
@@ -66,6 +85,7 @@ impl Default for Tuning {
             first_log_segment_bytes: 2 << 20,
             flush_bytes: DIRTY_BYTES_FLUSH,
             flush_interval: FLUSH_INTERVAL,
+            reserve_bytes: RESERVE_BYTES,
         }
     }
 }
@@ -238,6 +258,7 @@ fn open_store(
     let mut options = Options {
         overhead,
         encryption: settings.encryption.clone(),
+        reserve_bytes: settings.tuning.reserve_bytes,
         ..Options::default()
     };
     if overhead == Overhead::MEMORY {
@@ -345,5 +366,24 @@ async fn run_meta_job(service: &JetStream, job: Job) -> bool {
             tracing::error!("the meta group's store: {error}");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flush_fits_into_the_reserve_of_every_disk() {
+        for free in [0, 50 << 20, 200 << 20, 500 << 20, 1 << 40, u64::MAX] {
+            let tuning = Tuning::default().fitting(free);
+            assert!(
+                tuning.reserve_bytes > tuning.flush_bytes as u64,
+                "{tuning:?}"
+            );
+            assert!(tuning.reserve_bytes <= (free / 8).max(RESERVE_BYTES_MIN));
+        }
+        let plenty = Tuning::default().fitting(1 << 30);
+        assert_eq!(plenty.flush_bytes, DIRTY_BYTES_FLUSH);
     }
 }

@@ -11,6 +11,7 @@
 mod raw;
 
 mod backup;
+mod full_disk;
 
 use std::future::Future;
 use std::sync::Arc;

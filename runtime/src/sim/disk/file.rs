@@ -104,7 +104,7 @@ impl File for SimFile {
                 .ok_or(io::ErrorKind::FileTooLarge)?;
             let errors = state.faults.write_error_ppm;
             let inode = state.inodes.get(&self.inode).ok_or_else(super::no_power)?;
-            let growth = end.saturating_sub(inode.cache_len);
+            let growth = end.saturating_sub(inode.taken);
             let path = inode.path.clone();
             state.reserve(growth, &path)?;
             let full = if growth > 0 {
@@ -131,16 +131,17 @@ impl File for SimFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.change(|state| {
             let inode = state.inodes.get(&self.inode).ok_or_else(super::no_power)?;
-            let (growth, path) = (len.saturating_sub(inode.cache_len), inode.path.clone());
+            let (growth, path) = (len.saturating_sub(inode.taken), inode.path.clone());
             state.reserve(growth, &path)?;
             if growth > 0 {
                 state.space(&path)?;
             }
             state.device(0)?;
-            if let Some(inode) = state.inodes.get_mut(&self.inode)
-                && inode.cache_len < len
-            {
-                inode.set_len(len);
+            if let Some(inode) = state.inodes.get_mut(&self.inode) {
+                if inode.cache_len < len {
+                    inode.set_len(len);
+                }
+                inode.taken = inode.taken.max(len);
             }
             Ok(())
         })?;

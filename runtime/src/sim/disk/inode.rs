@@ -15,6 +15,8 @@ pub(super) struct Inode {
     pub(super) path: PathBuf,
     pub(super) cache: Pages,
     pub(super) cache_len: u64,
+    /// Bytes from its start on that take space: beyond lies only what a longer length has added.
+    pub(super) taken: u64,
     pub(super) platter: Pages,
     pub(super) platter_len: u64,
     /// What was done since the last sync, in order.
@@ -55,6 +57,7 @@ impl Inode {
             path: path.to_owned(),
             cache: Pages::default(),
             cache_len: 0,
+            taken: 0,
             platter: Pages::default(),
             platter_len: 0,
             pending: Vec::new(),
@@ -66,7 +69,9 @@ impl Inode {
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         self.cache.write(offset, bytes);
-        self.cache_len = self.cache_len.max(offset + bytes.len() as u64);
+        let end = offset + bytes.len() as u64;
+        self.cache_len = self.cache_len.max(end);
+        self.taken = self.taken.max(end);
         for sector in sectors(offset, bytes.len() as u64) {
             self.bad_sectors.remove(&sector);
         }
@@ -81,6 +86,7 @@ impl Inode {
             drop(self.cache.cut(len));
         }
         self.cache_len = len;
+        self.taken = self.taken.min(len);
         self.pending.push(Change::Length(len));
     }
 
@@ -95,6 +101,7 @@ impl Inode {
                 *has = len;
             }
         }
+        self.taken = self.taken.min(len);
     }
 
     /// Flips bits on the platter and in the cache.
@@ -197,6 +204,11 @@ impl Inode {
         };
         self.settle(fate, random, freed);
         self.cache = self.platter.clone();
+        self.taken = if self.platter_len > self.cache_len {
+            self.platter_len
+        } else {
+            self.taken.min(self.platter_len)
+        };
         self.cache_len = self.platter_len;
     }
 

@@ -490,7 +490,7 @@ impl State {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.inodes.values().map(|inode| inode.cache_len).sum()
+        self.inodes.values().map(|inode| inode.taken).sum()
     }
 
     /// Fails when `growth` more bytes do not fit.

@@ -264,6 +264,22 @@ fn put_header(batch: &mut Vec<u8>, kind: Kind, body: usize) {
     batch.extend_from_slice(&body.to_le_bytes());
 }
 
+/// Where each command of a batch lies, header included, and whether it brings messages: what a full disk refuses.
+pub fn places(batch: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, bool)> {
+    let mut at = BATCH_HEADER_BYTES;
+    std::iter::from_fn(move || {
+        let header = batch.get(at..at + COMMAND_HEADER_BYTES)?;
+        let [kind, len @ ..] = header else {
+            return None;
+        };
+        let len = u32::from_le_bytes(*len.first_chunk::<4>()?) as usize;
+        let place = at..at + COMMAND_HEADER_BYTES + len;
+        at = place.end;
+        let kind = Kind::from_byte(*kind);
+        Some((place, matches!(kind, Some(Kind::Publish | Kind::Restore))))
+    })
+}
+
 /// A batch being read.
 pub struct Batch<'a> {
     entry: &'a Bytes,

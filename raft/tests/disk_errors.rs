@@ -322,6 +322,49 @@ fn a_failed_sync_poisons_for_good() {
     });
 }
 
+/// After a failed sync the page cache shows what the disk does not have, and no later sync writes it. A new process that
+/// takes it for a part of the log must write it again before anybody builds on it.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_again() {
+    simulated(|_| async move {
+        for seed in 0..10 {
+            let disk = SimDisk::new(seed, DiskFaults::default());
+            let node = Node::open(options(Arc::new(disk.clone()))).expect("a new log");
+            let group = start(&node).await;
+            group
+                .propose(Bytes::from_static(b"before"))
+                .await
+                .expect("applied");
+            disk.set_faults(|faults| faults.sync_error_ppm = 1_000_000);
+            group
+                .propose(Bytes::from(vec![7; 3000]))
+                .await
+                .expect_err("not on disk");
+            node.shutdown().await;
+            drop((group, node));
+            disk.process_died();
+            disk.set_faults(|faults| faults.sync_error_ppm = 0);
+
+            let node = Node::open(options(Arc::new(disk.clone()))).expect("a torn tail at most");
+            let group = start(&node).await;
+            group
+                .propose(Bytes::from_static(b"after"))
+                .await
+                .expect("applied");
+            let count = group.machine().lock().0;
+            assert_eq!(count, 3, "the cache shows all of it");
+            node.shutdown().await;
+            drop((group, node));
+            disk.power_loss();
+
+            let node = Node::open(options(Arc::new(disk.clone()))).expect("a sound log");
+            let group = start(&node).await;
+            assert_eq!(group.machine().lock().0, count, "disk {seed}");
+            node.shutdown().await;
+        }
+    });
+}
+
 #[test]
 fn retired_bytes_are_nowhere_on_the_disk() {
     simulated(|disk| async move {

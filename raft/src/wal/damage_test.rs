@@ -14,7 +14,7 @@ use openraft::storage::{IOFlushed, RaftLogStorage as _};
 use openraft::vote::RaftLeaderId as _;
 use parking_lot::Mutex;
 
-use super::image::{GroupLog, GroupState, plain_draft};
+use super::image::{GroupLog, plain_draft};
 use super::record::Kind;
 use super::writer::{Done, Item, Layout, Wal};
 use super::{keeper, recovery, writer};
@@ -33,69 +33,94 @@ fn layout() -> Layout {
     }
 }
 
+/// An open log of two groups, and what runs it.
+struct Live {
+    wal: Arc<Wal>,
+    stores: [LogStore; 2],
+    tasks: [task::JoinHandle<()>; 2],
+}
+
+impl Live {
+    fn open(disk: Arc<dyn Disk>) -> Self {
+        let mut opened =
+            recovery::open(&disk, Path::new(DIR), NodeId(1), &layout()).expect("a sound log");
+        let synced = opened.tail.position();
+        let wal = Arc::new(Wal::new(
+            disk,
+            DIR.into(),
+            opened.log,
+            NodeId(1),
+            layout(),
+            opened.segments,
+            synced,
+        ));
+        let tasks = [
+            task::spawn(writer::run(Arc::clone(&wal), opened.tail)),
+            task::spawn(keeper::run(Arc::clone(&wal))),
+        ];
+        let stores = [0, 1].map(|id| LogStore {
+            wal: Arc::clone(&wal),
+            log: Arc::new(GroupLog {
+                id: GroupId(id),
+                state: Mutex::new(opened.groups.remove(&id).unwrap_or_default()),
+            }),
+        });
+        Self { wal, stores, tasks }
+    }
+
+    /// An entry in a batch of its own.
+    async fn append(&self, group: usize, index: u64, payload: Vec<u8>) {
+        let (sender, flushed) =
+            <crate::types::Types as openraft::type_config::TypeConfigExt>::oneshot();
+        let payload = Bytes::from(payload);
+        let entry = Entry {
+            log_id: LogId::new(LeaderId::new(1, 1), index),
+            payload: Payload::Normal(Command { payload, ticket: 0 }),
+        };
+        self.stores[group]
+            .clone()
+            .append([entry], IOFlushed::signal(sender))
+            .await
+            .expect("handed in");
+        flushed.await.expect("told").expect("on disk");
+    }
+
+    async fn close(self) {
+        self.wal.submit([Item {
+            draft: plain_draft(Kind::Mark, 0),
+            of: None,
+            done: Done::Nobody,
+        }]);
+        self.wal.shut_down();
+        for task in self.tasks {
+            task.await.expect("no panic");
+        }
+    }
+}
+
 /// A log of two groups over three segments, closed properly.
 async fn write(disk: Arc<dyn Disk>) {
     disk.create_dir_all(Path::new(DIR)).expect("a directory");
-    let opened = recovery::open(&disk, Path::new(DIR), NodeId(1), &layout()).expect("a new log");
-    let synced = opened.tail.position();
-    let wal = Arc::new(Wal::new(
-        disk,
-        DIR.into(),
-        opened.log,
-        NodeId(1),
-        layout(),
-        opened.segments,
-        synced,
-    ));
-    let writer = task::spawn(writer::run(Arc::clone(&wal), opened.tail));
-    let keeper = task::spawn(keeper::run(Arc::clone(&wal)));
-    let stores = [0, 1].map(|id| {
-        let log = Arc::new(GroupLog {
-            id: GroupId(id),
-            state: Mutex::new(GroupState::default()),
-        });
-        LogStore {
-            wal: Arc::clone(&wal),
-            log,
-        }
-    });
-    for mut store in stores.clone() {
+    let live = Live::open(disk);
+    for mut store in live.stores.clone() {
         store
             .save_vote(&Vote::new_committed(1, 1))
             .await
             .expect("saved");
     }
     for index in 0..12 {
-        let mut store = stores[index as usize % 2].clone();
-        let log_id = LogId::new(LeaderId::new(1, 1), index / 2);
-        let payload = Bytes::from(vec![index as u8; 150 + index as usize * 40]);
-        let (sender, flushed) =
-            <crate::types::Types as openraft::type_config::TypeConfigExt>::oneshot();
-        let entry = Entry {
-            log_id,
-            payload: Payload::Normal(Command { payload, ticket: 0 }),
-        };
-        store
-            .append([entry], IOFlushed::signal(sender))
-            .await
-            .expect("handed in");
-        flushed.await.expect("told").expect("on disk");
+        let payload = vec![index as u8; 150 + index as usize * 40];
+        live.append(index as usize % 2, index / 2, payload).await;
         if index == 8 {
             // Its checkpoint stands in a later segment than entries that are still needed.
-            store
+            live.stores[0]
+                .clone()
                 .purge(LogId::new(LeaderId::new(1, 1), 1))
                 .await
                 .expect("handed in");
         }
     }
-    wal.submit([Item {
-        draft: plain_draft(Kind::Mark, 0),
-        of: None,
-        done: Done::Nobody,
-    }]);
-    wal.shut_down();
-    writer.await.expect("no panic");
-    keeper.await.expect("no panic");
+    live.close().await;
 }
 
 type Read = BTreeMap<u32, (Option<Vote>, Option<LogId>, Vec<(LogId, Bytes)>)>;
@@ -271,4 +296,55 @@ fn files_that_are_missing_or_cut_and_sectors_that_are_not_what_was_written() {
         }
     });
     outcome.result.expect("no panic");
+}
+
+/// Two lives that went on from one image of the disk wrote the same places of the same log. Whatever of the one a crash, or
+/// whoever copied files, leaves behind what the other wrote does not continue it.
+#[test]
+fn what_another_life_wrote_at_the_same_place_is_not_read() {
+    let outcome = sim::run(3, Duration::from_secs(10), || async {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        write(Arc::clone(&disk)).await;
+        let image = files(&disk);
+        let mut lives = Vec::new();
+        for byte in [101, 102] {
+            let disk = restore(&image);
+            let live = Live::open(Arc::clone(&disk));
+            for index in 6..12 {
+                live.append(0, index, vec![byte; 300]).await;
+            }
+            live.close().await;
+            lives.push(files(&disk));
+        }
+        let [one, other] = lives.as_slice() else {
+            unreachable!("two lives");
+        };
+        assert_eq!(one.len(), other.len());
+        let has = |read: &Read, byte: u8| {
+            let (_, _, entries) = &read[&0];
+            let mut payloads = entries.iter().map(|(_, payload)| payload.first());
+            payloads.any(|first| first == Some(&byte))
+        };
+        let mut mixed = 0;
+        for (at, (_, theirs)) in other.iter().enumerate() {
+            for offset in (0..theirs.len()).step_by(512) {
+                let mut changed = one.clone();
+                let mine = &mut changed[at].1;
+                if mine[offset..] == theirs[offset..] {
+                    continue;
+                }
+                mine[offset..].copy_from_slice(&theirs[offset..]);
+                mixed += 1;
+                if let Ok(read) = read(&restore(&changed)) {
+                    assert!(
+                        !(has(&read, 101) && has(&read, 102)),
+                        "file {at}, from {offset} on: two lives in one log"
+                    );
+                }
+            }
+        }
+        mixed
+    });
+    let mixed = outcome.result.expect("no panic");
+    assert!(mixed > 5, "{mixed}");
 }

@@ -228,5 +228,68 @@ mod tests {
         );
     }
 
+    /// Equal bytes at one place of two files, and at two places of one file, have nothing in common; neither have the
+    /// wrapped keys. Whoever draws the same key or nonce twice is noticed by nothing else: it all opens again.
+    #[test]
+    fn no_two_files_share_a_key_and_no_two_blocks_a_nonce() {
+        for cipher in [Cipher::ChaCha20Poly1305, Cipher::Aes256Gcm] {
+            let encryption = Encryption {
+                cipher,
+                key: Key([1; 32]),
+                previous: None,
+            };
+            let create = || FileKey::create(&encryption, b"header");
+            let ((one, wrapped_one), (other, wrapped_other)) = (create(), create());
+            let sealed = |key: &FileKey, offset| {
+                let mut bytes = vec![0; 4096];
+                key.seal(offset, b"frame", &mut bytes);
+                bytes
+            };
+            let first = sealed(&one, 128);
+            let streams = [
+                sealed(&other, 128),
+                sealed(&one, 128 + (1 << 40)),
+                sealed(&one, 129),
+                vec![0; first.len()],
+            ];
+            for (number, stream) in streams.iter().enumerate() {
+                let equal = first.iter().zip(stream).filter(|(a, b)| a == b).count();
+                // Of two unrelated streams one byte in 256 is equal.
+                assert!(equal < 64, "{cipher:?}, stream {number}: {equal} bytes");
+            }
+            assert_ne!(
+                wrapped_one.first_chunk::<12>(),
+                wrapped_other.first_chunk::<12>(),
+                "the nonces under the master key"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_sealed_opens_in_its_place_only() {
+        let encryption = Encryption {
+            cipher: Cipher::Aes256Gcm,
+            key: Key([1; 32]),
+            previous: None,
+        };
+        let (key, wrapped) = FileKey::create(&encryption, b"header");
+        let mut sealed = b"payload".to_vec();
+        key.seal(128, b"frame", &mut sealed);
+        let unwrap = |master: u8, context: &[u8]| {
+            FileKey::open(encryption.cipher, &Key([master; 32]), &wrapped, context)
+        };
+        assert!(unwrap(2, b"header").is_err() && unwrap(1, b"another").is_err());
+        let again = unwrap(1, b"header").unwrap();
+        let open = |offset, context: &[u8]| {
+            let mut bytes = sealed.clone();
+            again
+                .open_block(offset, context, &mut bytes)
+                .map(|()| bytes)
+        };
+        assert_eq!(open(128, b"frame"), Ok(b"payload".to_vec()));
+        assert_eq!(open(129, b"frame"), Err(Sealed));
+        assert_eq!(open(128, b"other"), Err(Sealed));
+    }
+
     const PASSPHRASE_KEY: &str = "58cf78e7bfc0d7a0a58058cfe5794de9e52e7072526bfe2e270b1a8d985cb38c";
 }

@@ -325,6 +325,61 @@ fn a_change_of_the_cipher_rewrites_everything() {
     }
 }
 
+/// The old files, too: a view may still read them, and until they are overwritten whoever has the old key can.
+#[test]
+fn a_change_of_the_key_is_complete_when_no_file_under_the_old_one_is_left() {
+    let disk = SimDisk::new(12, DiskFaults::default());
+    fill(&mut open(&disk, &encrypted(1, None)).unwrap(), 3, 100);
+    let old = segments(&disk);
+    let is_left = || old.iter().any(|path| disk.exists(path).unwrap());
+    let mut store = open(&disk, &encrypted(2, Some(1))).unwrap();
+    let maintain = |store: &mut Store| {
+        while let Some(job) = store.begin_maintenance() {
+            store.finish(job.run()).unwrap();
+            let left = store.resealing();
+            assert!(!(left.is_done() && is_left()), "{left:?}");
+        }
+    };
+    let view = store.view(STREAM).unwrap();
+    flush(&mut store);
+    maintain(&mut store);
+    let left = store.resealing();
+    assert_eq!((left.segments, left.manifest), (0, false), "{left:?}");
+    assert!(is_left() && left.files > 0, "the view reads them: {left:?}");
+    drop(view);
+    maintain(&mut store);
+    assert!(store.resealing().is_done() && !is_left());
+}
+
+/// Checksums have no key: who can write to the disk can make a block that passes them.
+#[test]
+fn a_plain_block_in_a_sealed_file_is_not_read() {
+    let disk = SimDisk::new(13, DiskFaults::default());
+    fill(&mut open(&disk, &encrypted(1, None)).unwrap(), 1, 50);
+    let path = segments(&disk).remove(0);
+    let bytes = disk.read(&path).unwrap();
+    // The first block follows the header; its frame says two lengths, equal in a plain block, the kind and no flags.
+    let (tag, at) = (&bytes[16..24], 128_u64);
+    let block = &bytes[128..];
+    let len: [u8; 4] = *block.first_chunk().unwrap();
+    let stored = &block[16..16 + u32::from_le_bytes(len) as usize];
+    let frame = [len, len, [block[8], 0, 0, 0]].concat();
+    let crc = crc32c::crc32c(&[tag, &at.to_le_bytes(), &frame, stored].concat());
+    disk.damage(&path, at, &[&frame[..], &crc.to_le_bytes()].concat());
+    let shared: Arc<dyn Disk> = Arc::new(disk);
+    let found = inspect::check(&shared, Path::new(DIR), &encrypted(1, None)).unwrap();
+    let told: Vec<_> = found
+        .damage
+        .iter()
+        .map(|one| one.error.to_string())
+        .collect();
+    assert!(
+        told.iter()
+            .any(|error| error.contains("a plain block in an encrypted file")),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn the_manifest_of_an_empty_store_is_sealed_with_the_new_key_too() {
     let disk = SimDisk::new(8, DiskFaults::default());

@@ -73,3 +73,24 @@ impl Bell {
         .await;
     }
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_carried_out_takes_no_later_order_with_it() {
+        let orders = Orders::default();
+        assert_eq!((orders.flush_to(), orders.rewrite_to()), (0, None));
+        orders.rewrite(5);
+        orders.rewrite(7);
+        orders.rewrite(6);
+        assert_eq!(orders.rewrite_to(), Some(7));
+        orders.rewritten(5);
+        assert_eq!(orders.rewrite_to(), Some(7));
+        orders.rewritten(7);
+        assert_eq!(orders.rewrite_to(), None);
+        orders.flush(9);
+        orders.flush(8);
+        assert_eq!(orders.flush_to(), 9);
+    }
+}

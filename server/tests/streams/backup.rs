@@ -393,6 +393,70 @@ fn what_was_restored_outlives_an_abrupt_end() {
     });
 }
 
+/// The sequences that a pull of at most ten messages brings.
+async fn pull(raw: &mut Raw, consumer: &str) -> Vec<u64> {
+    raw.send("SUB _P 8\r\n").await;
+    let body = json!({"batch": 10, "no_wait": true}).to_string();
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.L.{consumer}");
+    raw.send(&format!("PUB {subject} _P {}\r\n{body}\r\n", body.len()))
+        .await;
+    let mut came = Vec::new();
+    loop {
+        let message = next(raw).await;
+        if message.headers.starts_with("NATS/1.0 4") {
+            raw.send("UNSUB 8\r\n").await;
+            return came;
+        }
+        came.push(message.reply.split('.').nth(5).unwrap().parse().unwrap());
+    }
+}
+
+/// What was superseded when the consumer was made does not come after a restore either.
+#[test]
+fn a_start_with_the_last_of_each_subject_goes_on() {
+    on_a_disk(|disk| async move {
+        let server = start(&disk).await;
+        let mut raw = client(&server).await;
+        let stream = json!({"name": "L", "subjects": ["l.*"]});
+        api(&mut raw, "STREAM.CREATE.L", &stream).await;
+        for subject in ["l.a", "l.b", "l.b", "l.b", "l.c", "l.c"] {
+            request(&mut raw, subject, "x").await;
+        }
+        for (name, batch) in [("all", 0), ("some", 1)] {
+            let config = json!({"durable_name": name, "ack_policy": "none", "deliver_policy": "last_per_subject"});
+            let body = json!({"stream_name": "L", "config": config});
+            let made = api(
+                &mut raw,
+                &format!("CONSUMER.DURABLE.CREATE.L.{name}"),
+                &body,
+            )
+            .await;
+            assert!(made["error"].is_null(), "{made}");
+            if batch > 0 {
+                request(
+                    &mut raw,
+                    &format!("$JS.API.CONSUMER.MSG.NEXT.L.{name}"),
+                    "1",
+                )
+                .await;
+            }
+        }
+        // Then the message that superseded number 5 goes.
+        let gone = api(&mut raw, "STREAM.MSG.DELETE.L", &json!({"seq": 6})).await;
+        assert_eq!(gone["success"], true, "{gone}");
+        let (answer, bytes) = back_up(&mut raw, "L", &json!({})).await;
+        api(&mut raw, "STREAM.DELETE.L", &Value::Null).await;
+        let made = restore(&mut raw, &answer["config"], &answer["state"], &bytes, 9000).await;
+        assert!(made["error"].is_null(), "{made}");
+        assert_eq!(pull(&mut raw, "some").await, [4]);
+        request(&mut raw, "l.d", "x").await;
+        assert_eq!(pull(&mut raw, "some").await, [7]);
+        // One that had delivered nothing looks up anew what is the last.
+        assert_eq!(pull(&mut raw, "all").await, [1, 4, 5, 7]);
+        server.shutdown().await;
+    });
+}
+
 async fn names(raw: &mut Raw) -> Value {
     api(raw, "STREAM.NAMES", &Value::Null).await["streams"].clone()
 }

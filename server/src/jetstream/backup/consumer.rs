@@ -44,6 +44,8 @@ pub struct State {
     pub redelivered: BTreeMap<u64, u32>,
     /// Messages that go out before all after the last delivery: what is left of a start with the last of each subject.
     pub first: Vec<u64>,
+    /// Where it goes on after these: what lies between them and is not one of them was superseded. 0: right behind them.
+    pub next: u64,
 }
 
 /// [`State`] as JSON has it.
@@ -60,6 +62,14 @@ pub(super) struct StateJson {
     /// Ours; others pass it over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     halyard_first: Vec<u64>,
+    /// The same.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    halyard_next: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -107,6 +117,7 @@ impl State {
             delivered: json.delivered.into(),
             floor: json.ack_floor.into(),
             first: json.halyard_first,
+            next: json.halyard_next,
             ..Self::default()
         };
         for (key, one) in json.pending.unwrap_or_default() {
@@ -141,6 +152,7 @@ impl State {
             pending: (!self.pending.is_empty()).then(|| pending.collect()),
             redelivered: (!self.redelivered.is_empty()).then(|| redelivered.collect()),
             halyard_first: self.first.clone(),
+            halyard_next: self.next,
         }
     }
 
@@ -195,6 +207,9 @@ impl State {
             first: consumer.cursor().first().collect(),
             ..Self::default()
         };
+        if !state.first.is_empty() {
+            state.next = consumer.cursor().next();
+        }
         for (seq, entry) in consumer.unanswered() {
             let due = match entry.state {
                 Next::Due(due) => due,
@@ -280,12 +295,17 @@ pub fn restored(
     if !rising || state.first.last().is_some_and(|last| *last > last_seq) {
         return contradiction("what it begins with is not in order");
     }
+    let behind = state.first.last().map_or(1, |last| last + 1);
+    if state.next != 0 && !(behind..=last_seq + 1).contains(&state.next) {
+        return contradiction("it goes on before what it begins with, or ahead of the stream");
+    }
     let mut restored = Restored::new(config);
     let started = state.delivered.consumer > 0;
     // One that never delivered and starts with the last of each subject looks them up anew.
     let lists = restored.config.deliver_policy == DeliverPolicy::LastPerSubject;
     restored.position = (started || !lists).then_some((state.delivered, state.floor));
     restored.first = state.first;
+    restored.next = state.next;
     for (seq, one) in &state.pending {
         let before = state.redelivered.get(seq).copied().unwrap_or(0);
         let count = before.saturating_add(1);

@@ -215,6 +215,8 @@ fn consumers_of_others() {
         json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "redelivered": {"9": 1}}),
         json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [9, 8]}),
         json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [80]}),
+        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [6, 9], "halyard_next": 9}),
+        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [6], "halyard_next": 12}),
     ];
     for lie in lies {
         let text = check(

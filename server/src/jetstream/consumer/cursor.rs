@@ -48,12 +48,21 @@ impl Cursor {
         }
     }
 
-    /// At `next`, with `first` (rising) to deliver before; what of it lies at or behind `next` comes in its turn.
+    /// At `next`, with `first` (rising, all before `next`) to deliver before.
     pub fn resume(next: u64, first: Vec<u64>) -> Self {
+        assert!(
+            first.last().is_none_or(|last| *last < next),
+            "what comes first comes before"
+        );
         Self {
-            first: first.into_iter().filter(|seq| *seq < next).collect(),
+            first: first.into(),
             next,
         }
+    }
+
+    /// Where it goes on after the messages to deliver first.
+    pub const fn next(&self) -> u64 {
+        self.next
     }
 
     /// The messages to deliver first.

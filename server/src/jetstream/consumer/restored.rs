@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! version u8 = 1 | config (JSON) | has position u8, if so: delivered (2 x u64) | floor (2 x u64)
-//!   | count, (first delta)* | count, (seq delta, consumer_seq, sent i64, count, due i64)* | count, (given-up delta)*
+//!   | count, (first delta)* | next | count, (seq delta, consumer_seq, sent i64, count, due i64)* | count, (given-up delta)*
 //! ```
 //!
 //! LEB128 integers. Without a position the consumer starts as its configuration says.
@@ -31,6 +31,8 @@ pub struct Restored {
     pub position: Option<(Position, Position)>,
     /// Messages that go out before all after the last delivery; rising.
     pub first: Vec<u64>,
+    /// Where it goes on after these, if that is not right behind them and the last delivery; 0 if it is.
+    pub next: u64,
     /// Unanswered deliveries, rising; all of them run a deadline.
     pub pending: Vec<(u64, Entry)>,
     /// Messages that were given up, rising.
@@ -45,6 +47,7 @@ impl Restored {
             config,
             position: None,
             first: Vec::new(),
+            next: 0,
             pending: Vec::new(),
             given_up: Vec::new(),
         }
@@ -70,6 +73,7 @@ impl Restored {
             }
         }
         put_rising(&mut out, &self.first);
+        put_u64(&mut out, self.next);
         put_u64(&mut out, self.pending.len() as u64);
         let mut before = 0;
         for (seq, entry) in &self.pending {
@@ -106,6 +110,7 @@ impl Restored {
             _ => return Err(reader.unreadable()),
         };
         restored.first = rising(&mut reader)?;
+        restored.next = reader.u64()?;
         let mut before = None;
         for _ in 0..reader.count()? {
             let seq = reader.rising(&mut before)?;
@@ -160,7 +165,9 @@ impl Consumer {
         let Some((delivered, floor)) = restored.position else {
             return consumer;
         };
-        let next = delivered.stream.saturating_add(1).max(messages.first_seq());
+        let listed = restored.first.last().copied().unwrap_or(0);
+        let behind = delivered.stream.max(listed).saturating_add(1);
+        let next = behind.max(restored.next).max(messages.first_seq());
         consumer.cursor = Cursor::resume(next, restored.first);
         consumer.cursor.retain(messages);
         consumer.delivered = delivered;
@@ -203,6 +210,7 @@ mod tests {
         assert_eq!(Restored::decode(&restored.to_bytes()), Ok(restored.clone()));
         restored.position = Some((position(9, 8), position(2, 1)));
         restored.first = vec![4, 90];
+        restored.next = 95;
         restored.pending = vec![(3, entry(1, 77)), (400, entry(2, i64::MAX))];
         restored.given_up = vec![1, 2, 1 << 60];
         let bytes = restored.to_bytes();

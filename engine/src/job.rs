@@ -413,7 +413,7 @@ impl Place {
         }
         let file = self.disk.open(&path, OpenMode::Create);
         let taken = file.and_then(|file| {
-            file.allocate(self.options.reserve_bytes)
+            file.set_aside(self.options.reserve_bytes)
                 .and_then(|()| file.sync())
         });
         taken.is_ok() && self.disk.sync_dir(&self.dir).is_ok()

@@ -96,6 +96,15 @@ pub trait File: Send + Sync + fmt::Debug {
     /// `StorageFull`, or the device failed.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
+    /// Makes the file `len` bytes long at least and takes the space for that, which may be quicker than
+    /// [`File::allocate`]; the first writes there may be slower. For space that is given back, not written.
+    ///
+    /// # Errors
+    /// `StorageFull`, or the device failed.
+    fn set_aside(&self, len: u64) -> io::Result<()> {
+        self.allocate(len)
+    }
+
     /// Cuts or extends (with zeros that take no space) the file to `len` bytes. Not durable.
     ///
     /// # Errors

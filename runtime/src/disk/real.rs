@@ -76,6 +76,20 @@ impl File for RealFile {
         self.sync()
     }
 
+    fn set_aside(&self, len: u64) -> io::Result<()> {
+        let len_now = self.len()?;
+        if len <= len_now {
+            return Ok(());
+        }
+        let mode = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(&self.file, mode, len_now, len - len_now) {
+            Ok(()) => self.sync(),
+            // Not every file system can.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.allocate(len),
+            Err(error) => Err(self.failed("set space aside in")(error.into())),
+        }
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file
             .set_len(len)

@@ -64,6 +64,8 @@ pub const DIRTY_BYTES_FLUSH: usize = 64 * 1024 * 1024;
 pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
 /// The same on a small disk, where flushes are smaller, too.
 pub const RESERVE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// The same for the store of the meta group, whose flushes are a few KiB.
+pub const META_RESERVE_BYTES: u64 = 1024 * 1024;
 /// A smaller tail is flushed when it is this old, so that the log stays short.
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(30);
 /// Streams that one turn under the group's lock prepares for a flush or for maintenance: a few milliseconds at most.

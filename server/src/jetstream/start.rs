@@ -19,7 +19,9 @@ use super::consumer::leader::Leader;
 use super::driver::Driver;
 use super::group;
 use super::handle::GroupHandle;
-use super::limits::{DIRTY_BYTES_FLUSH, FLUSH_INTERVAL, RESERVE_BYTES, RESERVE_BYTES_MIN};
+use super::limits::{
+    DIRTY_BYTES_FLUSH, FLUSH_INTERVAL, META_RESERVE_BYTES, RESERVE_BYTES, RESERVE_BYTES_MIN,
+};
 use super::meta;
 use super::service::JetStream;
 use crate::config::Config;
@@ -209,7 +211,8 @@ async fn open_all(settings: &Settings) -> Result<Opened, StartError> {
     let disk = settings.disk.clone();
     let node = raft::Node::open(settings.tuning.node_options(disk.clone(), settings))?;
     let meta = {
-        let machine = meta::Machine::open(open_store(&disk, settings, META, Overhead::FILE)?)?;
+        let store = open_store(&disk, settings, META, Overhead::FILE)?;
+        let machine = meta::Machine::open(store)?;
         let applied = machine.applied();
         node.start_group(META, Arc::new(Mutex::new(machine)), applied)
             .await?
@@ -261,6 +264,9 @@ fn open_store(
         reserve_bytes: settings.tuning.reserve_bytes,
         ..Options::default()
     };
+    if id == META {
+        options.reserve_bytes = options.reserve_bytes.min(META_RESERVE_BYTES);
+    }
     if overhead == Overhead::MEMORY {
         // RAM is no disk that anybody carries away.
         options.encryption = None;
@@ -281,7 +287,8 @@ pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> Vec<J
     )]
 }
 
-/// Flushes the meta group now and then: what only the log holds keeps the whole node's log from shrinking.
+/// Flushes the meta group now and then: what only the log holds keeps the whole node's log from shrinking. Then does what its
+/// store has to do, and verifies a piece of it.
 pub(super) async fn flush_meta(service: Weak<JetStream>) {
     loop {
         let interval = service
@@ -295,6 +302,11 @@ pub(super) async fn flush_meta(service: Weak<JetStream>) {
             return;
         };
         flush_meta_now(&service).await;
+        tend_meta(&service).await;
+        let scrub = service.meta().machine().lock().store_mut().begin_scrub();
+        if let Some(job) = scrub {
+            run_meta_job(&service, job).await;
+        }
     }
 }
 

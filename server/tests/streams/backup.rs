@@ -423,7 +423,7 @@ fn a_start_with_the_last_of_each_subject_goes_on() {
             request(&mut raw, subject, "x").await;
         }
         for (name, batch) in [("all", 0), ("some", 1)] {
-            let config = json!({"durable_name": name, "ack_policy": "none", "deliver_policy": "last_per_subject"});
+            let config = json!({"durable_name": name, "ack_policy": "explicit", "filter_subject": "l.*", "deliver_policy": "last_per_subject"});
             let body = json!({"stream_name": "L", "config": config});
             let made = api(
                 &mut raw,

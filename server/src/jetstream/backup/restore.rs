@@ -195,6 +195,10 @@ impl Session {
                     Some(why) => Err(Stop::Refused(why)),
                     None => self.complete().await,
                 };
+                if matches!(outcome, Err(Stop::Refused(_))) {
+                    // Who is told may begin again at once, under the same name.
+                    self.abandon().await;
+                }
                 match self.answer(&reply, outcome) {
                     Ok(()) => break Ok(()),
                     Err(stop) => break Err(stop),

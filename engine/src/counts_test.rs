@@ -1,3 +1,5 @@
+//! Counts of filters by every way there is, against a naive count; and what is remembered of them.
+
 use std::path::Path;
 use std::sync::Arc;
 

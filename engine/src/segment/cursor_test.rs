@@ -1,3 +1,5 @@
+//! Cursors over subject tables: every row, every seek, and damage that is named where it is.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! Walks and counts of filters over the subject index, against a scan of all names.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -354,7 +354,7 @@ async fn accounts_names_and_old_servers() {
     run(&to, &["account", "restore", path(&all)]);
     same(&see_all(&from).await, &see_all(&to).await, "an account");
 
-    // Under another name, by a configuration of one's own.
+    // By a configuration of one's own; the tool does not let it have another name.
     let place = dir.path().join("one");
     run(
         &from,
@@ -369,7 +369,6 @@ async fn accounts_names_and_old_servers() {
     );
     let info = api(&client, "STREAM.INFO.A", &Value::Null).await;
     let mut config = info["config"].clone();
-    config["name"] = json!("B");
     config["subjects"] = json!(["b.>"]);
     let file = dir.path().join("config.json");
     std::fs::write(&file, config.to_string()).unwrap();
@@ -380,11 +379,14 @@ async fn accounts_names_and_old_servers() {
     assert!(!again.status.success(), "the name is taken");
     run(&to, &["stream", "rm", "A", "-f"]);
     run(&to, &[&restore[..], &["--config", path(&file)]].concat());
-    let b = see(&client, "B").await;
+    let b = see(&client, "A").await;
     assert_eq!(
         (&a["messages"], json!({})),
         (&b["messages"], b["consumers"].clone())
     );
+    let info = api(&client, "STREAM.INFO.A", &Value::Null).await;
+    assert_eq!(info["config"]["subjects"], json!(["b.>"]));
+    run(&to, &["stream", "rm", "A", "-f"]);
 
     // Backups of servers before 2.15.
     let samples = workspace().join("server/testdata/backups");

@@ -145,21 +145,30 @@ impl Raw {
         std::mem::take(&mut self.received)
     }
 
-    /// The next so many bytes, which must come. The server's first PING, if it comes in between, is not expected here.
-    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
-        while self.received.len() < count {
-            assert!(
-                !self.closed,
-                "closed after {} of {count} bytes",
-                self.received.len()
-            );
-            assert!(
-                self.receive(PATIENCE),
-                "{} of {count} bytes came",
-                self.received.len()
-            );
+    /// The bytes that come in place of the expected ones, as many. A PING of the server, which comes at a time of its own,
+    /// is left out where the expected bytes begin otherwise.
+    pub fn in_place_of(&mut self, expected: &[u8]) -> Vec<u8> {
+        const PING: &[u8] = b"PING\r\n";
+        let mut same = 0;
+        loop {
+            let known = &self.received[same..];
+            same += std::iter::zip(known, &expected[same..])
+                .take_while(|(a, b)| a == b)
+                .count();
+            let other = &self.received[same..];
+            if other.starts_with(PING) {
+                self.received.drain(same..same + PING.len());
+            } else if same == expected.len() || !PING.starts_with(other) {
+                break;
+            } else {
+                assert!(!self.closed, "closed after {same} of {} bytes", expected.len());
+                assert!(self.receive(PATIENCE), "{same} of {} bytes came", expected.len());
+            }
         }
-        self.received.drain(..count).collect()
+        while self.received.len() < expected.len() {
+            assert!(!self.closed && self.receive(PATIENCE), "too few bytes came");
+        }
+        self.received.drain(..expected.len()).collect()
     }
 
     /// Ends the sending side only.

@@ -157,7 +157,7 @@ fn payloads_of_all_sizes_arrive_intact() {
         }
         publisher.settle();
         for (raw, expected) in [(&mut with_headers, expected.0), (&mut without, expected.1)] {
-            let received = raw.exactly(expected.len());
+            let received = raw.in_place_of(&expected);
             let differs = received.iter().zip(&expected).position(|(a, b)| a != b);
             assert_eq!(differs, None, "the first byte that is not the sent one");
         }

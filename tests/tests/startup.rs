@@ -92,10 +92,15 @@ impl Client {
             .expect("the server reads");
     }
 
+    /// The next line that is not a PING, which comes at a time of the server's own.
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).expect("the server writes");
-        line
+        loop {
+            let mut line = String::new();
+            self.0.read_line(&mut line).expect("the server writes");
+            if line != "PING\r\n" {
+                return line;
+            }
+        }
     }
 
     fn request(&mut self, subject: &str, payload: &str) -> String {

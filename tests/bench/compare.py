@@ -7,7 +7,8 @@ tool reports it, server CPU for each message (user + system time of the process)
 the medians, with the lowest and highest ratio of a pair. The load tool shares the machine.
 
 Halyard acknowledges what is on disk; nats-server runs with its default (a sync every two minutes),
-and again with `sync_interval: always` where the row says "both durable".
+and again with `sync_interval: always` where the row says "both durable". Where it names a cipher both
+encrypt what they store.
 
     tests/bench/compare.py [--rounds N] [--only PATTERN] [--write docs/performance.md]
 
@@ -47,17 +48,27 @@ SERVERS = {
 }
 
 
+# What stands in the `jetstream` block of each server's configuration.
+SETTINGS = {
+    "default": {},
+    "both durable": {"nats-server": "sync_interval: always"},
+    "ChaCha20-Poly1305": dict.fromkeys(SERVERS, 'key: "a key for the measurement", cipher: chachapoly'),
+    "AES-256-GCM": dict.fromkeys(SERVERS, 'key: "a key for the measurement", cipher: aes'),
+}
+
+
 class Server:
     """One server process on a fresh directory and a free port."""
 
-    def __init__(self, name, durable):
+    def __init__(self, name, setting):
         self.dir = tempfile.TemporaryDirectory(prefix="bench-")
         store = self.dir.name + "/store"
         args = [SERVERS[name], "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", self.dir.name]
         args += ["-l", self.dir.name + "/log"]
-        if durable and name == "nats-server":
-            config = pathlib.Path(self.dir.name, "durable.conf")
-            config.write_text('jetstream { sync_interval: always, store_dir: "%s" }\n' % store)
+        more = SETTINGS[setting].get(name)
+        if more:
+            config = pathlib.Path(self.dir.name, "server.conf")
+            config.write_text('jetstream { %s, store_dir: "%s" }\n' % (more, store))
             args += ["-c", str(config)]
         else:
             args += ["-js", "-sd", store]
@@ -188,37 +199,43 @@ def js_consume(kind, messages, size=128):
     return work
 
 
-# name, work, the goal for the rate (ours / theirs), both durable?
+# name, work, the goal for the rate (ours / theirs); a setting may stand before the name.
 WORKS = [
-    ("core publish only, 16 B", publish_only("16", 3_000_000), 1.0, False),
-    ("core 1:1, 16 B", fan_out("16", 2_000_000, 1), 1.0, False),
-    ("core 1:1, 128 B", fan_out("128", 2_000_000, 1), 1.0, False),
-    ("core 1:1, 1 KiB", fan_out("1024", 800_000, 1), 1.0, False),
-    ("core 1:4, 128 B (delivered)", fan_out("128", 600_000, 4), 1.0, False),
-    ("core 4:4, 128 B (delivered)", many_to_many("128", 600_000, 4), 1.0, False),
-    ("request/reply, 1 client", request_reply(1, 20_000), 1.0, False),
-    ("request/reply, 8 clients", request_reply(8, 60_000), 1.0, False),
-    ("JetStream publish, 1 client, one at a time", js_sync(1, 8_000), None, False),
-    ("JetStream publish, 16 clients, one at a time", js_sync(16, 40_000), None, False),
-    ("JetStream publish, 500 in flight, 128 B", js_async(1, 300_000, "128"), 1.0, False),
-    ("JetStream publish, 500 in flight, 1 KiB", js_async(1, 200_000, "1024"), 1.0, False),
-    ("JetStream publish, 4 clients, 500 in flight", js_async(4, 400_000, "128"), 1.0, False),
-    ("JetStream publish, memory, 500 in flight", js_async(1, 300_000, "128", "memory"), 1.0, False),
-    ("JetStream consume, explicit acks", js_consume("consume", 300_000), 1.0, False),
-    ("JetStream fetch, explicit acks", js_consume("fetch", 300_000), 1.0, False),
-    ("JetStream ordered consumer", js_consume("ordered", 300_000), 1.0, False),
-    ("both durable: publish, 1 client, one at a time", js_sync(1, 4_000), 1.2, True),
-    ("both durable: publish, 16 clients, one at a time", js_sync(16, 16_000), 5.0, True),
-    ("both durable: publish, 500 in flight, 128 B", js_async(1, 40_000, "128"), 15.0, True),
+    ("core publish only, 16 B", publish_only("16", 3_000_000), 1.0),
+    ("core 1:1, 16 B", fan_out("16", 2_000_000, 1), 1.0),
+    ("core 1:1, 128 B", fan_out("128", 2_000_000, 1), 1.0),
+    ("core 1:1, 1 KiB", fan_out("1024", 800_000, 1), 1.0),
+    ("core 1:4, 128 B (delivered)", fan_out("128", 600_000, 4), 1.0),
+    ("core 4:4, 128 B (delivered)", many_to_many("128", 600_000, 4), 1.0),
+    ("request/reply, 1 client", request_reply(1, 20_000), 1.0),
+    ("request/reply, 8 clients", request_reply(8, 60_000), 1.0),
+    ("JetStream publish, 1 client, one at a time", js_sync(1, 8_000), None),
+    ("JetStream publish, 16 clients, one at a time", js_sync(16, 40_000), None),
+    ("JetStream publish, 500 in flight, 128 B", js_async(1, 300_000, "128"), 1.0),
+    ("JetStream publish, 500 in flight, 1 KiB", js_async(1, 200_000, "1024"), 1.0),
+    ("JetStream publish, 4 clients, 500 in flight", js_async(4, 400_000, "128"), 1.0),
+    ("JetStream publish, memory, 500 in flight", js_async(1, 300_000, "128", "memory"), 1.0),
+    ("JetStream consume, explicit acks", js_consume("consume", 300_000), 1.0),
+    ("JetStream fetch, explicit acks", js_consume("fetch", 300_000), 1.0),
+    ("JetStream ordered consumer", js_consume("ordered", 300_000), 1.0),
+    ("both durable: publish, 1 client, one at a time", js_sync(1, 4_000), 1.2),
+    ("both durable: publish, 16 clients, one at a time", js_sync(16, 16_000), 5.0),
+    ("both durable: publish, 500 in flight, 128 B", js_async(1, 40_000, "128"), 15.0),
+    ("ChaCha20-Poly1305: publish, 500 in flight, 128 B", js_async(1, 300_000, "128"), 1.0),
+    ("ChaCha20-Poly1305: publish, 500 in flight, 1 KiB", js_async(1, 200_000, "1024"), 1.0),
+    ("ChaCha20-Poly1305: consume, explicit acks", js_consume("consume", 300_000), 1.0),
+    ("AES-256-GCM: publish, 500 in flight, 128 B", js_async(1, 300_000, "128"), 1.0),
+    ("AES-256-GCM: publish, 500 in flight, 1 KiB", js_async(1, 200_000, "1024"), 1.0),
+    ("AES-256-GCM: consume, explicit acks", js_consume("consume", 300_000), 1.0),
 ]
 
 
-def rounds_of(work, durable, rounds):
+def rounds_of(work, setting, rounds):
     results = {"halyard": [], "nats-server": []}
     for n in range(rounds):
         order = list(results) if n % 2 == 0 else list(results)[::-1]
         for name in order:
-            with Server(name, durable) as server:
+            with Server(name, setting) as server:
                 results[name].append(work(server))
     return results
 
@@ -260,9 +277,11 @@ def main():
         "| CPU us per message, ours / theirs | CPU ratio |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, work, goal, durable in WORKS:
+    for name, work, goal in WORKS:
         if re.search(options.only, name):
-            lines.append(row(name, goal, rounds_of(work, durable, options.rounds)))
+            setting = name.split(":")[0]
+            setting = setting if setting in SETTINGS else "default"
+            lines.append(row(name, goal, rounds_of(work, setting, options.rounds)))
             print(lines[-1], flush=True)
     if options.write:
         path = ROOT / options.write

@@ -1,7 +1,7 @@
 //! The flush: everything that changed since the last one, of all streams at once, becomes one segment.
 //!
-//! A cut says which applied index it is; the state of then is frozen stream by stream (tails are shared, counters and totals
-//! of changed subjects copied); the job writes the segment, syncs it, and swaps the manifest; then the segment takes over
+//! A cut says which applied index it is; the state of then is frozen stream by stream (tails and the chunks of changed
+//! subjects are shared, counters copied); the job writes the segment, syncs it, and swaps the manifest; then the segment takes over
 //! from the frozen tails, again stream by stream. A message that was removed before the freeze is never written. A crash at any step leaves the old
 //! manifest or the new one, and a file that no manifest names is overwritten and removed later.
 
@@ -19,16 +19,8 @@ use crate::segment::entry::StreamMeta;
 use crate::segment::postings::PostingsBuilder;
 use crate::segment::writer::{Incoming, IncomingSubject, SegmentWriter};
 use crate::stream::Stream;
-use crate::subjects::Totals;
+use crate::subjects::{Chunk, Totals};
 use crate::tail::Tail;
-
-/// One changed subject at the freeze.
-#[derive(Debug, Clone, Copy)]
-struct FrozenSubject {
-    /// Where its name ends among the names.
-    name_end: usize,
-    totals: Totals,
-}
 
 /// One changed stream at the freeze.
 #[derive(Debug)]
@@ -38,9 +30,8 @@ pub(crate) struct FrozenStream {
     overhead: Overhead,
     tail: Arc<Tail>,
     dead: Runs,
-    names: Vec<u8>,
-    /// In the order of names.
-    subjects: Vec<FrozenSubject>,
+    /// Those with changed subjects, in the order of names.
+    chunks: Vec<Arc<Chunk>>,
 }
 
 /// What one flush writes.
@@ -64,10 +55,9 @@ impl Frozen {
     fn bytes(&self) -> u64 {
         let stream = |stream: &Option<FrozenStream>| match stream {
             Some(stream) => {
-                stream.tail.weight()
-                    + 2 * stream.names.len() as u64
-                    + 64 * stream.subjects.len() as u64
-                    + 1024
+                let subjects = stream.subjects();
+                let rows = subjects.map(|(name, _)| 2 * name.len() as u64 + 64);
+                stream.tail.weight() + rows.sum::<u64>() + 1024
             }
             None => 16,
         };
@@ -111,19 +101,10 @@ impl Stream {
         }
     }
 
-    /// Freezes what changed since the last flush and starts a new generation. O(changed subjects).
+    /// Freezes what changed since the last flush and starts a new generation. O(chunks of subjects).
     pub(crate) fn freeze(&mut self) -> FrozenStream {
         assert!(self.frozen.is_none(), "one flush at a time");
-        let touched = self.subjects.take_touched();
-        let mut names = Vec::new();
-        let mut subjects = Vec::with_capacity(touched.len());
-        for subject in touched {
-            names.extend_from_slice(self.subjects.name(subject));
-            subjects.push(FrozenSubject {
-                name_end: names.len(),
-                totals: self.subjects.totals(subject),
-            });
-        }
+        let chunks = self.subjects.freeze();
         let tail = Arc::new(std::mem::take(&mut self.tail));
         self.frozen = Some(tail.clone());
         self.dirty = None;
@@ -136,27 +117,21 @@ impl Stream {
             overhead: self.overhead,
             tail,
             dead,
-            names,
-            subjects,
+            chunks,
         }
     }
 }
 
 impl FrozenStream {
-    /// The changed subjects with their names.
+    /// The changed subjects, in the order of names.
     fn subjects(&self) -> impl Iterator<Item = (&[u8], Totals)> {
-        let mut start = 0;
-        self.subjects.iter().map(move |subject| {
-            let name = self.names.get(start..subject.name_end);
-            start = subject.name_end;
-            (name.unwrap_or_default(), subject.totals)
-        })
+        self.chunks.iter().flat_map(|chunk| chunk.touched())
     }
 
     fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
         let base = self.first_live().unwrap_or(0);
         let mut numbers = vec![u32::MAX; self.tail.entries().len()];
-        let mut rows = Vec::with_capacity(self.subjects.len());
+        let mut rows = Vec::with_capacity(self.subjects().count());
         for (number, (name, totals)) in self.subjects().enumerate() {
             let slot = self.tail.slot_of(name);
             let mut postings = slot.map(|_| PostingsBuilder::new(base));

@@ -205,7 +205,7 @@ fn load_subjects(stream: &mut Stream) -> Result<u64, Error> {
         }
     }
     drop(tables);
-    subjects.shrink_last();
+    subjects.loaded();
     stream.subjects = subjects;
     Ok(messages)
 }

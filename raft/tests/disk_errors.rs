@@ -47,12 +47,17 @@ async fn start(node: &Node) -> Group<Count> {
 
 /// A log in memory that took a few proposals and was closed.
 async fn written() -> Arc<dyn Disk> {
+    written_with(20, 300).await
+}
+
+/// The same with so many proposals of so many bytes.
+async fn written_with(count: u8, bytes: usize) -> Arc<dyn Disk> {
     let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
     let node = Node::open(options(Arc::clone(&disk))).expect("a new log");
     let group = start(&node).await;
-    for n in 0..20u8 {
+    for n in 0..count {
         group
-            .propose(Bytes::from(vec![n; 300]))
+            .propose(Bytes::from(vec![n; bytes]))
             .await
             .expect("applied");
     }
@@ -143,17 +148,7 @@ fn a_damaged_record_is_named_and_left_alone() {
 #[test]
 fn a_missing_segment_is_noticed() {
     on_runtime(async {
-        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
-        let node = Node::open(options(Arc::clone(&disk))).expect("a new log");
-        let group = start(&node).await;
-        for n in 0..40u8 {
-            group
-                .propose(Bytes::from(vec![n; 3000]))
-                .await
-                .expect("applied");
-        }
-        node.shutdown().await;
-        drop(node);
+        let disk = written_with(40, 3000).await;
         for missing in ["log-0000000000000001", "log-0000000000000002"] {
             let path = Path::new(DIR).join("log").join(missing);
             let bytes = disk.read(&path).expect("a segment");

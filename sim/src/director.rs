@@ -23,7 +23,7 @@ use crate::faults;
 use crate::js::{self, Failure};
 use crate::options::{Options, Plant};
 use crate::run::Tally;
-use crate::workloads::{Stage, admin, consume, mortal, publish};
+use crate::workloads::{Stage, admin, archive, consume, mortal, publish};
 
 const SERVER: &str = "10.0.0.1";
 const PORT: u16 = 4222;
@@ -352,6 +352,9 @@ fn employ(stage: &Arc<Stage>) -> (Vec<IpAddr>, Vec<JoinHandle<()>>) {
     for index in 0..stage.options.mortals.len() {
         workers.push(node(format!("mor{index}")).spawn(mortal::run(Arc::clone(stage), index)));
     }
+    for index in 0..stage.options.archivists {
+        workers.push(node(format!("arc{index}")).spawn(archive::run(Arc::clone(stage), index)));
+    }
     (addresses, workers)
 }
 
@@ -461,11 +464,14 @@ async fn gather(stage: Arc<Stage>) -> Result<Evidence, Failure> {
     let client = stage.connect().await;
     let mut views = Vec::new();
     for plan in &stage.options.streams {
-        views.push(match js::stream_info(&client, &plan.name).await {
-            Ok(info) => Some(read_stream(&client, &plan.name, &info).await?),
-            Err(Failure::Refused(js::STREAM_NOT_FOUND, _)) => None,
-            Err(failure) => return Err(failure),
-        });
+        views.push(look_at(&client, &plan.name).await?);
+    }
+    let archives: Vec<String> = stage.history.lock().archives.keys().cloned().collect();
+    let mut returned = BTreeMap::new();
+    for name in archives {
+        if let Some(view) = look_at(&client, &name).await? {
+            returned.insert(name, view);
+        }
     }
     let mut missing_consumers = Vec::new();
     for (index, plan) in stage.options.consumers.iter().enumerate() {
@@ -487,11 +493,21 @@ async fn gather(stage: Arc<Stage>) -> Result<Evidence, Failure> {
         history,
         views,
         mortals,
+        returned,
         streams,
         missing_consumers,
         plaintext: Vec::new(),
         canaries: BTreeMap::new(),
     })
+}
+
+/// What a stream holds; `None` where there is no such stream.
+async fn look_at(client: &Client, name: &str) -> Result<Option<View>, Failure> {
+    match js::stream_info(client, name).await {
+        Ok(info) => Ok(Some(read_stream(client, name, &info).await?)),
+        Err(Failure::Refused(js::STREAM_NOT_FOUND, _)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 pub(crate) async fn read_stream(
@@ -558,6 +574,9 @@ pub(crate) async fn against(options: Options, address: SocketAddr) -> Vec<Broken
     }
     for index in 0..stage.options.mortals.len() {
         workers.push(task::spawn(mortal::run(Arc::clone(&stage), index)));
+    }
+    for index in 0..stage.options.archivists {
+        workers.push(task::spawn(archive::run(Arc::clone(&stage), index)));
     }
     sleep(chaos).await;
     stage.stop();

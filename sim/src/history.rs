@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::checkers::View;
+
 /// What became of a request that changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -137,6 +139,28 @@ pub(crate) struct Existence {
     pub(crate) messages: Vec<u64>,
 }
 
+/// What must be found, in the end, of a stream that was backed up and deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Something before its deletion was not answered: nothing is promised.
+    #[default]
+    Unknown,
+    /// It was deleted, and no restore of it came to its end.
+    Gone,
+    /// The end of its restore was not answered.
+    AllOrNothing,
+    /// Its restore was answered.
+    Restored,
+}
+
+/// A stream that is backed up and restored.
+#[derive(Debug, Default)]
+pub(crate) struct Archive {
+    /// What it held when it was backed up.
+    pub(crate) held: Option<View>,
+    pub(crate) fate: Fate,
+}
+
 /// The record of a run.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -147,6 +171,8 @@ pub(crate) struct History {
     pub(crate) acked: Vec<Acked>,
     pub(crate) existence: BTreeMap<String, Existence>,
     pub(crate) lives: Vec<Life>,
+    /// Streams that archivists made, by name.
+    pub(crate) archives: BTreeMap<String, Archive>,
     /// Messages that were sent to streams that come and go.
     pub(crate) passing: u64,
     /// Numbers of those that were acknowledged in a stream that was then deleted.

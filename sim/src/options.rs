@@ -23,6 +23,8 @@ pub struct Options {
     pub consumers: Vec<ConsumerPlan>,
     /// Clients that purge, delete messages, and make and delete streams.
     pub admins: usize,
+    /// Clients that back up streams of their own and restore them.
+    pub archivists: usize,
     /// Bytes of one segment of the server's log.
     pub log_segment_bytes: u64,
     /// Unflushed bytes at which the server's store writes a segment.
@@ -195,11 +197,13 @@ pub enum Plant {
     ErasureForgetsLog,
     /// A restart forgets what is still to be erased.
     ErasureForgotten,
+    /// A restored stream is there from the beginning of its restore.
+    HalfRestored,
 }
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::LyingSync,
         Self::LostWrite,
         Self::AckBeforeSync,
@@ -213,6 +217,7 @@ impl Plant {
         Self::ForgottenKey,
         Self::ErasureForgetsLog,
         Self::ErasureForgotten,
+        Self::HalfRestored,
     ];
 
     /// The name by which the code asks whether it is planted; see `halyard_runtime::planted`.
@@ -231,6 +236,7 @@ impl Plant {
             Self::ForgottenKey => "forgotten-key",
             Self::ErasureForgetsLog => "erasure-forgets-log",
             Self::ErasureForgotten => "erasure-forgotten",
+            Self::HalfRestored => "half-restored",
         }
     }
 }
@@ -261,6 +267,7 @@ impl Options {
             mortals: mortals(&mut draw),
             encryption: encryption(&mut draw),
             erase_within: Duration::from_millis(draw.magnitude(1_000, 20_000)),
+            archivists: usize::from(draw.percent(30)),
             plant: None,
         }
     }

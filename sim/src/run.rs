@@ -8,7 +8,7 @@ use halyard_runtime::sim;
 
 use crate::checkers::{Broken, Evidence};
 use crate::director;
-use crate::history::Outcome;
+use crate::history::{Archive, Fate, Outcome};
 use crate::options::Options;
 
 /// The longest that a run may take in simulated time.
@@ -35,6 +35,8 @@ pub struct Tally {
     pub confirmed: u64,
     /// Deletes and purges that were answered.
     pub removals: u64,
+    /// Restores that were answered.
+    pub restores: u64,
 }
 
 impl Tally {
@@ -60,6 +62,8 @@ impl Tally {
             .iter()
             .filter(|removal| done(&removal.outcome))
             .count() as u64;
+        let restored = |archive: &&Archive| archive.fate == Fate::Restored;
+        self.restores = history.archives.values().filter(restored).count() as u64;
     }
 }
 

@@ -49,3 +49,8 @@ fn a_delete_that_is_answered_and_not_done_is_found() {
 fn an_erasure_that_leaves_the_log_alone_is_found() {
     assert!(is_found(Plant::ErasureForgetsLog, 3));
 }
+
+#[test]
+fn a_restore_that_shows_half_a_stream_is_found() {
+    assert!(is_found(Plant::HalfRestored, 15));
+}

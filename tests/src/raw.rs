@@ -161,8 +161,16 @@ impl Raw {
             } else if same == expected.len() || !PING.starts_with(other) {
                 break;
             } else {
-                assert!(!self.closed, "closed after {same} of {} bytes", expected.len());
-                assert!(self.receive(PATIENCE), "{same} of {} bytes came", expected.len());
+                assert!(
+                    !self.closed,
+                    "closed after {same} of {} bytes",
+                    expected.len()
+                );
+                assert!(
+                    self.receive(PATIENCE),
+                    "{same} of {} bytes came",
+                    expected.len()
+                );
             }
         }
         while self.received.len() < expected.len() {

@@ -4,7 +4,8 @@
 //!   entries  24 bytes each: first, last, messages, where the name ends, two flags
 //!   sums     subjects and messages by number of tokens
 //!
-//! So a subject costs its name and 24 bytes, and an eighth of that more while new ones come between old ones.
+//! So a subject costs its name and 24 bytes, and an eighth of that more while new ones come between old ones. A chunk is
+//! also the unit in which a flush takes what changed: it is shared as it is, and copied when it changes next.
 //!
 //! Sums are kept by number of tokens, so that `orders.*` is answered as `orders.>` is: a chunk whose names all start with
 //! `orders.` adds its sum of two tokens, whatever lies below. A chunk nearly always has one or two such levels; the first
@@ -104,7 +105,7 @@ pub(crate) struct Totals {
 
 /// Flag in `Entry::end`: `first` is only a lower bound.
 const FIRST_IS_BOUND: u32 = 1 << 31;
-/// Flag in `Entry::end`: changed since the last flush began.
+/// Flag in `Entry::end`: changed in the generation of its chunk.
 const TOUCHED: u32 = 1 << 30;
 const END: u32 = TOUCHED - 1;
 
@@ -161,7 +162,7 @@ impl Entry {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Chunk {
     names: Vec<u8>,
     entries: Vec<Entry>,
@@ -169,8 +170,6 @@ pub(crate) struct Chunk {
     pub(crate) last_max: u64,
     level: Level,
     more: Vec<Level>,
-    /// Some entry has the flag.
-    is_touched: bool,
 }
 
 /// Makes room for `more` elements: an eighth beyond what is needed, where a vector by itself would double.
@@ -293,7 +292,6 @@ impl Chunk {
         let mut upper = Self {
             names: self.names.split_off(names_start),
             entries: self.entries.split_off(at),
-            is_touched: self.is_touched,
             ..Self::default()
         };
         for entry in &mut upper.entries {
@@ -314,7 +312,6 @@ impl Chunk {
             entry
         });
         self.entries.extend(moved);
-        self.is_touched |= next.is_touched;
         self.sum_up();
     }
 
@@ -373,20 +370,21 @@ impl Chunk {
     /// Notes that the subject changed.
     pub(crate) fn touch(&mut self, within: usize) {
         self.entry_mut(within).end |= TOUCHED;
-        self.is_touched = true;
     }
 
-    /// Calls `each` with the places that changed since the last call, in order.
-    pub(crate) fn take_touched(&mut self, mut each: impl FnMut(usize)) {
-        if !std::mem::take(&mut self.is_touched) {
-            return;
+    /// Forgets which subjects changed.
+    pub(crate) fn forget_touched(&mut self) {
+        for entry in &mut self.entries {
+            entry.end &= !TOUCHED;
         }
-        for (within, entry) in self.entries.iter_mut().enumerate() {
-            if entry.end & TOUCHED != 0 {
-                entry.end &= !TOUCHED;
-                each(within);
-            }
-        }
+    }
+
+    /// The subjects that changed, in order.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = (&[u8], Totals)> {
+        let changed = |within: &usize| self.entry(*within).end & TOUCHED != 0;
+        (0..self.len())
+            .filter(changed)
+            .map(|within| (self.name(within), self.totals(within)))
     }
 
     /// Memory on the heap, in bytes.
@@ -405,9 +403,6 @@ impl Chunk {
             }
             if entry.messages == 0 || entry.first > entry.last {
                 return Err(format!("{entry:?} is inconsistent"));
-            }
-            if entry.end & TOUCHED != 0 && !self.is_touched {
-                return Err("a change is not noted".into());
             }
             counted.count_subject(
                 level_of(self.name(within)),
@@ -583,10 +578,10 @@ mod tests {
         assert!(upper.totals(1).first_is_bound);
         chunk.append(&upper);
         assert_eq!(names(&chunk), [&b""[..], b"a", b"b", b"ccc", b"dd"]);
-        let mut touched = Vec::new();
-        chunk.take_touched(|within| touched.push(within));
-        chunk.take_touched(|within| touched.push(within));
-        assert_eq!(touched, [2]);
+        let touched: Vec<_> = chunk.touched().map(|(name, _)| name).collect();
+        assert_eq!(touched, [b"b"]);
+        chunk.forget_touched();
+        assert_eq!(chunk.touched().count(), 0);
         chunk.subtract(3, 1);
         assert_eq!(names(&chunk), [&b""[..], b"a", b"b", b"dd"]);
         assert_eq!((chunk.name(4), chunk.totals(3).last), (&b""[..], 2));

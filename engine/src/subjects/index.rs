@@ -3,6 +3,12 @@
 //! One subject is found by two binary searches, over where chunks start and inside of one. There is no hash table beside
 //! them: it would cost a third as much memory again. The index never holds a message or a posting: those are in the tail
 //! and in the segments.
+//!
+//! What a flush needs of it is the totals of each subject that has changed. They are not copied: the flush shares the
+//! chunks that have changed, which costs as much as there are chunks, and a chunk that it still shares is copied when it
+//! changes again (`docs/decisions/subjects-in-chunks.md`).
+
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::limits::SUBJECT_MESSAGES_MAX;
@@ -25,14 +31,37 @@ pub(super) struct Node {
     pub(super) chunk: u32,
 }
 
-/// The subject index of one stream.
+/// A chunk, and when it changed.
 #[derive(Debug, Default)]
+struct Slot {
+    /// Shared with a flush from the freeze on.
+    chunk: Arc<Chunk>,
+    /// The generation in which it changed last, which is the one that its flags are of.
+    changed: u64,
+}
+
+/// The subject index of one stream.
+#[derive(Debug)]
 pub(crate) struct Subjects {
     count: usize,
     /// Chunks in name order. None of them is empty.
     pub(super) order: Vec<Node>,
-    chunks: Vec<Chunk>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Counts freezes, from one.
+    generation: u64,
+}
+
+impl Default for Subjects {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            order: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            generation: 1,
+        }
+    }
 }
 
 impl Subjects {
@@ -42,9 +71,8 @@ impl Subjects {
     }
 
     pub(super) fn chunk(&self, chunk: u32) -> &Chunk {
-        self.chunks
-            .get(chunk as usize)
-            .expect("the order names chunks")
+        let slot = self.slots.get(chunk as usize);
+        &slot.expect("the order names chunks").chunk
     }
 
     /// The number of the chunk at that position.
@@ -52,10 +80,21 @@ impl Subjects {
         Some(self.order.get(at)?.chunk)
     }
 
+    /// The chunk, to be changed: a copy if a flush shares it. Its flags are of this generation from now on.
     fn chunk_mut(&mut self, chunk: u32) -> &mut Chunk {
-        self.chunks
-            .get_mut(chunk as usize)
-            .expect("the order names chunks")
+        let generation = self.generation;
+        let slot = self.slot_mut(chunk);
+        let chunk = Arc::make_mut(&mut slot.chunk);
+        if slot.changed != generation {
+            slot.changed = generation;
+            chunk.forget_touched();
+        }
+        chunk
+    }
+
+    fn slot_mut(&mut self, chunk: u32) -> &mut Slot {
+        let slot = self.slots.get_mut(chunk as usize);
+        slot.expect("the order names chunks")
     }
 
     /// The subject's bytes.
@@ -151,17 +190,24 @@ impl Subjects {
         })
     }
 
+    /// Puts a chunk whose flags are of this generation at a position.
     fn push_chunk(&mut self, at: usize, start: Box<[u8]>, chunk: Chunk) {
-        let number = self.free.pop().unwrap_or_else(|| {
-            if self.chunks.is_empty() {
+        let slot = Slot {
+            chunk: Arc::new(chunk),
+            changed: self.generation,
+        };
+        let number = if let Some(number) = self.free.pop() {
+            *self.slot_mut(number) = slot;
+            number
+        } else {
+            if self.slots.is_empty() {
                 // Most streams need no more.
-                self.chunks.reserve_exact(1);
+                self.slots.reserve_exact(1);
                 self.order.reserve_exact(1);
             }
-            self.chunks.push(Chunk::default());
-            (self.chunks.len() - 1) as u32
-        });
-        *self.chunk_mut(number) = chunk;
+            self.slots.push(slot);
+            (self.slots.len() - 1) as u32
+        };
         let start = if at == 0 { Box::default() } else { start };
         let node = Node {
             start,
@@ -215,9 +261,9 @@ impl Subjects {
         if let Some(first) = self.order.first_mut() {
             first.start = Box::default();
         }
-        let left = std::mem::take(self.chunk_mut(number)).total();
+        let left = std::mem::take(&mut self.slot_mut(number).chunk);
         assert_eq!(
-            left,
+            left.total(),
             Counted::default(),
             "a chunk's sum is that of its subjects"
         );
@@ -241,7 +287,7 @@ impl Subjects {
         *self = Self::default();
     }
 
-    /// Adds a subject with known totals; names come in ascending order (recovery).
+    /// Adds a subject with known totals; names come in ascending order, and [`Subjects::loaded`] behind them (recovery).
     pub(crate) fn load(&mut self, name: &[u8], totals: Totals) -> Result<(), Error> {
         self.check_room()?;
         let last = self.order.last().map(|node| node.chunk);
@@ -256,34 +302,40 @@ impl Subjects {
         Ok(())
     }
 
-    /// Everything is loaded, or the last chunk is full.
-    pub(crate) fn shrink_last(&mut self) {
+    /// Everything is loaded, and nothing of it has changed.
+    pub(crate) fn loaded(&mut self) {
+        self.shrink_last();
+        self.generation += 1;
+    }
+
+    fn shrink_last(&mut self) {
         if let Some(last) = self.order.last().map(|node| node.chunk) {
             self.chunk_mut(last).shrink();
         }
     }
 
-    /// Takes the subjects that changed since the last call and still have messages, in the order of names.
-    pub(crate) fn take_touched(&mut self) -> Vec<SubjectPlace> {
-        let mut taken = Vec::new();
-        for &Node { chunk, .. } in &self.order {
-            let found = self.chunks.get_mut(chunk as usize);
-            let found = found.expect("the order names chunks");
-            found.take_touched(|within| {
-                let within = within as u32;
-                taken.push(SubjectPlace { chunk, within });
-            });
-        }
-        taken
+    /// The chunks that changed since the last freeze, in the order of names. What changed in them and still has messages is
+    /// [`Chunk::touched`]; a chunk may be without. O(chunks).
+    pub(crate) fn freeze(&mut self) -> Vec<Arc<Chunk>> {
+        let slots = self.order.iter().filter_map(|node| {
+            let slot = self.slots.get(node.chunk as usize)?;
+            (slot.changed == self.generation).then(|| slot.chunk.clone())
+        });
+        let frozen = slots.collect();
+        self.generation += 1;
+        frozen
     }
 
     /// Memory on the heap, in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let chunks: usize = self.chunks.iter().map(Chunk::heap_bytes).sum();
+        let chunks = self.slots.iter().map(|slot| {
+            let counters = 2 * size_of::<usize>();
+            counters + size_of::<Chunk>() + slot.chunk.heap_bytes()
+        });
         let starts: usize = self.order.iter().map(|node| node.start.len()).sum();
-        chunks
+        chunks.sum::<usize>()
             + starts
-            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.slots.capacity() * size_of::<Slot>()
             + self.order.capacity() * size_of::<Node>()
             + self.free.capacity() * size_of::<u32>()
     }
@@ -406,27 +458,80 @@ mod tests {
             let (name, totals) = (index.name(subject), index.totals(subject));
             loaded.load(name, totals).unwrap();
         }
+        loaded.loaded();
+        assert!(loaded.freeze().is_empty());
         let settled = loaded.heap_bytes() / 30_000;
         assert!(settled < 24 + 16 + 4, "{settled} bytes for each subject");
         loaded.check().unwrap();
     }
 
+    fn names_of(frozen: &[Arc<Chunk>]) -> Vec<&[u8]> {
+        let touched = frozen.iter().flat_map(|chunk| chunk.touched());
+        touched.map(|(name, _)| name).collect()
+    }
+
     #[test]
-    fn touched_subjects_are_told_once() {
+    fn changed_subjects_are_frozen_once() {
         let mut index = Subjects::default();
         index.add(b"b", 1).unwrap();
         index.add(b"a", 2).unwrap();
         index.add(b"b", 3).unwrap();
-        let touched = index.take_touched();
-        let names: Vec<_> = touched.into_iter().map(|place| index.name(place)).collect();
-        assert_eq!(names, [b"a", b"b"]);
-        assert!(index.take_touched().is_empty());
+        assert_eq!(names_of(&index.freeze()), [b"a", b"b"]);
+        assert!(index.freeze().is_empty());
         index.subtract(index.find(b"b").unwrap(), 1);
-        assert_eq!(index.take_touched().len(), 1);
+        assert_eq!(names_of(&index.freeze()), [b"b"]);
         index.subtract(index.find(b"a").unwrap(), 1);
+        let frozen = index.freeze();
         assert!(
-            index.take_touched().is_empty(),
+            names_of(&frozen).is_empty(),
             "a subject without messages needs no row"
         );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        /// What was frozen stays as it was, and is all that changed, wherever chunks are split and put together meanwhile.
+        #[test]
+        fn frozen_subjects_stay_as_they_were(
+            ops in prop::collection::vec((0u8..3, 0u16..480), 1..900),
+            freezes in prop::collection::vec(1usize..200, 1..8),
+        ) {
+            let (mut index, mut model) = (Subjects::default(), BTreeMap::new());
+            let mut changed = BTreeMap::new();
+            let mut frozen: Vec<(Vec<Arc<Chunk>>, Vec<_>)> = Vec::new();
+            let (mut freezes, mut left) = (freezes.into_iter(), 100);
+            for (at, (op, key)) in ops.into_iter().enumerate() {
+                let (seq, name) = (at as u64 + 1, name(key));
+                if op > 0 {
+                    index.add(&name, seq).unwrap();
+                    let entry = model.entry(name.clone()).or_insert((0, 0));
+                    *entry = (entry.0 + 1, seq);
+                    changed.insert(name, *entry);
+                } else if let Some((messages, last)) = model.get_mut(&name) {
+                    index.subtract(index.find(&name).unwrap(), 1);
+                    *messages -= 1;
+                    if *messages == 0 {
+                        model.remove(&name);
+                        changed.remove(&name);
+                    } else {
+                        changed.insert(name, (*messages, *last));
+                    }
+                }
+                left -= 1;
+                if left == 0 {
+                    left = freezes.next().unwrap_or(60);
+                    let want = std::mem::take(&mut changed).into_iter().collect();
+                    frozen.push((index.freeze(), want));
+                }
+            }
+            compare(&index, &model);
+            for (chunks, want) in frozen {
+                let touched = chunks.iter().flat_map(|chunk| chunk.touched());
+                let have: Vec<_> = touched
+                    .map(|(name, totals)| (name.to_vec(), (totals.messages, totals.last)))
+                    .collect();
+                prop_assert_eq!(have, want);
+            }
+        }
     }
 }

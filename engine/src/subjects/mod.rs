@@ -10,5 +10,5 @@ mod chunk;
 mod index;
 mod walk;
 
-pub(crate) use chunk::{Depth, Totals};
+pub(crate) use chunk::{Chunk, Depth, Totals};
 pub(crate) use index::{SubjectPlace, Subjects};

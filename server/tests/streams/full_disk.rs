@@ -108,6 +108,14 @@ impl Machine {
         self.node.power_off();
     }
 
+    /// A life of which all is asked that publishers know.
+    async fn holds_everything(&self) {
+        self.life(|machine, server| async move {
+            check(&mut client(&server).await, &machine.ledger).await;
+        })
+        .await;
+    }
+
     /// Others take all that is free but `left` bytes.
     fn fill_up_to(&self, left: u64) {
         let plenty = 1 << 40;
@@ -411,12 +419,7 @@ fn a_purge_makes_room_on_a_disk_without_a_free_byte() {
                 check(&mut raw, &ledger).await;
             })
             .await;
-        machine
-            .life(|machine, server| async move {
-                let mut raw = client(&server).await;
-                check(&mut raw, &machine.ledger).await;
-            })
-            .await;
+        machine.holds_everything().await;
     });
 }
 
@@ -486,11 +489,6 @@ fn damage_to_the_log_is_gone_before_a_start_could_meet_it() {
                 publisher.publish(&machine.ledger).await;
             })
             .await;
-        machine
-            .life(|machine, server| async move {
-                let mut raw = client(&server).await;
-                check(&mut raw, &machine.ledger).await;
-            })
-            .await;
+        machine.holds_everything().await;
     });
 }

@@ -25,7 +25,9 @@ pub(super) fn check(evidence: &Evidence, findings: &mut Findings) {
                 .mortals
                 .iter()
                 .any(|plan| plan.name == *name);
-        if !planned && !evidence.history.existence.contains_key(name) {
+        let history = &evidence.history;
+        let made = history.existence.contains_key(name) || history.archives.contains_key(name);
+        if !planned && !made {
             findings.add(format!("nobody made the stream {name}"));
         }
     }

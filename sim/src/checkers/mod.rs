@@ -14,6 +14,7 @@
 //! | Streams that were made exist, streams that were deleted do not | `existence` |
 //! | With a key, no payload is anywhere on the disk: no file, no freed space, nothing that a crash left | `encryption` |
 //! | What was deleted, purged or in a deleted stream is nowhere on the disk, freed space included, after the bound | `erasure` |
+//! | A restored stream holds what was backed up; a restore that was cut short leaves all or nothing | `restores` |
 //! | The server's own account of a stream agrees with what it holds | `accounts` |
 //!
 //! The director adds two that need no evidence: the server starts again after every fault that a single copy can survive,
@@ -31,6 +32,7 @@ mod lives;
 mod message_ids;
 mod no_phantom;
 mod removals;
+mod restores;
 mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +90,8 @@ pub(crate) struct Evidence {
     pub(crate) views: Vec<Option<View>>,
     /// As [`Options::mortals`]; `None` when the stream was not found.
     pub(crate) mortals: Vec<Option<MortalView>>,
+    /// The streams of [`History::archives`] that were found.
+    pub(crate) returned: BTreeMap<String, View>,
     /// Every stream that exists.
     pub(crate) streams: BTreeSet<String>,
     /// Consumers that do not exist, by index into [`Options::consumers`].
@@ -142,7 +146,7 @@ impl Findings {
 
 type Checker = fn(&Evidence, &mut Findings);
 
-const CHECKERS: [(&str, Checker); 13] = [
+const CHECKERS: [(&str, Checker); 14] = [
     ("acked_publishes", acked_publishes::check),
     ("no_phantom", no_phantom::check),
     ("sequences", sequences::check),
@@ -155,6 +159,7 @@ const CHECKERS: [(&str, Checker); 13] = [
     ("existence", existence::check),
     ("encryption", encryption::check),
     ("erasure", erasure::check),
+    ("restores", restores::check),
     ("accounts", accounts::check),
 ];
 

@@ -1,6 +1,7 @@
 //! What clients do. Each writes what it did and what it was told into the history, before and after.
 
 pub(crate) mod admin;
+pub(crate) mod archive;
 pub(crate) mod consume;
 pub(crate) mod mortal;
 pub(crate) mod publish;

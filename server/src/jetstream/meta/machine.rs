@@ -215,6 +215,10 @@ impl Machine {
         if overlaps(streams, &config) {
             return Ok(Reply::Refused(table::STREAM_SUBJECT_OVERLAP.error()));
         }
+        let phase = match phase {
+            Phase::Restoring if halyard_runtime::planted("half-restored") => Phase::Live,
+            phase => phase,
+        };
         let assignment = Assignment {
             id: self.next_id,
             config,

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{Stage, pause, percent};
 use crate::client::Client;
 use crate::director;
-use crate::history::{Archive, Fate};
+use crate::history::Fate;
 use crate::js::{self, Failure};
 use crate::options::{StreamKind, StreamPlan};
 
@@ -88,7 +88,7 @@ fn note(stage: &Stage, name: &str, fate: Fate) {
     event!("{name}: {fate:?}");
     let mut history = stage.history.lock();
     let archive = history.archives.entry(name.to_owned());
-    archive.or_insert_with(Archive::default).fate = fate;
+    archive.or_default().fate = fate;
 }
 
 /// Makes the stream and puts messages into it, some of which are deleted again.

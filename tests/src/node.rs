@@ -181,16 +181,26 @@ impl Start {
         }
     }
 
-    /// Runs the server to its end, for starts that must be refused: exit code, standard error and log.
+    /// Runs the server to its end, for starts that must be refused: exit code (`None` when it had to be ended), standard
+    /// error and log.
     pub fn refused(self) -> (Option<i32>, String) {
         let scratch = TempDir::new();
-        let output = Command::new(&self.binary)
+        let mut child = Command::new(&self.binary)
             .args(["-a", "127.0.0.1", "-p", "-1"])
             .args(["--ports_file_dir", path_str(scratch.path())])
             .args(&self.args)
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("the binary starts");
+        // One that starts all the same serves for ever.
+        let started = Instant::now();
+        while started.elapsed() < READY_WITHIN && matches!(child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = child.kill();
+        let output = child.wait_with_output().expect("it has ended");
         (
             output.status.code(),
             String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -207,15 +207,13 @@ fn a_disk_that_fills_up_while_the_server_runs() {
         assert!(stored < 100, "the disk never fills up");
     };
     assert_has(&refusal, &["10023"]);
+    // Whether the log or a flush meets the end first: it says where, and what helps.
     let log = node.log();
     assert_has(
         &log,
-        &[
-            dir.path().to_str().expect("UTF-8"),
-            "no space left on the disk",
-            "free space there",
-        ],
+        &[dir.path().to_str().expect("UTF-8"), "no space left"],
     );
+    assert!(log.contains("free space there") || log.contains("free some or purge streams"));
     let info = client.request("$JS.API.STREAM.INFO.S", "");
     assert!(info.contains(&format!("\"messages\":{stored},")), "{info}");
 
@@ -339,7 +337,10 @@ fn a_store_of_a_newer_version() {
     );
     let manifest = dir.path().join("halyard/groups/1/manifest");
     let mut bytes = std::fs::read(&manifest).expect("an orderly end leaves a manifest");
-    bytes[8] = 9; // docs/formats.md: the version of every file of the store
+    // docs/formats.md: the version of every file of the store, and of a manifest once more in its second header.
+    let second = bytes.len() - 128;
+    bytes[8] = 9;
+    bytes[second + 8] = 9;
     std::fs::write(&manifest, &bytes).expect("writable");
     // The log is opened first, and may be given a new spare file; the store itself is only read.
     let groups = dir.path().join("halyard/groups");

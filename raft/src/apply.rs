@@ -29,8 +29,9 @@ pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Snaps
 /// openraft's core is generic over its state machine. Behind this door it is compiled once, here, and not again for
 /// each machine in whatever crate starts a group.
 pub(crate) trait Driven: Send + Sync + 'static {
-    /// Applies an entry and answers whoever holds its ticket.
-    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64);
+    /// Applies an entry, has that noted, and answers whoever holds its ticket. It is noted under the machine's lock, so that
+    /// a snapshot is never ahead of what it says, and before the answer, so that what was answered counts as applied.
+    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64, note: &dyn Fn());
 
     /// See [`Machine::snapshot`]; `progress` is read under the machine's lock, so that both are of one moment.
     fn snapshot(&self, progress: &Mutex<Progress>) -> io::Result<(Bytes, Progress)>;
@@ -55,8 +56,13 @@ pub(crate) struct Seat<M: Machine> {
 }
 
 impl<M: Machine> Driven for Seat<M> {
-    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64) {
-        let reply = self.machine.lock().apply(at, payload);
+    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64, note: &dyn Fn()) {
+        let reply = {
+            let mut machine = self.machine.lock();
+            let reply = machine.apply(at, payload);
+            note();
+            reply
+        };
         self.waiters.answer(ticket, reply);
     }
 
@@ -126,19 +132,7 @@ impl RaftStateMachine<Types> for Adapter {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let id = entry.log_id;
-            let members = match entry.payload {
-                Payload::Normal(command) => {
-                    let at = Applied {
-                        index: id.index,
-                        term: id.leader_id.term,
-                    };
-                    self.0.seat.apply(at, &command.payload, command.ticket);
-                    None
-                }
-                Payload::Blank => None,
-                Payload::Membership(members) => Some(StoredMembers::new(Some(id), members)),
-            };
-            {
+            let note = |members: Option<StoredMembers>| {
                 let mut progress = self.0.progress.lock();
                 assert!(
                     progress.applied < Some(id),
@@ -147,6 +141,20 @@ impl RaftStateMachine<Types> for Adapter {
                 progress.applied = Some(id);
                 if let Some(members) = members {
                     progress.members = members;
+                }
+            };
+            match entry.payload {
+                Payload::Normal(command) => {
+                    let at = Applied {
+                        index: id.index,
+                        term: id.leader_id.term,
+                    };
+                    let seat = &self.0.seat;
+                    seat.apply(at, &command.payload, command.ticket, &|| note(None));
+                }
+                Payload::Blank => note(None),
+                Payload::Membership(members) => {
+                    note(Some(StoredMembers::new(Some(id), members)));
                 }
             }
             if let Some(responder) = responder {

@@ -105,6 +105,22 @@ fn proposals_survive_a_restart_on_a_real_disk() {
 }
 
 #[test]
+fn what_was_answered_counts_as_applied() {
+    on_runtime(async {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let node = Node::open(options(&disk, Path::new("/store"))).expect("a new log");
+        let (group, _machine) = start(&node, 0).await;
+        let before = group.applied();
+        for number in 1..=2000 {
+            let proposal = group.propose(Bytes::from_static(b"one"));
+            proposal.await.expect("applied");
+            assert_eq!(group.applied(), before + number);
+        }
+        node.shutdown().await;
+    });
+}
+
+#[test]
 fn a_flushed_log_goes() {
     on_runtime(async {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());

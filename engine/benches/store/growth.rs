@@ -33,21 +33,21 @@ pub(crate) fn all(page: &mut Page, sizes: &[u64]) {
 /// The order of growth of each row, from the code: n messages, s subjects, S segments; logarithms of base 2 if no other.
 fn grows_with(row: &str) -> &'static str {
     match row {
-        "append, each" => "O(1); O(log s) for a new subject",
+        "append, each" => "O(log s)",
         "flush, each" => "O(log of what one flush holds)",
         "merge, each" => "O(log4 of n / a flush), until segments are full",
         "written for each stored byte: flush, merges" => "as the two rows above",
         "the store waits at most: flush, merge, taking in" => {
-            "O(what changed since the last flush) in one call; servers take steps"
+            "O(streams and chunks of subjects that changed since the last flush)"
         }
         "files, bytes on disk for each message" => "files: O(n / 1 GiB + log n)",
         "open, cold" | "open, warm" => "O(s S); O(n / 240) places of pages",
         "index bytes for each subject" => "O(1)",
         "memory of the process after opening" => "O(s); a sixth of a byte for each message",
-        "last of a subject" => "O(1)",
+        "last of a subject" => "O(log s)",
         "purge of one subject" => "O(its messages, S log s)",
         "delete, scattered" => "O(S log s)",
-        "remove the first (limits)" => "O(1) amortised",
+        "remove the first (limits)" => "O(log s) amortised",
         "purge of everything" => "O(1), and O(s) to free the index",
         _ if row.contains(" get, ") || row.contains("get") => "O(log S + log n), one page",
         _ if row.starts_with("next of one subject") => "O(S log s)",

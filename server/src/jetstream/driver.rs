@@ -90,6 +90,8 @@ struct Seen {
     /// Committed time, which may be ahead of a clock that was set back.
     time: Timestamp,
     dirty_bytes: usize,
+    /// See [`Machine::logged_bytes`].
+    logged_bytes: u64,
     applied: u64,
     /// A flush found no room, or too much waits for a halted stream's repair: messages are refused meanwhile.
     is_full: bool,
@@ -382,6 +384,7 @@ impl Driver {
                 deadline: machine.next_deadline(),
                 time: machine.time(),
                 dirty_bytes: store.dirty_bytes(),
+                logged_bytes: machine.logged_bytes(),
                 applied: machine.applied(),
                 is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. }))
                     || (!machine.halted().is_empty() && store.dirty_bytes() >= unflushed_max),
@@ -471,7 +474,7 @@ impl Driver {
         self.stepping = turn.more;
         if turn.has_cut {
             self.flushed_at = Instant::now();
-            self.seen.dirty_bytes = 0;
+            (self.seen.dirty_bytes, self.seen.logged_bytes) = (0, 0);
         }
         if turn.is_scrub {
             self.scrubbed_at = Instant::now();
@@ -514,6 +517,9 @@ impl Driver {
         let is_retry_due = self.retry.is_some_and(|(at, _)| Instant::now() >= at);
         is_retry_due
             || self.seen.dirty_bytes >= self.tuning.flush_bytes
+            // Where messages are consumed at once nothing gathers but the log: it is kept as short, for a start after a
+            // crash, and so that its segments are used again and no new ones are made.
+            || self.seen.logged_bytes >= self.tuning.flush_bytes as u64
             || (behind && self.flushed_at.elapsed() >= self.tuning.flush_interval)
     }
 

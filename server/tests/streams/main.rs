@@ -12,6 +12,7 @@ mod raw;
 
 mod backup;
 mod full_disk;
+mod log_length;
 mod meta_store;
 
 use std::future::Future;

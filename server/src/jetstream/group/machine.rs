@@ -77,6 +77,8 @@ pub struct Machine {
     pub(super) time: Timestamp,
     pub(super) erasures: Erasures,
     applied: u64,
+    /// Bytes of the entries applied since the last cut.
+    logged_bytes: u64,
     fault: Option<Fault>,
     halted: BTreeMap<StreamId, Halt>,
     pub(super) unsaved: Unsaved,
@@ -108,6 +110,7 @@ impl Machine {
             registered: BTreeMap::new(),
             time: Timestamp::EPOCH,
             erasures: Erasures::default(),
+            logged_bytes: 0,
             fault: None,
             halted: BTreeMap::new(),
             unsaved: Unsaved::default(),
@@ -197,6 +200,12 @@ impl Machine {
         self.fault.get_or_insert(fault);
     }
 
+    /// Bytes of the log that only the next flush makes unneeded, about.
+    #[must_use]
+    pub const fn logged_bytes(&self) -> u64 {
+        self.logged_bytes
+    }
+
     /// Marks the state of now as what the next flush writes. Whether there is one to write: [`Machine::step`] prepares
     /// it, the store's `take_job` starts it.
     ///
@@ -210,6 +219,7 @@ impl Machine {
         let was_open = self.store.is_cut_open();
         let is_wanted = self.store.cut(self.applied);
         if !was_open && self.store.is_cut_open() {
+            self.logged_bytes = 0;
             self.open_cut()?;
         }
         Ok(is_wanted)
@@ -547,6 +557,7 @@ impl raft::Machine for Machine {
         }
         let before = self.applied;
         self.applied = at.index;
+        self.logged_bytes += payload.len() as u64;
         match self.apply_batch(payload) {
             Ok(applied) if self.fault.is_none() => applied,
             Ok(applied) => {

@@ -377,3 +377,30 @@ impl<R: Send + 'static> Waiters for WaitList<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        type Reply = ();
+        fn apply(&mut self, _: Applied, _: &Bytes) {}
+    }
+
+    #[test]
+    fn a_snapshot_cannot_come_between_an_entry_and_its_note() {
+        let machine = Arc::new(Mutex::new(Nothing));
+        let seat = Seat {
+            machine: Arc::clone(&machine),
+            waiters: Arc::new(WaitList::default()),
+        };
+        let noted = std::cell::Cell::new(false);
+        seat.apply(Applied { index: 1, term: 1 }, &Bytes::new(), 1, &|| {
+            assert!(machine.is_locked(), "a snapshot would take the lock");
+            noted.set(true);
+        });
+        assert!(noted.get());
+    }
+}

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use halyard_runtime::disk::Disk;
 use halyard_runtime::event;
 use halyard_runtime::sim::{Net, Node, SimDisk};
@@ -328,34 +330,44 @@ async fn again(stage: &Stage) -> Client {
     stage.connect().await
 }
 
-/// Puts every client on a machine of its own and sets it to work.
-fn employ(stage: &Arc<Stage>) -> (Vec<IpAddr>, Vec<JoinHandle<()>>) {
-    let mut addresses = Vec::new();
-    let mut workers = Vec::new();
-    let mut node = |name: String| {
-        let last = u8::try_from(addresses.len() + 1).expect("few clients");
-        let ip = IpAddr::from([10, 0, 1, last]);
-        addresses.push(ip);
-        Node::new(&name, ip)
-    };
+/// A client's work until the run ends.
+type Work = BoxFuture<'static, ()>;
+
+/// Every client of a run, with its name.
+fn clients(stage: &Arc<Stage>) -> Vec<(String, Work)> {
+    let mut clients: Vec<(String, Work)> = Vec::new();
     for (index, plan) in stage.options.publishers.iter().enumerate() {
         let work = publish::run(Arc::clone(stage), plan.clone(), index);
-        workers.push(node(format!("pub{index}")).spawn(work));
+        clients.push((format!("pub{index}"), work.boxed()));
     }
     for index in 0..stage.options.consumers.len() {
         let work = consume::run(Arc::clone(stage), index);
-        workers.push(node(format!("con{index}")).spawn(work));
+        clients.push((format!("con{index}"), work.boxed()));
     }
     for index in 0..stage.options.admins {
-        workers.push(node(format!("adm{index}")).spawn(admin::run(Arc::clone(stage))));
+        let work = admin::run(Arc::clone(stage));
+        clients.push((format!("adm{index}"), work.boxed()));
     }
     for index in 0..stage.options.mortals.len() {
-        workers.push(node(format!("mor{index}")).spawn(mortal::run(Arc::clone(stage), index)));
+        let work = mortal::run(Arc::clone(stage), index);
+        clients.push((format!("mor{index}"), work.boxed()));
     }
     for index in 0..stage.options.archivists {
-        workers.push(node(format!("arc{index}")).spawn(archive::run(Arc::clone(stage), index)));
+        let work = archive::run(Arc::clone(stage), index);
+        clients.push((format!("arc{index}"), work.boxed()));
     }
-    (addresses, workers)
+    clients
+}
+
+/// Puts every client on a machine of its own and sets it to work.
+fn employ(stage: &Arc<Stage>) -> (Vec<IpAddr>, Vec<JoinHandle<()>>) {
+    let placed = clients(stage).into_iter().enumerate();
+    let set_to_work = placed.map(|(number, (name, work))| {
+        let last = u8::try_from(number + 1).expect("few clients");
+        let ip = IpAddr::from([10, 0, 1, last]);
+        (ip, Node::new(&name, ip).spawn(work))
+    });
+    set_to_work.unzip()
 }
 
 fn heal(stage: &Stage, host: &mut Host) {
@@ -558,26 +570,8 @@ pub(crate) async fn against(options: Options, address: SocketAddr) -> Vec<Broken
     if !prepare(Arc::clone(&stage)).await {
         return vec![not_kept("serves", "no streams could be made".to_owned())];
     }
-    let mut workers = Vec::new();
-    for (index, plan) in stage.options.publishers.iter().enumerate() {
-        workers.push(task::spawn(publish::run(
-            Arc::clone(&stage),
-            plan.clone(),
-            index,
-        )));
-    }
-    for index in 0..stage.options.consumers.len() {
-        workers.push(task::spawn(consume::run(Arc::clone(&stage), index)));
-    }
-    for _ in 0..stage.options.admins {
-        workers.push(task::spawn(admin::run(Arc::clone(&stage))));
-    }
-    for index in 0..stage.options.mortals.len() {
-        workers.push(task::spawn(mortal::run(Arc::clone(&stage), index)));
-    }
-    for index in 0..stage.options.archivists {
-        workers.push(task::spawn(archive::run(Arc::clone(&stage), index)));
-    }
+    let working = clients(&stage).into_iter();
+    let workers: Vec<_> = working.map(|(_, work)| task::spawn(work)).collect();
     sleep(chaos).await;
     stage.stop();
     futures::future::join_all(workers).await;

@@ -299,7 +299,7 @@ fn main() {
         let (at, cpu) = (Instant::now(), cpu_seconds());
         time::sleep(Duration::from_secs(2)).await;
         let idle = (cpu_seconds() - cpu) * 100.0 / at.elapsed().as_secs_f64();
-        page.line(&format!("\nIdle: {idle:.2} % of a core."));
+        page.line(&format!("\nIn the two seconds after the last load, while the log is let go: {idle:.2} % of a core."));
         node.shutdown().await;
         page
     })

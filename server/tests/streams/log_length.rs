@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use halyard_runtime::disk::{Disk, MemDisk};
-use halyard_runtime::task;
+use halyard_runtime::sim;
 use halyard_runtime::time::{self, Duration};
 use halyard_server::Server;
 use halyard_server::jetstream::Tuning;
@@ -51,5 +51,6 @@ fn a_log_of_messages_that_go_at_once_stays_short() {
         assert!(names.len() <= SEGMENTS_MAX, "{names:?}");
         server.shutdown().await;
     };
-    task::block_on(2, test).unwrap();
+    let outcome = sim::run(1, Duration::from_secs(600), move || test);
+    outcome.result.unwrap();
 }

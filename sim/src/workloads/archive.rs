@@ -76,12 +76,13 @@ async fn make_and_restore(stage: &Stage, client: &Client, name: &str) -> Result<
     note(stage, name, Fate::AllOrNothing);
     let answer = client.ask(&subject, b"", b"");
     let answer = answer.within(js::API_PATIENCE).await?;
-    match js::result(&answer) {
+    let result = js::result(&answer);
+    match &result {
         Ok(_) => note(stage, name, Fate::Restored),
         Err(Failure::Refused(..)) => note(stage, name, Fate::Gone),
         Err(Failure::Unknown) => {}
     }
-    js::result(&answer).map(|_| ())
+    result.map(drop)
 }
 
 fn note(stage: &Stage, name: &str, fate: Fate) {

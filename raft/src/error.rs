@@ -124,6 +124,15 @@ pub enum Error {
         "the log takes no more writes since an earlier failure: {0}; restart the server once the disk is sound"
     )]
     Poisoned(Arc<Self>),
+    /// A thread of the log panicked: a bug of ours, and nobody may wait for it any longer.
+    #[error(
+        "the thread {thread} panicked, which is a bug: please report it with what it printed; what was acknowledged is on \
+         the disk"
+    )]
+    Panicked {
+        /// Its name.
+        thread: &'static str,
+    },
     /// Consensus itself stopped.
     #[error("group {group} stopped: {reason}")]
     Group {

@@ -162,9 +162,9 @@ impl Node {
         if reseal {
             keeper::begin_reseal(&wal);
         }
-        let write =
-            task::spawn_dedicated("halyard-log", writer::run(Arc::clone(&wal), recovered.tail));
-        let keep = task::spawn_dedicated("halyard-log-keep", keeper::run(Arc::clone(&wal)));
+        let write = writer::run(Arc::clone(&wal), recovered.tail);
+        let write = spawn_watched(&wal, "halyard-log", write);
+        let keep = spawn_watched(&wal, "halyard-log-keep", keeper::run(Arc::clone(&wal)));
         let threads = [write, keep].into_iter().collect::<Result<Vec<_>, _>>();
         let threads =
             threads.map_err(|source| Error::io("starting the log's threads", &log_dir, source))?;
@@ -625,4 +625,25 @@ impl Start<'_> {
             ..Config::default()
         }
     }
+}
+
+/// Runs `future` on a thread of the log. When it panics the log has failed: who waits for it is told, and nobody waits for ever.
+fn spawn_watched(
+    wal: &Arc<Wal>,
+    thread: &'static str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<task::JoinHandle<()>> {
+    struct Watch(Arc<Wal>, &'static str);
+    impl Drop for Watch {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.poison_with(Error::Panicked { thread: self.1 });
+            }
+        }
+    }
+    let watch = Watch(Arc::clone(wal), thread);
+    task::spawn_dedicated(thread, async move {
+        let _watch = watch;
+        future.await;
+    })
 }

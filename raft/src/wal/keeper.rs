@@ -224,21 +224,30 @@ fn make_ready(wal: &Wal) -> Result<(), Error> {
         segments.next_sequence()
     };
     let spare = make_spare(wal, sequence, wal.layout.segment_bytes)?;
-    wal.segments.lock().spares.push_back(spare);
+    wal.segments.lock().add_spare(spare);
     Ok(())
 }
 
-/// A spare for a writer that found none.
-pub(crate) fn spare_now(wal: &Wal, bytes: u64) -> Result<Spare, Error> {
+/// For a writer that found no spare that `bytes` fit into: makes one, or makes it longer.
+pub(crate) fn make_room(wal: &Wal, bytes: u64) -> Result<(), Error> {
     let _making = wal.making.lock();
-    let (ready, sequence) = {
-        let mut segments = wal.segments.lock();
-        (segments.spares.pop_front(), segments.next_sequence())
+    let (short, sequence) = {
+        let segments = wal.segments.lock();
+        let first = segments.spares.front();
+        let short = first.map(|spare| (Arc::clone(&spare.file), spare.path.clone()));
+        (short, segments.next_sequence())
     };
-    ready.map_or_else(
-        || make_spare(wal, sequence, bytes.max(wal.layout.segment_bytes)),
-        Ok,
-    )
+    let Some((file, path)) = short else {
+        let spare = make_spare(wal, sequence, bytes.max(wal.layout.segment_bytes))?;
+        wal.segments.lock().add_spare(spare);
+        return Ok(());
+    };
+    file.allocate(bytes)
+        .map_err(|source| Error::io("allocating a log segment", &path, source))?;
+    if let Some(spare) = wal.segments.lock().spares.front_mut() {
+        spare.capacity = spare.capacity.max(bytes);
+    }
+    Ok(())
 }
 
 /// Allocates and zeroes a file of `bytes`, under the name of segment `sequence`.
@@ -369,7 +378,7 @@ fn dispose(wal: &Wal, segment: Segment) -> Result<(), Error> {
         file: segment.file,
         used: !wiped,
     };
-    wal.segments.lock().spares.push_back(spare);
+    wal.segments.lock().add_spare(spare);
     Ok(())
 }
 

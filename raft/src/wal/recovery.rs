@@ -197,7 +197,6 @@ fn create_over(
     };
     let file = made().map_err(|source| Error::io("making the log", &path, source))?;
     let tail = Tail {
-        sequence: 1,
         base: 0,
         capacity: bytes,
         file: Arc::clone(&file),
@@ -512,7 +511,6 @@ impl<'a> Scan<'a> {
             }
         }
         let tail = Tail {
-            sequence,
             base,
             capacity,
             file,

@@ -100,9 +100,8 @@ pub(crate) fn scrub(wal: &Wal, bytes: u64) -> LogScrub {
             break;
         };
         if target.sequence != scrub.sequence {
-            let follows = target.sequence == scrub.sequence + 1;
-            scrub.chain = scrub.chain.filter(|_| follows && scrub.sequence > 0);
-            (scrub.sequence, scrub.offset) = (target.sequence, 0);
+            // The one that was next was let go meanwhile: what comes before this one was not read.
+            (scrub.sequence, scrub.offset, scrub.chain) = (target.sequence, 0, None);
         }
         let found = scrub.piece(wal, &target, bytes, &mut done.bytes);
         // What was let go meanwhile may hold anything.
@@ -121,17 +120,18 @@ pub(crate) fn scrub(wal: &Wal, bytes: u64) -> LogScrub {
     done
 }
 
-/// The first segment in use from `sequence` on.
+/// The first segment in use from `sequence` on. One that was begun but not written yet is not there.
 fn target(wal: &Wal, sequence: u64) -> Option<Target> {
     let segments = wal.segments.lock();
     let synced = wal.synced.load(Ordering::Acquire);
     let last = segments.used.back()?.sequence;
     let mut used = segments.used.iter();
     let segment = used.find(|segment| segment.sequence >= sequence)?;
-    Some(Target {
+    let end = segment.end.min(synced).saturating_sub(segment.base);
+    (end >= HEADER_BLOCK).then(|| Target {
         sequence: segment.sequence,
         base: segment.base,
-        end: segment.end.min(synced).saturating_sub(segment.base),
+        end,
         path: segment.path.clone(),
         is_last: segment.sequence == last,
     })

@@ -293,6 +293,42 @@ impl Segments {
         first.map_or(0, |segment| segment.sequence)
     }
 
+    /// Makes the first spare the segment that takes the batches, from position `base` on: in one step, as the next number is
+    /// counted from what stands in these lists, and whoever makes a file of that number overwrites what has it. `None` when
+    /// there is no spare that `bytes` fit into.
+    pub(crate) fn begin(&mut self, base: u64, bytes: u64) -> Option<&Segment> {
+        let is_fit = |spare: &Spare| spare.capacity >= bytes;
+        self.spares.front().filter(|spare| is_fit(spare))?;
+        let spare = self.spares.pop_front()?;
+        assert!(
+            self.used
+                .back()
+                .is_none_or(|last| last.sequence + 1 == spare.sequence),
+            "the spare follows the segment in use"
+        );
+        self.used.push_back(Segment {
+            sequence: spare.sequence,
+            base,
+            capacity: spare.capacity,
+            end: base + HEADER_BLOCK,
+            path: spare.path,
+            file: spare.file,
+            entries: BTreeMap::new(),
+            tainted: spare.used,
+            wipe: false,
+        });
+        self.used.back()
+    }
+
+    /// Adds a spare behind the others.
+    pub(crate) fn add_spare(&mut self, spare: Spare) {
+        assert!(
+            spare.sequence == self.next_sequence(),
+            "every file of the log has a number of its own"
+        );
+        self.spares.push_back(spare);
+    }
+
     /// The sequence after the last file's.
     pub(crate) fn next_sequence(&self) -> u64 {
         let last_used = self.used.back().map(|segment| segment.sequence);

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use super::image::GroupLog;
 use super::record::{self, BATCH_ALIGN, Draft, Form, HEADER_BYTES, Head, Header, Kind};
 use super::scrub::{LogDamage, Scrub};
-use super::segment::{self, HEADER_BLOCK, Segment, Segments};
+use super::segment::{self, HEADER_BLOCK, Segments};
 use crate::cipher::Sealing;
 use crate::error::Error;
 use crate::ids::NodeId;
@@ -68,7 +68,7 @@ pub(crate) struct Wal {
     queue: Mutex<Queue>,
     work: Notify,
     pub(crate) segments: Mutex<Segments>,
-    /// Held while a spare is being made, so that nobody makes the same file.
+    /// Held while a spare is being made, made longer or overwritten, so that nobody makes the same file.
     pub(crate) making: Mutex<()>,
     /// The logs of all groups, for writing checkpoints.
     pub(crate) logs: Mutex<BTreeMap<u32, Arc<GroupLog>>>,
@@ -312,7 +312,6 @@ impl Wal {
 
 /// Where the next batch goes.
 pub(crate) struct Tail {
-    pub(crate) sequence: u64,
     pub(crate) base: u64,
     pub(crate) capacity: u64,
     pub(crate) file: Arc<dyn File>,
@@ -449,60 +448,38 @@ async fn commit(
 /// Makes the spare the segment that takes the batches; returns its header, to be written before the first of them.
 async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Header, Error> {
     let needed = HEADER_BLOCK + bytes;
-    let mut made = loop {
-        let ready = wal.segments.lock().spares.pop_front();
-        match ready.map_or_else(|| super::keeper::spare_now(wal, needed), Ok) {
-            Ok(spare) => break spare,
+    let base = tail.position();
+    let header = loop {
+        if let Some(segment) = wal.segments.lock().begin(base, needed) {
+            let header = segment::Header {
+                version: wal.layout.version(),
+                log: wal.log,
+                node: wal.node.0,
+                sequence: segment.sequence,
+                base,
+                chain: tail.chain,
+                salt: random::u64(),
+                sectors: segment::sectors(segment.capacity),
+            };
+            *tail = Tail {
+                base,
+                capacity: segment.capacity,
+                file: Arc::clone(&segment.file),
+                path: segment.path.clone(),
+                offset: HEADER_BLOCK,
+                chain: header.crc(),
+            };
+            break header;
+        }
+        match super::keeper::make_room(wal, needed) {
             Err(Error::Full { .. }) if !wal.closed() => {
                 // Nothing has failed yet: what waits goes on waiting until there is space.
                 wal.full.store(true, Ordering::Release);
                 time::sleep(NO_ROOM_RETRY).await;
             }
-            Err(error) => return Err(error),
+            made => made?,
         }
     };
-    if made.capacity < needed {
-        made.file
-            .allocate(needed)
-            .map_err(|source| Error::io("allocating a log segment", &made.path, source))?;
-        made.capacity = needed;
-    }
-    assert!(
-        made.sequence == tail.sequence + 1,
-        "the spare follows the segment in use"
-    );
-    let base = tail.position();
-    let (log, node, salt) = (wal.log, wal.node.0, random::u64());
-    let header = segment::Header {
-        version: wal.layout.version(),
-        log,
-        node,
-        sequence: made.sequence,
-        base,
-        chain: tail.chain,
-        salt,
-        sectors: segment::sectors(made.capacity),
-    };
-    *tail = Tail {
-        sequence: made.sequence,
-        base,
-        capacity: made.capacity,
-        file: Arc::clone(&made.file),
-        path: made.path.clone(),
-        offset: HEADER_BLOCK,
-        chain: header.crc(),
-    };
-    wal.segments.lock().used.push_back(Segment {
-        sequence: made.sequence,
-        base,
-        capacity: made.capacity,
-        end: base + HEADER_BLOCK,
-        path: made.path,
-        file: made.file,
-        entries: BTreeMap::new(),
-        tainted: made.used,
-        wipe: false,
-    });
     wal.upkeep.notify_one();
     Ok(header)
 }

@@ -169,6 +169,30 @@ fn a_flushed_log_goes() {
     });
 }
 
+/// A second flush that ends while the log is letting go for the first counts, too, with nothing to come after it.
+#[test]
+fn flushes_that_end_at_once_all_count() {
+    on_runtime(async {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let node = Node::open(options(&disk, Path::new("/store"))).expect("a new log");
+        let (group, _machine) = start(&node, 0).await;
+        for _ in 0..50 {
+            let proposals: Vec<_> = (0..20)
+                .map(|_| group.propose(Bytes::from(vec![1; 20_000])))
+                .collect();
+            for proposal in proposals {
+                proposal.await.expect("applied");
+            }
+            for before in [10, 5, 0] {
+                group.flushed(group.applied() - before);
+            }
+            let all = node.retire_log();
+            wait_until(|| node.log_retired() >= all).await;
+        }
+        node.shutdown().await;
+    });
+}
+
 #[test]
 fn a_directory_in_use_is_refused() {
     on_runtime(async {

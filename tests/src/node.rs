@@ -12,6 +12,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// What a server writes in its scratch directory.
+const LOG: &str = "server.log";
+const STDERR: &str = "stderr.log";
 /// How long a server may take until it accepts clients: generous, since test machines are busy.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -139,7 +142,8 @@ impl Start {
     /// If it ends or stays silent instead; the message carries its log.
     pub fn start(self) -> Node {
         let scratch = TempDir::new();
-        let log = scratch.path().join("server.log");
+        let log = scratch.path().join(LOG);
+        let stderr = std::fs::File::create(scratch.path().join(STDERR));
         let port = self.port.map_or("-1".to_owned(), |p| p.to_string());
         let mut command = Command::new(&self.binary);
         if !self.args.iter().any(|arg| arg == "-c" || arg == "-js") {
@@ -155,22 +159,18 @@ impl Start {
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+            .stderr(stderr.expect("the temporary directory is writable"));
         let mut child = command.spawn().expect("the binary starts");
         let ports = match wait_for_ports(&mut child, scratch.path()) {
             Ok(ports) => ports,
             Err(why) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                let mut stderr = String::new();
-                if let Some(mut pipe) = child.stderr.take() {
-                    let _ = pipe.read_to_string(&mut stderr);
-                }
-                let log = std::fs::read_to_string(&log).unwrap_or_default();
                 panic!(
-                    "{} {:?}: {why}\n{stderr}\n{log}",
+                    "{} {:?}: {why}\n{}",
                     self.binary.display(),
-                    self.args
+                    self.args,
+                    said(scratch.path())
                 );
             }
         };
@@ -206,6 +206,12 @@ impl Start {
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )
     }
+}
+
+/// What a server said into these files of its scratch directory: its log, then what came on standard error.
+fn said(scratch: &Path) -> String {
+    let read = |name| std::fs::read_to_string(scratch.join(name)).unwrap_or_default();
+    read(LOG) + &read(STDERR)
 }
 
 fn path_str(path: &Path) -> &str {
@@ -295,9 +301,9 @@ impl Node {
         self.child.id()
     }
 
-    /// What the server logged so far.
+    /// What the server logged so far, and what it said on standard error, where a panic of a thread of its own goes.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.scratch.path().join("server.log")).unwrap_or_default()
+        said(self.scratch.path())
     }
 
     /// Resident memory in bytes.
@@ -371,6 +377,11 @@ impl Node {
     fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // One thread's panic need not end the process, nor be noticed by what the test looks at.
+        if !std::thread::panicking() {
+            let log = self.log();
+            assert!(!log.contains("panicked at"), "{log}");
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 //! a time and changes over only where one waits, cannot interleave.
 
 #![allow(clippy::panic, reason = "a test may panic")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a disk blocks its thread; nothing here runs in simulated time"
+)]
 
 use std::collections::BTreeSet;
 use std::fmt;

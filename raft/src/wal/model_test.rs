@@ -153,8 +153,8 @@ async fn life(disk: SimDisk, history: Arc<Mutex<History>>) {
     };
     let synced = opened.tail.position();
     halyard_runtime::event!(
-        "opened segment {} at {} + {}, cut {}, {} used, {} spare",
-        opened.tail.sequence,
+        "opened {} at {} + {}, cut {}, {} used, {} spare",
+        opened.tail.path.display(),
         opened.tail.base,
         opened.tail.offset,
         opened.cut_bytes,

@@ -142,10 +142,13 @@ impl Core {
         // The machine may be ahead of our note of it for an instant: what it holds beyond counts with the next flush.
         let index = log.settled(applied.min(last), last);
         let Some(id) = log.id_at(index) else { return };
-        if progress.durable >= Some(id) {
+        if progress.durable < Some(id) {
+            (progress.durable, progress.durable_members) = (Some(id), log.members_at(index));
+        }
+        // Asked again where the log has not let go: openraft forgets what it is asked while it is at it for an earlier flush.
+        if log.purged >= progress.durable {
             return;
         }
-        (progress.durable, progress.durable_members) = (Some(id), log.members_at(index));
         drop((log, progress));
         // One message to the core: it builds a "snapshot", which is the store itself, and lets the log up to it go.
         let _ = self.raft.trigger().snapshot().now_or_never();

@@ -272,6 +272,8 @@ impl Node {
             state: Mutex::new(state),
         });
         self.wal.logs.lock().insert(id.0, Arc::clone(&log));
+        // It may have to write a checkpoint of this group, for the oldest segment to go.
+        self.wal.upkeep.notify_one();
         let applying = Arc::new(Applying {
             seat,
             log: Arc::clone(&log),

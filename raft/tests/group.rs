@@ -176,18 +176,25 @@ fn flushes_that_end_at_once_all_count() {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
         let node = Node::open(options(&disk, Path::new("/store"))).expect("a new log");
         let (group, _machine) = start(&node, 0).await;
-        for _ in 0..50 {
+        for round in 0..300 {
             let proposals: Vec<_> = (0..20)
                 .map(|_| group.propose(Bytes::from(vec![1; 20_000])))
                 .collect();
             for proposal in proposals {
                 proposal.await.expect("applied");
             }
-            for before in [10, 5, 0] {
+            // At any distance in time from one another.
+            for before in (0..8).rev() {
                 group.flushed(group.applied() - before);
+                (0..round * 300).for_each(|n| drop(std::hint::black_box(n)));
             }
             let all = node.retire_log();
-            wait_until(|| node.log_retired() >= all).await;
+            wait_until(|| {
+                // Whoever waits for it asks who is in the way.
+                node.log_holders(all);
+                node.log_retired() >= all
+            })
+            .await;
         }
         node.shutdown().await;
     });

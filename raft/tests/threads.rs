@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,22 +34,37 @@ impl Machine for Keep {
     }
 }
 
-/// What the disk does before each operation.
-type Before = dyn Fn(&'static str, &dyn File) + Send + Sync;
+/// What the disk does before each operation, which fails if this does.
+type Before = dyn Fn(&'static str, &dyn File) -> io::Result<()> + Send + Sync;
 
 /// A disk in memory with something to do before each operation on a file.
 #[derive(Clone)]
 struct Hooked {
     disk: Arc<MemDisk>,
     before: Arc<Before>,
+    /// Every file that was ever opened, removed ones included.
+    files: Arc<Mutex<Vec<Arc<dyn File>>>>,
 }
 
 impl Hooked {
-    fn new(before: impl Fn(&'static str, &dyn File) + Send + Sync + 'static) -> Self {
+    fn new(
+        before: impl Fn(&'static str, &dyn File) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             disk: Arc::new(MemDisk::new()),
             before: Arc::new(before),
+            files: Arc::default(),
         }
+    }
+
+    /// Whether these bytes are in any file, or in space that one has given back.
+    fn holds(&self, wanted: &[u8]) -> bool {
+        self.files.lock().iter().any(|file| {
+            let mut bytes = vec![0; file.len().expect("a length") as usize];
+            // A file does not get shorter.
+            file.read_exact_at(&mut bytes, 0).expect("its content");
+            bytes.windows(wanted.len()).any(|window| window == wanted)
+        })
     }
 }
 
@@ -71,9 +86,9 @@ impl fmt::Debug for HookedFile {
 }
 
 impl HookedFile {
-    fn before(&self, operation: &'static str) -> &dyn File {
-        (self.before)(operation, &*self.file);
-        &*self.file
+    fn before(&self, operation: &'static str) -> io::Result<&dyn File> {
+        (self.before)(operation, &*self.file)?;
+        Ok(&*self.file)
     }
 }
 
@@ -83,15 +98,15 @@ impl File for HookedFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.before("write").write_at(bytes, offset)
+        self.before("write")?.write_at(bytes, offset)
     }
 
     fn write_vectored_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.before("write").write_vectored_at(pieces, offset)
+        self.before("write")?.write_vectored_at(pieces, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.before("allocate").allocate(len)
+        self.before("allocate")?.allocate(len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -103,13 +118,14 @@ impl File for HookedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.before("sync").sync()
+        self.before("sync")?.sync()
     }
 }
 
 impl Disk for Hooked {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let file = self.disk.open(path, mode)?;
+        self.files.lock().push(Arc::clone(&file));
         let before = Arc::clone(&self.before);
         Ok(Arc::new(HookedFile { file, before }))
     }
@@ -184,6 +200,7 @@ fn a_segment_that_is_being_begun_is_nobody_elses() {
             if is_longer {
                 std::thread::sleep(Duration::from_millis(400));
             }
+            Ok(())
         });
         let node = Node::open(options(&disk)).expect("a new log");
         let (group, _) = start(&node, 0).await;
@@ -219,6 +236,7 @@ fn the_log_goes_round_while_it_is_overwritten_and_verified() {
             };
             let next = state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |s| Some(step(s)));
             std::thread::sleep(Duration::from_micros(next.unwrap_or_default() >> 55));
+            Ok(())
         });
         let node = Arc::new(Node::open(options(&disk)).expect("a new log"));
         let (group, machine) = start(&node, 0).await;
@@ -273,6 +291,52 @@ fn the_log_goes_round_while_it_is_overwritten_and_verified() {
     });
 }
 
+/// A disk on which even overwriting needs room (one that copies on write) and has none for a while: what could not be
+/// overwritten then is later, and nothing is said to be gone before.
+#[test]
+fn what_could_not_be_overwritten_is_not_forgotten() {
+    const CANARY: [u8; 64] = [0xca; 64];
+    on_runtime(async {
+        let is_full = Arc::new(AtomicBool::new(false));
+        let disk = Hooked::new({
+            let is_full = Arc::clone(&is_full);
+            move |operation, _| match operation == "write" && is_full.load(Ordering::Acquire) {
+                // The log's own thread goes on: its segment has the room that it needs.
+                true if std::thread::current().name() == Some("halyard-log-keep") => {
+                    Err(io::ErrorKind::StorageFull.into())
+                }
+                _ => Ok(()),
+            }
+        });
+        let node = Node::open(options(&disk)).expect("a new log");
+        let (group, _) = start(&node, 0).await;
+        let canary = Bytes::from(CANARY.repeat(40));
+        for round in 0..6 {
+            for _ in 0..20 {
+                group.propose(canary.clone()).await.expect("applied");
+            }
+            // Some of it is in spares by then, some in segments that are to go.
+            group.flushed(group.applied() - 5 * (round % 3));
+            time::sleep(Duration::from_millis(50)).await;
+            is_full.store(true, Ordering::Release);
+            group.flushed(group.applied());
+            let position = node.retire_log();
+            time::sleep(Duration::from_millis(200)).await;
+            assert!(node.log_retired() < position || !disk.holds(&CANARY));
+            is_full.store(false, Ordering::Release);
+            let began = time::Instant::now();
+            while node.log_retired() < position {
+                assert!(began.elapsed() < Duration::from_secs(20), "never");
+                node.log_holders(position);
+                time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(!disk.holds(&CANARY), "in round {round}");
+        }
+        assert!(node.poisoned().is_none());
+        node.shutdown().await;
+    });
+}
+
 /// Whoever waits for the log is told when its thread is no more.
 #[test]
 fn a_panic_of_the_logs_thread_is_an_end_and_no_silence() {
@@ -281,6 +345,7 @@ fn a_panic_of_the_logs_thread_is_an_end_and_no_silence() {
         let disk = Hooked::new(move |operation, _| {
             let count = operation == "write" && writes.fetch_add(1, Ordering::AcqRel) > 20;
             assert!(!count, "as planned by the test");
+            Ok(())
         });
         let node = Node::open(options(&disk)).expect("a new log");
         let (group, _) = start(&node, 0).await;

@@ -6,7 +6,7 @@
 //! first, so a crash leaves no gap between the segments, and at worst a spare more; and before it goes, a synced record says
 //! so, so that a segment that is gone without one is noticed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -104,23 +104,26 @@ pub(crate) fn retired(wal: &Wal) -> u64 {
     wal.wiped.load(Ordering::Acquire)
 }
 
-/// Where retiring was asked for: overwrites the spares' old bytes, then has the writer go on in one of them.
+/// Removes strays; where retiring was asked for overwrites the spares' old bytes, then has the writer go on in one of them.
 fn scrub(wal: &Wal) -> Result<(), Error> {
+    let _making = wal.making.lock();
+    remove_strays(wal)?;
     if wal.retire_before.load(Ordering::Acquire) == 0 {
         return Ok(());
     }
-    let _making = wal.making.lock();
-    remove_strays(wal)?;
     // Taken out while they are overwritten: a writer that needs one meanwhile waits for the lock.
     let mut spares = std::mem::take(&mut wal.segments.lock().spares);
-    for spare in spares.iter_mut().filter(|spare| spare.used) {
+    let mut used = spares.iter_mut().filter(|spare| spare.used);
+    let wiped = used.try_for_each(|spare| {
         wipe(&spare.file, spare.capacity)
             .map_err(|source| Error::io("erasing a spare log segment", &spare.path, source))?;
         spare.used = false;
-    }
+        Ok(())
+    });
     let in_use = {
         let mut segments = wal.segments.lock();
         segments.spares = spares;
+        wiped?;
         for segment in segments.used.iter_mut().filter(|segment| segment.tainted) {
             segment.wipe = true;
         }
@@ -157,7 +160,11 @@ fn remove_strays(wal: &Wal) -> Result<(), Error> {
 /// Notes that what was to be overwritten has been.
 fn note_wiped(wal: &Wal) {
     let position = wal.retire_before.load(Ordering::Acquire);
-    if position == 0 || wal.segments.lock().used.iter().any(|segment| segment.wipe) {
+    let is_left = || {
+        let segments = wal.segments.lock();
+        segments.used.iter().any(|segment| segment.wipe) || !segments.strays.is_empty()
+    };
+    if position == 0 || is_left() {
         return;
     }
     wal.wiped.fetch_max(position, Ordering::AcqRel);
@@ -300,9 +307,8 @@ fn let_go(wal: &Wal, asked: &mut Asked) -> Result<(), Error> {
             )
         };
         if !stale.is_empty() {
-            if asked.checkpoints != oldest {
+            if asked.checkpoints != oldest && write_checkpoints(wal, &stale) {
                 asked.checkpoints = oldest;
-                write_checkpoints(wal, &stale);
             }
             return Ok(());
         }
@@ -328,10 +334,12 @@ fn let_go(wal: &Wal, asked: &mut Asked) -> Result<(), Error> {
     }
 }
 
-/// Has the checkpoints of `groups` written at the log's end.
-pub(crate) fn write_checkpoints(wal: &Wal, groups: &[u32]) {
+/// Has the checkpoints of `groups` written at the log's end; whether all of them are there: some may not have started yet.
+pub(crate) fn write_checkpoints(wal: &Wal, groups: &[u32]) -> bool {
+    let mut all = true;
     for group in groups {
         let Some(log) = wal.logs.lock().get(group).cloned() else {
+            all = false;
             continue;
         };
         // Built and handed in under one lock, or a vote could slip in between and be undone by an older one.
@@ -344,11 +352,23 @@ pub(crate) fn write_checkpoints(wal: &Wal, groups: &[u32]) {
             done: Done::Nobody,
         }]);
     }
+    all
 }
 
-/// Makes a segment that was let go a spare, or removes it.
+/// Makes a segment that was let go a spare, or removes it. Where the disk is too full for that it is a stray.
 fn dispose(wal: &Wal, segment: Segment) -> Result<(), Error> {
     let _making = wal.making.lock();
+    let mut path = segment.path.clone();
+    let file = Arc::clone(&segment.file);
+    let disposed = dispose_of(wal, segment, &mut path);
+    if disposed.is_err() {
+        wal.segments.lock().strays.push((path, file));
+    }
+    disposed
+}
+
+/// See [`dispose`]; `name` is the file's, also where this fails.
+fn dispose_of(wal: &Wal, segment: Segment, name: &mut PathBuf) -> Result<(), Error> {
     let (sequence, wanted) = {
         let segments = wal.segments.lock();
         let wanted =
@@ -357,7 +377,11 @@ fn dispose(wal: &Wal, segment: Segment) -> Result<(), Error> {
     };
     // The name first: a segment in use whose header is gone would be damage.
     let path = wal.dir.join(segment::file_name(sequence));
-    rename(wal, &segment.path, &path)?;
+    let renamed = wal.disk.rename(&segment.path, &path).and_then(|()| {
+        name.clone_from(&path);
+        wal.disk.sync_dir(&wal.dir)
+    });
+    renamed.map_err(|source| Error::io("renaming a log segment", &segment.path, source))?;
     // Space that is given back is out of reach: what may have to be erased later is overwritten now.
     let wiped = segment.wipe || !wanted;
     if wiped {
@@ -380,14 +404,6 @@ fn dispose(wal: &Wal, segment: Segment) -> Result<(), Error> {
     };
     wal.segments.lock().add_spare(spare);
     Ok(())
-}
-
-fn rename(wal: &Wal, from: &Path, to: &Path) -> Result<(), Error> {
-    let renamed = wal
-        .disk
-        .rename(from, to)
-        .and_then(|()| wal.disk.sync_dir(&wal.dir));
-    renamed.map_err(|source| Error::io("renaming a log segment", from, source))
 }
 
 /// Overwrites a file with zeros, durably.

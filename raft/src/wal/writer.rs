@@ -405,7 +405,9 @@ async fn commit(
         .map(framed)
         .sum::<u64>()
         .next_multiple_of(BATCH_ALIGN);
-    let fresh = tail.offset + bytes > tail.capacity || wal.roll.swap(false, Ordering::AcqRel);
+    // Looked at first: left set where the batch does not fit either, it would have nobody to act on it.
+    let roll = wal.roll.swap(false, Ordering::AcqRel);
+    let fresh = roll || tail.offset + bytes > tail.capacity;
     let header = if fresh {
         Some(advance(wal, tail, bytes).await?)
     } else {

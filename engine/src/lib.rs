@@ -11,7 +11,7 @@
 //!
 //! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `pending`,
 //! `removal` (one stream); `runs`, `subjects`, `names`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
-//! `manifest`, `recovery`, `job`, `upkeep`, `stages`, `adopt`, `lifecycle` (how it gets there and back); `view` (one stream at one
+//! `manifest`, `recovery`, `job`, `upkeep`, `tiers`, `stages`, `adopt`, `lifecycle` (how it gets there and back); `view` (one stream at one
 //! moment). docs/formats.md has every byte.
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -55,6 +55,7 @@ mod manifest;
 mod merge;
 mod recovery;
 mod stages;
+mod tiers;
 mod upkeep;
 mod view;
 

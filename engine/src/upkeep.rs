@@ -1,10 +1,7 @@
 //! Which segments to rewrite, and when: erasure first, then space, then the number of files.
 //!
-//! Bounds. A merge takes `merge_width` or more neighbours of which none is larger than the others together, so each
-//! merge at least doubles the segment that a message lies in: a message is rewritten at most log2(`segment_bytes_max` /
-//! flush size) times, about log4 in practice. Segments that are not due for a merge shrink geometrically towards the
-//! newest, so there are about `data / segment_bytes_max * 2 + 2 * merge_width * log(...)` files. A segment of which more
-//! than half is dead is rewritten, so files hold at most twice the live data and what the last flush wrote.
+//! The number of files and how often a message is rewritten are bounded by [`tiers`]. A segment of which more than half is
+//! dead is rewritten, so files hold at most twice the live data and what the last flush wrote.
 
 use crate::crypto::SealedWith;
 use crate::error::Error;
@@ -15,6 +12,7 @@ use crate::removal::Removal;
 use crate::segment::Cache;
 use crate::store::Store;
 use crate::stream::Stream;
+use crate::tiers;
 
 /// Segments below this size are left to merges even when everything in them is dead.
 const RECLAIM_BYTES_MIN: u64 = 64 * 1024;
@@ -271,21 +269,13 @@ impl Upkeep {
         ) {
             return Some(range);
         }
-        self.pick_neighbours(width.max(2), bytes_max)
-    }
-
-    fn pick_neighbours(&self, width: usize, bytes_max: u64) -> Option<std::ops::Range<usize>> {
-        let windows = self.segments.windows(width).enumerate();
-        let balanced = windows.filter_map(|(at, window)| {
-            let sizes = window.iter().map(|state| state.segment.file_bytes());
-            let (sum, max) = (sizes.clone().sum::<u64>(), sizes.max().unwrap_or(0));
-            let fits = sum <= bytes_max
-                && self.has_room(sum)
-                && max <= sum - max
-                && window.iter().all(|state| !state.is_damaged);
-            fits.then_some((sum, at))
+        let sizes = self.segments.iter().map(|state| {
+            let bytes = state.segment.file_bytes();
+            (!state.is_damaged).then_some(bytes)
         });
-        balanced.min().map(|(_, at)| at..at + width)
+        let sizes: Vec<Option<u64>> = sizes.collect();
+        let bounds = tiers::Bounds { width, bytes_max };
+        tiers::pick(&sizes, bounds, |bytes| self.has_room(bytes))
     }
 }
 

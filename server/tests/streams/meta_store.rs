@@ -52,8 +52,15 @@ fn segments_of_many_flushes_are_merged() {
                 "{flushes} flushes"
             );
         }
-        let files = segments();
-        assert!(files.len() <= SEGMENTS_MAX, "{files:?}");
+        // Merges may be late on a busy machine; there is nothing else to do for them now.
+        loop {
+            let files = segments();
+            if files.len() <= SEGMENTS_MAX {
+                break;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{files:?}");
+            time::sleep(Duration::from_millis(10)).await;
+        }
         server.shutdown().await;
     };
     task::block_on(2, test).unwrap();

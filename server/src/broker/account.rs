@@ -173,15 +173,16 @@ impl Account {
         self.interest.read().any(subject)
     }
 
-    /// Calls `notify` with whether there is interest in the literal `subject`: once before this returns, and after each
-    /// change (changes that cancel each other may be skipped) until the watch is dropped.
+    /// Calls `notify` with whether there is interest in the literal `subject`: once now (on another thread where interest
+    /// changes at this very moment), and after each change until the watch is dropped. Changes that cancel each other may
+    /// be skipped; what was told last is how it is.
     pub fn watch_interest(
         self: &Arc<Self>,
         subject: &[u8],
         notify: impl Fn(bool) + Send + Sync + 'static,
     ) -> InterestWatch {
         let watch = self.watches.lock().add(subject, Box::new(notify));
-        watch.tell(self.interest(subject));
+        watch.tell(|| self.interest(subject));
         InterestWatch {
             account: Arc::clone(self),
             watch,
@@ -311,7 +312,7 @@ impl Account {
             held.matching(filter, &mut watches);
         }
         for watch in watches {
-            watch.tell(self.interest(&watch.subject));
+            watch.tell(|| self.interest(&watch.subject));
         }
     }
 }

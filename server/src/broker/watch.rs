@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use super::subject;
 
@@ -18,13 +18,32 @@ pub(super) struct Watch {
     notify: Box<Notify>,
     /// What it was last told: 0, 1 or [`UNKNOWN`].
     last: AtomicU8,
+    /// Changes since whoever tells it now began; 0: nobody does.
+    pending: AtomicU32,
 }
 
 impl Watch {
-    /// Tells it about a change; says nothing if nothing has changed.
-    pub(super) fn tell(&self, interest: bool) {
-        if self.last.swap(u8::from(interest), Ordering::AcqRel) != u8::from(interest) {
-            (self.notify)(interest);
+    /// Tells it about a change; says nothing if nothing has changed. `look` says what is so now.
+    ///
+    /// One thread tells at a time, and looks again for those that come meanwhile: if each told what it had seen itself, the
+    /// slower one would have the last word with the older news.
+    pub(super) fn tell(&self, look: impl Fn() -> bool) {
+        if self.pending.fetch_add(1, Ordering::AcqRel) > 0 {
+            return;
+        }
+        let mut seen = 1;
+        loop {
+            let now = u8::from(look());
+            if self.last.swap(now, Ordering::AcqRel) != now {
+                (self.notify)(now != 0);
+            }
+            let ended = self
+                .pending
+                .compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire);
+            match ended {
+                Ok(_) => return,
+                Err(more) => seen = more,
+            }
         }
     }
 }
@@ -49,6 +68,7 @@ impl Watches {
             subject: subject.into(),
             notify,
             last,
+            pending: AtomicU32::new(0),
         });
         self.by_subject
             .entry(subject.into())
@@ -85,5 +105,34 @@ impl Watches {
                 found.extend(list.iter().cloned());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A client comes back with the same subject while its old connection is being closed by another thread, which has
+    /// already looked.
+    #[test]
+    fn what_was_told_last_is_so() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let note = Arc::clone(&heard);
+        let notify = Box::new(move |interest| note.lock().push(interest));
+        let watch = Watches::default().add(b"in.box", notify);
+        watch.tell(|| true);
+        let interest = AtomicBool::new(false);
+        watch.tell(|| {
+            let seen = interest.swap(true, Ordering::AcqRel);
+            if !seen {
+                watch.tell(|| interest.load(Ordering::Acquire));
+            }
+            seen
+        });
+        assert_eq!(*heard.lock(), [true, false, true]);
     }
 }

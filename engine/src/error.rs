@@ -44,6 +44,12 @@ pub enum Error {
         /// The first failure.
         reason: String,
     },
+    /// A change of the state panicked before its end: what it left is used for nothing any more.
+    #[error(
+        "a change stopped half way because of a bug: please report it with what it printed; nothing of it was written, and a \
+         start goes on before it"
+    )]
+    Panicked,
     /// The file was written by a later version of this program.
     #[error("{} has format version {found}, this program knows up to {supported}: use the newer program", file.display())]
     NewerVersion {

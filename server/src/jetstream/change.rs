@@ -70,6 +70,9 @@ impl JetStream {
                     .ok_or(StartError::Stopped)?;
             }
         }
+        for group in [&self.file, &self.memory] {
+            group.intake().caught_up().await;
+        }
         Ok(())
     }
 
@@ -234,11 +237,12 @@ impl JetStream {
         Change::Done(assignment)
     }
 
-    /// A backup has been read: its stream is one like any other from here on.
+    /// A backup has been read: its stream is one like any other from here on, and its consumers can be reached.
     pub(super) async fn finish_restore(
         self: &Arc<Self>,
         account: &str,
         assignment: &Assignment,
+        seat: &mut Seat,
     ) -> Change<Arc<StreamHandle>> {
         let one_at_a_time = self.changing.lock().await;
         let command = meta::Command::Activate {
@@ -251,8 +255,14 @@ impl JetStream {
             _ => return Change::Unknown,
         };
         let handle = self.adopt(account, assigned).await;
+        // The stream has it from here on.
+        seat.release();
         drop(one_at_a_time);
-        handle.map_or(Change::Unknown, Change::Done)
+        let Some(handle) = handle else {
+            return Change::Unknown;
+        };
+        handle.group().intake().caught_up().await;
+        Change::Done(handle)
     }
 
     /// A backup could not be read to its end: nothing of it stays. What fails here is done by the next start.

@@ -159,9 +159,13 @@ impl GroupHandle {
     }
 
     pub(super) fn add(&self, stream: &Arc<StreamHandle>) {
-        let is_halted = self.read(|machine| machine.halted().contains_key(&stream.id));
-        stream.halted.store(is_halted, Ordering::Release);
-        self.streams.write().insert(stream.id, stream.clone());
+        {
+            // Looked at under the lock: what is halted from here on finds the stream in the list.
+            let mut streams = self.streams.write();
+            let is_halted = self.read(|machine| machine.halted().contains_key(&stream.id));
+            stream.halted.store(is_halted, Ordering::Release);
+            streams.insert(stream.id, stream.clone());
+        }
         self.intake.push(Event::Served { stream: stream.id });
     }
 
@@ -195,6 +199,12 @@ impl GroupHandle {
             self.name()
         );
         self.inbox.close();
+    }
+
+    /// The same where its driver is gone: nobody waits for what only that could answer.
+    pub(super) fn abandon(&self, why: &str) {
+        self.fail(why);
+        self.intake.close();
     }
 
     /// Whether it has stopped because of a failure.

@@ -1,12 +1,12 @@
 //! The JetStream of one server: its groups and streams, and what others ask about them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use futures::lock::Mutex as AsyncMutex;
 use halyard_raft as raft;
-use halyard_runtime::task::{self, JoinHandle};
+use halyard_runtime::task::JoinHandle;
 use halyard_runtime::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
@@ -21,7 +21,7 @@ use super::erasure::{self, Erasure};
 use super::handle::{GroupHandle, StreamHandle};
 use super::limits::API_LEVEL;
 use super::start::{self, Opened, Settings, StartError, Tuning};
-use super::{log_scrub, meta};
+use super::{log_scrub, meta, vital};
 use crate::broker::{Account, Broker, Subscription};
 
 /// What an account uses.
@@ -103,6 +103,8 @@ pub struct JetStream {
     erasure: Erasure,
     /// What flushes the meta group now and then, follows a change of the encryption, erases, and verifies the log; they end only when told to.
     keepers: Mutex<Vec<JoinHandle<()>>>,
+    /// What those of them that have panicked did.
+    lost: Mutex<Vec<&'static str>>,
     /// Held by a job of the meta group's store while it writes.
     pub(super) meta_job: Arc<AsyncMutex<()>>,
 }
@@ -141,20 +143,38 @@ impl JetStream {
             drivers: Mutex::default(),
             erasure: Erasure::default(),
             keepers: Mutex::default(),
+            lost: Mutex::default(),
             meta_job: Arc::default(),
         });
         let mut drivers = start::drive(&service.file, &service);
         drivers.extend(start::drive(&service.memory, &service));
         *service.drivers.lock() = drivers;
         *service.keepers.lock() = vec![
-            task::spawn(start::flush_meta(Arc::downgrade(&service))),
-            task::spawn(at_rest::follow(Arc::downgrade(&service))),
-            task::spawn(erasure::run(Arc::downgrade(&service))),
-            task::spawn(log_scrub::run(Arc::downgrade(&service))),
+            service.keep("flushing the meta group", start::flush_meta),
+            service.keep("following the encryption", at_rest::follow),
+            service.keep("erasing", erasure::run),
+            service.keep("verifying the log", log_scrub::run),
         ];
         service.reconcile().await?;
         service.listen();
         Ok(service)
+    }
+
+    /// Starts a keeper. Should it panic, the server goes on without it, and is not healthy.
+    fn keep<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        what: &'static str,
+        keeper: impl FnOnce(Weak<Self>) -> F,
+    ) -> JoinHandle<()> {
+        let service = Arc::downgrade(self);
+        vital::spawn(keeper(Arc::downgrade(self)), move || {
+            tracing::error!(
+                "JetStream: {what} has panicked, which is a bug: it is not done until the next start"
+            );
+            if let Some(service) = service.upgrade() {
+                service.lost.lock().push(what);
+            }
+        })
     }
 
     pub(super) const fn tuning(&self) -> Tuning {
@@ -386,6 +406,12 @@ impl JetStream {
     /// # Errors
     /// Text for people.
     pub fn health(&self) -> Result<(), String> {
+        if let Some(poison) = self.nodes.iter().find_map(raft::Node::poisoned) {
+            return Err(poison.to_string());
+        }
+        if let Some(lost) = self.lost.lock().first() {
+            return Err(format!("{lost} has panicked"));
+        }
         for group in self.groups() {
             if group.failed() {
                 return Err(format!("the {} group has stopped serving", group.name()));

@@ -10,7 +10,7 @@ use halyard_engine::{Encryption, Job, Options, Overhead, Store};
 use halyard_raft::{self as raft, GroupId, NodeId};
 use halyard_runtime::disk::{Disk, MemDisk};
 use halyard_runtime::task::{self, JoinHandle};
-use halyard_runtime::time::{self, Duration};
+use halyard_runtime::time::{self, Duration, Instant};
 use parking_lot::Mutex;
 
 use super::at_rest;
@@ -24,6 +24,8 @@ use super::limits::{
 };
 use super::meta;
 use super::service::JetStream;
+use super::stream::machine::Fault;
+use super::vital;
 use crate::config::Config;
 
 pub(super) const META: GroupId = GroupId(0);
@@ -33,6 +35,10 @@ const MEMORY: GroupId = GroupId(2);
 pub(super) const GROUPS_DIR: &str = "groups";
 /// Jobs that the meta group's store does at most at one time.
 const META_JOBS_MAX: usize = 16;
+/// How often it is looked whether the meta group holds a long log.
+const LOG_LOOK: Duration = Duration::from_secs(1);
+/// A log of more than so many flushes is long: one's worth is being gathered while another's is flushed.
+const LONG_LOG_FLUSHES: u64 = 2;
 /// A server alone is a cluster of one.
 pub(crate) const NODE: NodeId = NodeId(1);
 
@@ -282,14 +288,16 @@ fn open_store(
 pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> Vec<JoinHandle<()>> {
     let leader = Leader::new(service, group);
     let bell = service.erasure().bell.clone();
-    vec![task::spawn(
-        Driver::new(group.clone(), leader, service.tuning(), bell).run(),
-    )]
+    let driver = Driver::new(group.clone(), leader, service.tuning(), bell);
+    let group = Arc::clone(group);
+    let lost = move || group.abandon("its driver panicked, which is a bug");
+    vec![vital::spawn(driver.run(), lost)]
 }
 
-/// Flushes the meta group now and then: what only the log holds keeps the whole node's log from shrinking. Then does what its
+/// Flushes the meta group now and then, and earlier where that keeps the whole node's log from shrinking. Then does what its
 /// store has to do, and verifies a piece of it.
 pub(super) async fn flush_meta(service: Weak<JetStream>) {
+    let mut flushed = Instant::now();
     loop {
         let interval = service
             .upgrade()
@@ -297,17 +305,34 @@ pub(super) async fn flush_meta(service: Weak<JetStream>) {
         let Some(interval) = interval else {
             return;
         };
-        time::sleep(interval).await;
+        time::sleep(interval.min(LOG_LOOK)).await;
         let Some(service) = service.upgrade() else {
             return;
         };
+        let is_due = flushed.elapsed() >= interval;
+        if !is_due && !holds_a_long_log(&service) {
+            continue;
+        }
         flush_meta_now(&service).await;
+        if !is_due {
+            continue;
+        }
+        flushed = Instant::now();
         tend_meta(&service).await;
         let scrub = service.meta().machine().lock().store_mut().begin_scrub();
         if let Some(job) = scrub {
             run_meta_job(&service, job).await;
         }
     }
+}
+
+/// Whether the log is longer than the other group's flushes leave it because of an entry of the meta group: one that has just
+/// come is worth waiting for more, but not at any price.
+fn holds_a_long_log(service: &JetStream) -> bool {
+    let long = (service.tuning().flush_bytes as u64).saturating_mul(LONG_LOG_FLUSHES);
+    service.node().is_some_and(|node| {
+        node.log_bytes() > long && node.log_pressure().iter().any(|(group, _)| *group == META)
+    })
 }
 
 pub(super) async fn flush_meta_now(service: &JetStream) {
@@ -358,10 +383,13 @@ async fn run_meta_job(service: &JetStream, job: Job) -> bool {
         drop(held);
         done
     };
-    let Ok(done) = task::spawn_blocking(work).await else {
+    let done = task::spawn_blocking(work).await;
+    let meta = service.meta();
+    let Ok(done) = done else {
+        tracing::error!("the meta group stops serving: background work of its store panicked");
+        meta.machine().lock().stop(Fault::Panicked);
         return false;
     };
-    let meta = service.meta();
     let finished = {
         let mut machine = meta.machine().lock();
         machine

@@ -80,6 +80,15 @@ impl Seat {
             .fetch_add(bytes, Ordering::AcqRel);
         self.reserved = Some((storage, bytes));
     }
+
+    /// Gives the reservation back: the stream that was restored counts by itself from here on.
+    pub fn release(&mut self) {
+        if let Some((storage, bytes)) = self.reserved.take() {
+            self.desk
+                .counter(storage)
+                .fetch_sub(bytes, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Drop for Seat {
@@ -90,11 +99,7 @@ impl Drop for Seat {
             &self.desk.snapshots
         };
         counter.fetch_sub(1, Ordering::AcqRel);
-        if let Some((storage, bytes)) = self.reserved {
-            self.desk
-                .counter(storage)
-                .fetch_sub(bytes, Ordering::AcqRel);
-        }
+        self.release();
     }
 }
 

@@ -146,7 +146,7 @@ async fn prepare(
         assignment,
         intake,
         subscription,
-        _seat: seat,
+        seat,
     };
     Ok(Some((session, deliver)))
 }
@@ -159,7 +159,7 @@ struct Session {
     filling: Filling,
     intake: Arc<Intake>,
     subscription: Arc<Subscription>,
-    _seat: Seat,
+    seat: Seat,
 }
 
 /// Why a restore goes no further.
@@ -240,7 +240,8 @@ impl Session {
         self.filling.finish().await?;
         let service = self.service.upgrade().ok_or(Stop::Unknown)?;
         let account = self.account.name().to_owned();
-        match service.finish_restore(&account, &self.assignment).await {
+        let finished = service.finish_restore(&account, &self.assignment, &mut self.seat);
+        match finished.await {
             Change::Done(handle) => {
                 let info = service.stream_info(&handle).ok_or(Stop::Unknown)?;
                 Ok(Created {

@@ -39,6 +39,7 @@ use crate::jetstream::api::request::Request;
 use crate::jetstream::api::types::{self, reply};
 use crate::jetstream::config::StreamConfig;
 use crate::jetstream::consumer::ConsumerConfig;
+use crate::jetstream::group::Machine;
 use crate::jetstream::handle::{GroupHandle, StreamHandle};
 use crate::jetstream::service::JetStream;
 
@@ -123,8 +124,9 @@ async fn prepare(
     let (config, created, view, consumers) = taken.map_err(|error| refuse(error.to_string()))?;
     let mut view = Box::new(view);
     if asked.jsck {
+        let held = handle.clone();
         let work = task::spawn_blocking(move || {
-            let outcome = check(&view);
+            let outcome = check(&view, &held);
             (view, outcome)
         });
         let (checked, outcome) = work.await.map_err(|error| refuse(error.to_string()))?;
@@ -192,12 +194,15 @@ fn take(handle: &StreamHandle, no_consumers: bool) -> Option<Result<Taken, Error
     })
 }
 
-/// Reads everything once: every checksum on the way is verified.
-fn check(view: &StreamView) -> Result<(), String> {
+/// Reads everything once: every checksum on the way is verified. What was erased under the view is no damage.
+fn check(view: &StreamView, handle: &StreamHandle) -> Result<(), String> {
     let mut next = view.first_at_or_after(0);
     while let Some(seq) = next {
-        view.get(seq)
-            .map_err(|error| format!("message {seq} is damaged: {error}"))?;
+        if let Err(error) = view.get(seq) {
+            let again = |machine: &Machine| machine.store().get(handle.id(), seq);
+            let again = handle.group().read(again);
+            again.map_err(|_| format!("message {seq} is damaged: {error}"))?;
+        }
         next = view.first_at_or_after(seq + 1);
     }
     Ok(())

@@ -80,6 +80,8 @@ pub struct Machine {
     /// Bytes of the entries applied since the last cut.
     logged_bytes: u64,
     fault: Option<Fault>,
+    /// An entry is being applied: seen from outside, one was not to its end.
+    is_applying: bool,
     halted: BTreeMap<StreamId, Halt>,
     pub(super) unsaved: Unsaved,
 }
@@ -112,6 +114,7 @@ impl Machine {
             erasures: Erasures::default(),
             logged_bytes: 0,
             fault: None,
+            is_applying: false,
             halted: BTreeMap::new(),
             unsaved: Unsaved::default(),
         };
@@ -166,7 +169,10 @@ impl Machine {
     /// Why it stopped, if it did.
     #[must_use]
     pub const fn fault(&self) -> Option<&Fault> {
-        self.fault.as_ref()
+        match self.is_applying {
+            true => Some(&Fault::Panicked),
+            false => self.fault.as_ref(),
+        }
     }
 
     /// The streams that take no more commands, and why.
@@ -212,7 +218,7 @@ impl Machine {
     /// # Errors
     /// The store failed.
     pub fn cut(&mut self) -> Result<bool, Fault> {
-        if self.fault.is_some() || !self.halted.is_empty() {
+        if self.fault().is_some() || !self.halted.is_empty() {
             // The log below a flush may go, and with it what the halted streams have not taken.
             return Ok(false);
         }
@@ -231,6 +237,9 @@ impl Machine {
     /// # Errors
     /// The store failed.
     pub fn step(&mut self, streams_max: usize) -> Result<bool, Fault> {
+        if self.is_applying {
+            return Err(Fault::Panicked);
+        }
         if self.store.is_cut_open() {
             if !self.save_some(streams_max)? {
                 self.store.records_done();
@@ -552,13 +561,16 @@ impl raft::Machine for Machine {
     type Reply = Applied;
 
     fn apply(&mut self, at: raft::Applied, payload: &Bytes) -> Applied {
-        if self.fault.is_some() {
+        if self.fault().is_some() {
             return Applied::default();
         }
         let before = self.applied;
         self.applied = at.index;
         self.logged_bytes += payload.len() as u64;
-        match self.apply_batch(payload) {
+        self.is_applying = true;
+        let applied = self.apply_batch(payload);
+        self.is_applying = false;
+        match applied {
             Ok(applied) if self.fault.is_none() => applied,
             Ok(applied) => {
                 self.applied = before;

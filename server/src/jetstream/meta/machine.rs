@@ -81,6 +81,8 @@ pub struct Machine {
     next_id: u64,
     applied: u64,
     fault: Option<Fault>,
+    /// An entry is being applied: seen from outside, one was not to its end.
+    is_applying: bool,
 }
 
 /// Why the meta state cannot be read.
@@ -117,6 +119,7 @@ impl Machine {
             accounts,
             next_id,
             fault: None,
+            is_applying: false,
         })
     }
 
@@ -164,7 +167,15 @@ impl Machine {
     /// Why it stopped, if it did.
     #[must_use]
     pub const fn fault(&self) -> Option<&Fault> {
-        self.fault.as_ref()
+        match self.is_applying {
+            true => Some(&Fault::Panicked),
+            false => self.fault.as_ref(),
+        }
+    }
+
+    /// Takes no more commands because of something outside.
+    pub fn stop(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
     }
 
     fn run(&mut self, command: Command) -> Result<Reply, Fault> {
@@ -318,9 +329,10 @@ impl raft::Machine for Machine {
     type Reply = Reply;
 
     fn apply(&mut self, at: raft::Applied, payload: &Bytes) -> Reply {
-        if self.fault.is_some() {
+        if self.fault().is_some() {
             return Reply::Unknown;
         }
+        self.is_applying = true;
         let reply = match Command::decode(payload) {
             Some(command) => self.run(command),
             None => {
@@ -331,6 +343,7 @@ impl raft::Machine for Machine {
                 Ok(Reply::Unknown)
             }
         };
+        self.is_applying = false;
         match reply {
             Ok(reply) => {
                 self.applied = at.index;

@@ -2,6 +2,7 @@
 //! the group's driver in one go.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -107,6 +108,7 @@ pub enum Event {
 /// Where events wait for the driver.
 pub struct Intake {
     events: Mutex<Vec<Event>>,
+    closed: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -115,6 +117,7 @@ impl Intake {
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             events: Mutex::default(),
+            closed: AtomicBool::new(false),
             wake: Box::new(wake),
         })
     }
@@ -123,6 +126,9 @@ impl Intake {
     pub fn push(self: &Arc<Self>, event: Event) {
         let first = {
             let mut events = self.events.lock();
+            if self.closed.load(Ordering::Acquire) {
+                return;
+            }
             events.push(event);
             events.len() == 1
         };
@@ -134,6 +140,18 @@ impl Intake {
     /// Takes all; `spare` is an empty buffer to fill next.
     pub fn take(&self, spare: &mut Vec<Event>) {
         std::mem::swap(&mut *self.events.lock(), spare);
+    }
+
+    /// The driver is gone: what waits for it, and what comes, is dropped.
+    pub fn close(&self) {
+        let mut events = self.events.lock();
+        self.closed.store(true, Ordering::Release);
+        events.clear();
+    }
+
+    /// Waits until the driver has taken everything that was added before: a stream that is served now, for instance.
+    pub async fn caught_up(self: &Arc<Self>) {
+        let _ = self.presence(Vec::new()).await;
     }
 
     /// What the leader knows of these consumers. Empty when the leader is gone.

@@ -7,7 +7,7 @@
     reason = "what a test cannot go on without ends it"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -93,6 +93,15 @@ impl Place {
             }
         }
         found
+    }
+
+    /// The segments of all stores.
+    fn segments(&self) -> Vec<PathBuf> {
+        let is_segment = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("segment-")
+        };
+        self.files().into_keys().filter(is_segment).collect()
     }
 
     /// The canaries that are in the files, each with one file that holds it.
@@ -312,9 +321,13 @@ async fn what_was_plain_is_sealed_in_time() -> Result<(), Failure> {
         }
     }
     assert_eq!(place.found().len(), CANARIES.len());
+    let plain = place.segments();
+    let groups: BTreeSet<_> = plain.iter().filter_map(|path| path.parent()).collect();
+    assert_eq!(groups.len(), 2, "the streams' and the one of which streams");
     let entries = format!("key: {HEX}");
     let node = place.start(&entries);
-    logged(&node, "is being rewritten").await;
+    let all = format!("is being rewritten: {} segments and the log", plain.len());
+    logged(&node, &all).await;
     logged(&node, SEALED).await;
     assert_eq!(place.found(), BTreeMap::new(), "while it runs");
     check(&node, 2).await?;

@@ -12,13 +12,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use halyard_runtime::disk::{Disk, MemDisk};
-use halyard_runtime::random;
+use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
 use halyard_runtime::time::{self, Duration};
+use halyard_runtime::{random, task};
+use halyard_server::Server;
+use halyard_server::config::Config;
 use serde_json::{Value, json};
 
 use super::raw::Raw;
-use super::{api, client, message_line, on_a_disk, publish_once, request, start};
+use super::{api, client, on_a_disk, publish_once, request, start};
 
 /// A message from the server: its reply subject, header block and payload.
 struct Came {
@@ -28,7 +30,7 @@ struct Came {
 }
 
 async fn next(raw: &mut Raw) -> Came {
-    let line = message_line(raw).await;
+    let line = raw.line().await;
     let fields: Vec<&str> = line.split(' ').collect();
     let total: usize = fields.last().unwrap().parse().unwrap();
     let (headers_len, before) = if fields[0] == "HMSG" {
@@ -407,7 +409,11 @@ async fn pull(raw: &mut Raw, consumer: &str) -> Vec<u64> {
             raw.send("UNSUB 8\r\n").await;
             return came;
         }
-        came.push(message.reply.split('.').nth(5).unwrap().parse().unwrap());
+        let Some(seq) = message.reply.split('.').nth(5) else {
+            let (headers, payload) = (&message.headers, &message.payload);
+            panic!("{headers:?} {:?}", String::from_utf8_lossy(payload))
+        };
+        came.push(seq.parse().unwrap());
     }
 }
 
@@ -603,6 +609,120 @@ fn what_cannot_be_restored_is_refused() {
     });
 }
 
+/// What a restore may grow to is taken from when it begins, like that of a stream.
+#[test]
+fn a_restore_reserves_what_its_stream_may_grow_to() {
+    const LIMIT: u64 = 10 << 20;
+    let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+    task::block_on(2, async move {
+        let mut config = Config {
+            dont_listen: true,
+            ..Config::default()
+        };
+        config.jetstream.enabled = true;
+        config.jetstream.store_dir = Some("/js".into());
+        config.jetstream.max_file_store = Some(LIMIT);
+        let builder = Server::builder().config(config).disk(disk);
+        let server = builder.start().await.unwrap();
+        let mut raw = client(&server).await;
+        let stream = |name: &str, max_bytes: u64| {
+            json!({"name": name, "subjects": [name], "max_bytes": max_bytes})
+        };
+        api(&mut raw, "STREAM.CREATE.S", &stream("S", 1 << 20)).await;
+        request(&mut raw, "S", "x").await;
+        let (answer, bytes) = back_up(&mut raw, "S", &json!({})).await;
+        let state = &answer["state"];
+        let config = |name: &str, max_bytes: u64| {
+            let mut config = answer["config"].clone();
+            config["name"] = json!(name);
+            config["subjects"] = json!([name]);
+            config["max_bytes"] = json!(max_bytes);
+            config
+        };
+        let refusal = begin(&mut raw, &config("T", LIMIT), state).await;
+        assert_eq!(refusal.unwrap_err()["err_code"], 10047, "S has a part");
+        let subject = begin(&mut raw, &config("T", LIMIT / 2), state).await;
+        let subject = subject.unwrap();
+        for step in ["while it is restored", "restored"] {
+            let refusal = begin(&mut raw, &config("U", LIMIT / 2), state).await;
+            assert_eq!(refusal.unwrap_err()["err_code"], 10047, "{step}");
+            let made = api(&mut raw, "STREAM.CREATE.U", &stream("U", LIMIT / 2)).await;
+            assert_eq!(made["error"]["err_code"], 10047, "{step}: {made}");
+            if step == "restored" {
+                break;
+            }
+            send_chunk(&mut raw, &subject, &bytes).await;
+            let made = send_chunk(&mut raw, &subject, b"").await;
+            let made: Value = serde_json::from_slice(&made).unwrap();
+            assert_eq!(made["state"]["messages"], 1, "{made}");
+        }
+        // What was restored does not count twice: this is all that is left.
+        let left = LIMIT / 2 - (1 << 20);
+        let made = api(&mut raw, "STREAM.CREATE.V", &stream("V", left)).await;
+        assert!(made["error"].is_null(), "{made}");
+        api(&mut raw, "STREAM.DELETE.T", &Value::Null).await;
+        let made = restore(&mut raw, &config("U", LIMIT / 2), state, &bytes, 4000).await;
+        assert_eq!(made["state"]["messages"], 1, "{made}");
+        server.shutdown().await;
+    })
+    .unwrap();
+}
+
+/// Flips a bit of `text` in the only segment of the streams' store that has it.
+fn damage_segment(disk: &Arc<dyn Disk>, text: &str) {
+    let dir = Path::new("/js/halyard/groups/1");
+    for entry in disk.list(dir).unwrap() {
+        let path = dir.join(&entry.name);
+        let bytes = disk.read(&path).unwrap();
+        let mut windows = bytes.windows(text.len());
+        let found = windows.position(|window| window == text.as_bytes());
+        if let Some(at) = found.filter(|_| entry.name.starts_with("segment-")) {
+            let file = disk.open(&path, OpenMode::ReadWrite).unwrap();
+            file.write_at(&[bytes[at] ^ 1], at as u64).unwrap();
+            return;
+        }
+    }
+    panic!("{text} is in no segment");
+}
+
+/// Before the first chunk where it was asked for, and in place of the end of a backup where it was not.
+#[test]
+fn damage_is_told_to_who_backs_up() {
+    on_a_disk(|disk| async move {
+        let server = start(&disk).await;
+        let mut raw = client(&server).await;
+        let stream = json!({"name": "S", "subjects": ["s"]});
+        api(&mut raw, "STREAM.CREATE.S", &stream).await;
+        for number in 1..=9 {
+            request(&mut raw, "s", &format!("payload number {number}")).await;
+        }
+        server.shutdown().await;
+        drop((raw, server));
+        damage_segment(&disk, "payload number 7");
+        let server = start(&disk).await;
+        let mut raw = client(&server).await;
+        let body = json!({"deliver_subject": "_I.b", "jsck": true});
+        let answer = api(&mut raw, "STREAM.SNAPSHOT.S", &body).await;
+        assert_eq!(answer["error"]["err_code"], 10064, "{answer}");
+        let text = answer["error"]["description"].as_str().unwrap();
+        assert!(text.contains("is damaged"), "{text}");
+        let body = json!({"deliver_subject": "_I.b"});
+        let answer = api(&mut raw, "STREAM.SNAPSHOT.S", &body).await;
+        assert!(answer["error"].is_null(), "{answer}");
+        loop {
+            let came = next(&mut raw).await;
+            if came.payload.is_empty() {
+                let status = came.headers.as_str();
+                assert!(status.starts_with("NATS/1.0 500 "), "{status}");
+                assert!(status.contains("is damaged"), "{status}");
+                break;
+            }
+            raw.send(&format!("PUB {} 0\r\n\r\n", came.reply)).await;
+        }
+        server.shutdown().await;
+    });
+}
+
 #[test]
 fn a_backup_waits_for_acks() {
     on_a_disk(|disk| async move {
@@ -678,7 +798,7 @@ fn who_listens_is_told() {
             "restore_create",
             "restore_complete",
         ] {
-            let line = message_line(&mut listener).await;
+            let line = listener.line().await;
             let subject = format!("MSG $JS.EVENT.ADVISORY.STREAM.{}.S ", kind.to_uppercase());
             assert!(line.starts_with(&subject), "{line}");
             let count: usize = line.rsplit(' ').next().unwrap().parse().unwrap();

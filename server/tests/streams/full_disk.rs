@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::raw::Raw;
-use crate::{api, message_line, request};
+use crate::{api, request};
 
 /// Bytes of a message.
 const MESSAGE_BYTES: usize = 2000;
@@ -171,7 +171,7 @@ impl Publisher {
             self.0.send(&format!("{line}{}\r\n", payload(number))).await;
         }
         for number in first..first + WINDOW {
-            let line = message_line(&mut self.0).await;
+            let line = self.0.line().await;
             let mut words = line.split(' ');
             assert_eq!(words.nth(1), Some(&*format!("_P.{number}")), "{line}");
             let count: usize = words.next_back().unwrap().parse().unwrap();
@@ -278,7 +278,7 @@ async fn fetch(raw: &mut Raw, count: usize) -> Vec<String> {
     .await;
     let mut acks = Vec::new();
     for _ in 0..count {
-        let line = message_line(raw).await;
+        let line = raw.line().await;
         let words: Vec<&str> = line.split(' ').collect();
         assert!(line.starts_with("MSG a."), "{line}");
         acks.push(words[3].to_owned());
@@ -292,7 +292,7 @@ async fn fetch(raw: &mut Raw, count: usize) -> Vec<String> {
 /// Acknowledges and waits for the confirmation.
 async fn acknowledge(raw: &mut Raw, ack: &str) {
     raw.send(&format!("PUB {ack} _I.a 4\r\n+ACK\r\n")).await;
-    let line = message_line(raw).await;
+    let line = raw.line().await;
     assert!(line.starts_with("MSG _I.a 1 0"), "{line}");
     raw.bytes(2).await;
 }

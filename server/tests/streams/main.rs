@@ -60,20 +60,9 @@ async fn client(server: &Server) -> Raw {
     raw
 }
 
-/// The next line that begins a message. A server asks now and then whether the client lives.
-async fn message_line(raw: &mut Raw) -> String {
-    loop {
-        let line = raw.line().await;
-        if line != "PING" {
-            return line;
-        }
-        raw.send("PONG\r\n").await;
-    }
-}
-
 /// The next message's payload, status headers before it if it has any.
 async fn answer(raw: &mut Raw) -> String {
-    let line = message_line(raw).await;
+    let line = raw.line().await;
     let count: usize = line.rsplit(' ').next().unwrap().parse().unwrap();
     let body = raw.bytes(count + 2).await;
     String::from_utf8_lossy(&body[..count]).into_owned()

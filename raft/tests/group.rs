@@ -186,7 +186,9 @@ fn flushes_that_end_at_once_all_count() {
             // At any distance in time from one another.
             for before in (0..8).rev() {
                 group.flushed(group.applied() - before);
-                (0..round * 300).for_each(|n| drop(std::hint::black_box(n)));
+                for n in 0..round * 300 {
+                    std::hint::black_box(n);
+                }
             }
             let all = node.retire_log();
             wait_until(|| {

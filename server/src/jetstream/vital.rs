@@ -33,7 +33,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::panic, reason = "what is tested")]
     fn only_a_panic_is_a_loss() {
         let lost = Arc::new(AtomicU32::new(0));
         let note = || {

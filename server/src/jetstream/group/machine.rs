@@ -81,7 +81,7 @@ pub struct Machine {
     logged_bytes: u64,
     fault: Option<Fault>,
     /// An entry is being applied: seen from outside, one was not to its end.
-    is_applying: bool,
+    pub(super) is_applying: bool,
     halted: BTreeMap<StreamId, Halt>,
     pub(super) unsaved: Unsaved,
 }

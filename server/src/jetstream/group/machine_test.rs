@@ -12,6 +12,7 @@ use halyard_runtime::time::Timestamp;
 use super::command::{self, Kind, MessageDelete, Purge, StreamCreate, StreamUpdate};
 use super::{Applied, Machine, Reply};
 use crate::jetstream::config::{Defaults, Discard, StreamConfig, normalize};
+use crate::jetstream::stream::machine::Fault;
 
 pub(super) const S: StreamId = StreamId(1);
 pub(super) const SECOND: i64 = 1_000_000_000;
@@ -183,6 +184,21 @@ pub(super) fn subjects(list: &[&str]) -> StreamConfig {
         subjects: list.iter().map(ToString::to_string).collect(),
         ..StreamConfig::default()
     }
+}
+
+#[test]
+fn an_entry_that_was_not_applied_to_its_end_is_not_flushed() {
+    let mut bench = Bench::with(subjects(&["s.>"]));
+    assert_eq!(bench.said("s.1", &[], b"x"), "ok 1");
+    // As a panic in the middle leaves it.
+    bench.machine.is_applying = true;
+    assert!(matches!(bench.machine.fault(), Some(Fault::Panicked)));
+    assert!(!bench.machine.cut().unwrap());
+    assert!(bench.machine.begin_flush().is_err());
+    let at = halyard_raft::Applied { index: 9, term: 1 };
+    bench.machine.apply(at, &Bytes::new());
+    assert!(bench.machine.applied() < 9);
+    assert_eq!(bench.sequences(), [1]);
 }
 
 #[test]

@@ -266,13 +266,19 @@ async fn linger(connection: &Connection, link: &dyn Link, reason: CloseReason) {
     ) {
         return;
     }
-    outbound.resume();
     let drained = poll_fn(|cx| {
-        while outbound.blocked_since().is_some() {
+        loop {
+            outbound.resume();
+            if outbound.has_left() {
+                break;
+            }
+            if outbound.blocked_since().is_none() {
+                // A publisher's thread is writing at this moment.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             match link.poll_write_ready(cx) {
-                Poll::Ready(Ok(())) => {
-                    outbound.resume();
-                }
+                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending => return Poll::Pending,
             }

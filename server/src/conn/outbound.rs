@@ -153,6 +153,13 @@ impl Outbound {
         self.state.lock().blocked
     }
 
+    /// Whether everything that was appended has been handed to the socket; if not, and it is not blocked, another thread is
+    /// at it.
+    pub(crate) fn has_left(&self) -> bool {
+        let state = self.state.lock();
+        state.pending() == 0 || state.link.is_none()
+    }
+
     /// The connection's own task goes on writing after the socket has said that it takes more.
     pub(crate) fn resume(&self) -> Pressure {
         let mut state = self.state.lock();

@@ -40,7 +40,8 @@ run kv get KEYS session --raw
 run kv history KEYS stays
 sleep 2.5
 run kv ls KEYS
-run stream subjects KV_KEYS
+# Those with the same number of messages come in an order of chance.
+run stream subjects KV_KEYS | grep -oE '[$]KV\.KEYS\.[a-z]+ +│ +[0-9]+' | sort
 kill $watch 2>/dev/null
 mask <"$scratch/watch"
 

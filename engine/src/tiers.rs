@@ -9,7 +9,7 @@
 //!    before it takes them in: at once where that costs little, else when `width` segments wait for it. What it took is in a
 //!    larger segment by more than double; what it was is rewritten once more than by the first rule.
 //!
-//! What both leave is less than `width` rows, each shrinking towards the newest, in which a segment is larger than the next
+//! As far as merged segments stay below `bytes_max`, what both leave is less than `width` rows, each shrinking towards the newest, in which a segment is larger than the next
 //! `width - 1` together: for `width` 4 a row has at most 3 + 1.14 * log2(largest / smallest) segments.
 
 use std::ops::Range;

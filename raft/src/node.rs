@@ -635,17 +635,7 @@ fn spawn_watched(
     thread: &'static str,
     future: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<task::JoinHandle<()>> {
-    struct Watch(Arc<Wal>, &'static str);
-    impl Drop for Watch {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                self.0.poison_with(Error::Panicked { thread: self.1 });
-            }
-        }
-    }
-    let watch = Watch(Arc::clone(wal), thread);
-    task::spawn_dedicated(thread, async move {
-        let _watch = watch;
-        future.await;
-    })
+    let wal = Arc::clone(wal);
+    let lost = move || wal.poison_with(Error::Panicked { thread });
+    task::spawn_dedicated(thread, task::vital(future, lost))
 }

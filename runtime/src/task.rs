@@ -3,6 +3,8 @@
 //! [`spawn`] for ordinary tasks; [`spawn_blocking`] for a short blocking call; [`spawn_dedicated`] for work that blocks
 //! all the time (the log writer, flush and compaction), which gets an OS thread of its own. In a simulation all of them
 //! are tasks on one thread, and blocking calls simply run.
+//!
+//! What others depend on is wrapped in [`vital`]: its panic is told, and nobody waits for what is gone.
 
 use std::fmt;
 use std::future::Future;
@@ -199,6 +201,26 @@ where
     Ok(JoinHandle(Joined::Thread { result, wake }))
 }
 
+/// Runs `future`; should it panic, `lost` is called, on its thread. For what must not be lost in silence.
+pub fn vital<F: Future>(future: F, lost: impl FnOnce()) -> impl Future<Output = F::Output> {
+    let watch = PanicWatch(Some(lost));
+    async move {
+        let _watch = watch;
+        future.await
+    }
+}
+
+/// Calls what it holds when it is dropped by a panic, and not by an end.
+struct PanicWatch<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Drop for PanicWatch<F> {
+    fn drop(&mut self) {
+        if let Some(lost) = self.0.take().filter(|_| std::thread::panicking()) {
+            lost();
+        }
+    }
+}
+
 /// Wakes a dedicated thread. A wake-up that comes while the thread is busy is remembered in `notified`.
 #[derive(Debug, Default)]
 struct ThreadWaker {
@@ -263,4 +285,37 @@ pub fn block_on<F: Future>(worker_threads: usize, future: F) -> io::Result<F::Ou
     // A blocking call that never returns must not hold up the exit of the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[test]
+    fn only_a_panic_is_a_loss() {
+        let lost = Arc::new(AtomicU32::new(0));
+        let note = || {
+            let lost = Arc::clone(&lost);
+            move || {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        block_on(1, async {
+            assert!(spawn(vital(async {}, note())).await.is_ok());
+            let aborted = spawn(vital(std::future::pending::<()>(), note()));
+            aborted.abort();
+            assert!(aborted.await.is_err());
+            assert_eq!(lost.load(Ordering::Relaxed), 0);
+            let planned = async { panic!("as planned by the test") };
+            assert!(spawn(vital(planned, note())).await.is_err());
+            assert_eq!(lost.load(Ordering::Relaxed), 1);
+            let planned = async { panic!("as planned by the test") };
+            let thread = spawn_dedicated("panics", vital(planned, note()));
+            assert!(thread.expect("a thread").await.is_err());
+            assert_eq!(lost.load(Ordering::Relaxed), 2);
+        })
+        .expect("a runtime");
+    }
 }

@@ -269,7 +269,7 @@ async fn linger(connection: &Connection, link: &dyn Link, reason: CloseReason) {
     let drained = poll_fn(|cx| {
         loop {
             outbound.resume();
-            if outbound.has_left() {
+            if outbound.is_written_out() {
                 break;
             }
             if outbound.blocked_since().is_none() {

@@ -155,7 +155,7 @@ impl Outbound {
 
     /// Whether everything that was appended has been handed to the socket; if not, and it is not blocked, another thread is
     /// at it.
-    pub(crate) fn has_left(&self) -> bool {
+    pub(crate) fn is_written_out(&self) -> bool {
         let state = self.state.lock();
         state.pending() == 0 || state.link.is_none()
     }

@@ -6,7 +6,7 @@
 //! Reading order: [`limits`], [`config`] (what a stream is told to be), [`api`] (errors and the wire's shapes),
 //! [`stream`] (the rules of one stream), [`consumer`], [`group`] (many streams in one log), [`meta`] (which streams there
 //! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group), [`erasure`] (what was deleted vanishes
-//! from the disk), [`backup`] (streams out and in), `log_scrub` (the log is verified), `vital` (tasks that must not be lost in silence), [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
+//! from the disk), [`backup`] (streams out and in), `log_scrub` (the log is verified), [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
 
 pub mod limits;
 
@@ -32,7 +32,6 @@ pub mod at_rest;
 pub mod change;
 pub mod service;
 pub mod start;
-mod vital;
 
 pub use service::JetStream;
 pub use start::{Settings, StartError, Tuning};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use futures::lock::Mutex as AsyncMutex;
 use halyard_raft as raft;
-use halyard_runtime::task::JoinHandle;
+use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
@@ -21,7 +21,7 @@ use super::erasure::{self, Erasure};
 use super::handle::{GroupHandle, StreamHandle};
 use super::limits::API_LEVEL;
 use super::start::{self, Opened, Settings, StartError, Tuning};
-use super::{log_scrub, meta, vital};
+use super::{log_scrub, meta};
 use crate::broker::{Account, Broker, Subscription};
 
 /// What an account uses.
@@ -167,14 +167,15 @@ impl JetStream {
         keeper: impl FnOnce(Weak<Self>) -> F,
     ) -> JoinHandle<()> {
         let service = Arc::downgrade(self);
-        vital::spawn(keeper(Arc::downgrade(self)), move || {
+        let lost = move || {
             tracing::error!(
                 "JetStream: {what} has panicked, which is a bug: it is not done until the next start"
             );
             if let Some(service) = service.upgrade() {
                 service.lost.lock().push(what);
             }
-        })
+        };
+        task::spawn(task::vital(keeper(Arc::downgrade(self)), lost))
     }
 
     pub(super) const fn tuning(&self) -> Tuning {

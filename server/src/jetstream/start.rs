@@ -25,7 +25,6 @@ use super::limits::{
 use super::meta;
 use super::service::JetStream;
 use super::stream::machine::Fault;
-use super::vital;
 use crate::config::Config;
 
 pub(super) const META: GroupId = GroupId(0);
@@ -291,7 +290,7 @@ pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> Vec<J
     let driver = Driver::new(group.clone(), leader, service.tuning(), bell);
     let group = Arc::clone(group);
     let lost = move || group.abandon("its driver panicked, which is a bug");
-    vec![vital::spawn(driver.run(), lost)]
+    vec![task::spawn(task::vital(driver.run(), lost))]
 }
 
 /// Flushes the meta group now and then, and earlier where that keeps the whole node's log from shrinking. Then does what its

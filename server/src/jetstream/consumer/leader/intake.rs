@@ -2,7 +2,6 @@
 //! the group's driver in one go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::channel::oneshot;
@@ -105,10 +104,16 @@ pub enum Event {
     },
 }
 
+#[derive(Default)]
+struct Waiting {
+    events: Vec<Event>,
+    /// The driver is gone.
+    is_closed: bool,
+}
+
 /// Where events wait for the driver.
 pub struct Intake {
-    events: Mutex<Vec<Event>>,
-    closed: AtomicBool,
+    waiting: Mutex<Waiting>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -116,8 +121,7 @@ impl Intake {
     /// An empty one; `wake` has the driver call `Desk::poll` soon.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            events: Mutex::default(),
-            closed: AtomicBool::new(false),
+            waiting: Mutex::default(),
             wake: Box::new(wake),
         })
     }
@@ -125,12 +129,12 @@ impl Intake {
     /// Adds an event. The driver is woken once, when the read that brought it has been worked through.
     pub fn push(self: &Arc<Self>, event: Event) {
         let first = {
-            let mut events = self.events.lock();
-            if self.closed.load(Ordering::Acquire) {
+            let mut waiting = self.waiting.lock();
+            if waiting.is_closed {
                 return;
             }
-            events.push(event);
-            events.len() == 1
+            waiting.events.push(event);
+            waiting.events.len() == 1
         };
         if first {
             flush::defer(self.clone());
@@ -139,14 +143,15 @@ impl Intake {
 
     /// Takes all; `spare` is an empty buffer to fill next.
     pub fn take(&self, spare: &mut Vec<Event>) {
-        std::mem::swap(&mut *self.events.lock(), spare);
+        std::mem::swap(&mut self.waiting.lock().events, spare);
     }
 
     /// The driver is gone: what waits for it, and what comes, is dropped.
     pub fn close(&self) {
-        let mut events = self.events.lock();
-        self.closed.store(true, Ordering::Release);
-        events.clear();
+        *self.waiting.lock() = Waiting {
+            is_closed: true,
+            ..Waiting::default()
+        };
     }
 
     /// Waits until the driver has taken everything that was added before: a stream that is served now, for instance.
@@ -170,7 +175,7 @@ impl Sink for Intake {
 
     fn flush(&self) -> Pressure {
         (self.wake)();
-        let high = self.events.lock().len() > EVENTS_HIGH;
+        let high = self.waiting.lock().events.len() > EVENTS_HIGH;
         if high { Pressure::High } else { Pressure::Low }
     }
 }

@@ -105,7 +105,8 @@ impl Stream {
     pub(crate) fn freeze(&mut self) -> FrozenStream {
         assert!(self.frozen.is_none(), "one flush at a time");
         let chunks = self.subjects.freeze();
-        let tail = Arc::new(std::mem::take(&mut self.tail));
+        let fresh = self.tail.fresh();
+        let tail = Arc::new(std::mem::replace(&mut self.tail, fresh));
         self.frozen = Some(tail.clone());
         self.dirty = None;
         self.passed_dead = Runs::default();

@@ -1,5 +1,5 @@
-//! A hash of bytes with a fixed seed: the same on every node and every run, so that nothing can come to depend on a
-//! random order. It only ever chooses a slot of an in-memory table, and folds digests; it is no checksum.
+//! A hash of bytes with a fixed seed for digests: the same on every node and every run. It is no checksum, and no hash for
+//! tables: whoever chooses the bytes can make them collide ([`crate::HashKey`] is for tables).
 //!
 //! A folded-multiply hash: 16 bytes for each multiplication, overlapping reads at the end, so that a subject of 20 to
 //! 30 bytes costs two or three multiplications.

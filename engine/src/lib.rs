@@ -70,7 +70,7 @@ pub use halyard_runtime::time::Timestamp;
 pub use job::{Job, JobDone};
 pub use lifecycle::{Finished, Report};
 pub use message::{Append, Erase, FOREVER, Message, Purge, StreamId, StreamState, SubjectTotals};
-pub use options::{Cipher, Encryption, Key, Options, Overhead};
+pub use options::{Cipher, Encryption, HashKey, Key, Options, Overhead};
 pub use store::Store;
 pub use upkeep::{ErasureProgress, Resealing};
 pub use view::StreamView;

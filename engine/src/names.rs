@@ -3,18 +3,41 @@
 //!   slots  open addressing: hash (32 bits) | number (32 bits); no name is touched on a miss
 //!   arena  the names back to back, and where each ends
 
-use crate::hash::hash;
+use std::hash::{BuildHasher, Hasher};
+
+use crate::options::HashKey;
 
 const EMPTY: u64 = u64::MAX;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Names {
     arena: Vec<u8>,
     ends: Vec<usize>,
     slots: Vec<u64>,
+    key: HashKey,
 }
 
 impl Names {
+    /// No names; `key` decides their slots.
+    pub(crate) fn new(key: HashKey) -> Self {
+        Self {
+            arena: Vec::new(),
+            ends: Vec::new(),
+            slots: Vec::new(),
+            key,
+        }
+    }
+
+    pub(crate) const fn key(&self) -> &HashKey {
+        &self.key
+    }
+
+    fn hash(&self, name: &[u8]) -> u64 {
+        let mut hasher = self.key.0.build_hasher();
+        hasher.write(name);
+        hasher.finish()
+    }
+
     fn name(&self, number: u32) -> &[u8] {
         let number = number as usize;
         let before = number.checked_sub(1).and_then(|at| self.ends.get(at));
@@ -42,7 +65,7 @@ impl Names {
         if self.slots.is_empty() {
             return None;
         }
-        self.probe(name, hash(name, 0)).ok()
+        self.probe(name, self.hash(name)).ok()
     }
 
     /// The number of the name, which gets one if it has none; `true`: it is new. There are at most `u32::MAX` names.
@@ -51,7 +74,7 @@ impl Names {
         if (self.ends.len() + 1) * 4 > self.slots.len() * 3 {
             self.grow();
         }
-        let hashed = hash(name, 0);
+        let hashed = self.hash(name);
         match self.probe(name, hashed) {
             Ok(number) => (number, false),
             Err(at) => {
@@ -70,7 +93,7 @@ impl Names {
         self.slots = vec![EMPTY; (self.slots.len() * 2).max(8)];
         let mask = self.slots.len() - 1;
         for number in 0..self.ends.len() as u32 {
-            let hashed = hash(self.name(number), 0);
+            let hashed = self.hash(self.name(number));
             let mut at = hashed as usize & mask;
             while self.slots.get(at).is_some_and(|&slot| slot != EMPTY) {
                 at = (at + 1) & mask;
@@ -100,7 +123,7 @@ mod tests {
 
     #[test]
     fn each_name_keeps_its_number() {
-        let mut names = Names::default();
+        let mut names = Names::new(HashKey::default());
         assert_eq!(names.find(b"a"), None);
         for round in 0..2 {
             for number in 0..5000u32 {

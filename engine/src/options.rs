@@ -73,6 +73,32 @@ pub struct Encryption {
     pub previous: Option<Key>,
 }
 
+/// The secret by which subjects are spread over hash tables in memory: without it nobody can choose subjects that
+/// collide. It is in no file, and nothing that is stored or answered depends on it.
+#[derive(Clone)]
+pub struct HashKey(pub(crate) ahash::RandomState);
+
+impl HashKey {
+    /// A key of random words.
+    #[must_use]
+    pub fn new([first, second, third, fourth]: [u64; 4]) -> Self {
+        Self(ahash::RandomState::with_seeds(first, second, third, fourth))
+    }
+}
+
+impl Default for HashKey {
+    /// A key that everybody knows, for tests and offline tools.
+    fn default() -> Self {
+        Self::new([1, 2, 3, 4])
+    }
+}
+
+impl std::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HashKey(..)")
+    }
+}
+
 /// How a store is opened. `Options::default()` is right for tests and for a server's file storage without encryption.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -95,6 +121,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// Bytes that one maintenance job reads for scrubbing.
     pub scrub_bytes: u64,
+    /// Spreads subjects over hash tables in memory.
+    pub hash_key: HashKey,
 }
 
 impl Default for Options {
@@ -109,6 +137,7 @@ impl Default for Options {
             overwrite_freed: true,
             reserve_bytes: 16 << 20,
             scrub_bytes: 8 << 20,
+            hash_key: HashKey::default(),
         }
     }
 }

@@ -120,7 +120,7 @@ fn load_streams(
                 None => Loading::Dropped,
                 Some(present) => {
                     let meta = present.meta;
-                    let mut stream = Stream::new(id, meta.first_seq, meta.born, options.overhead);
+                    let mut stream = Stream::new(id, meta.first_seq, meta.born, options);
                     stream.last_seq = meta.last_seq;
                     stream.messages = meta.messages;
                     stream.bytes = meta.bytes;

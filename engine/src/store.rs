@@ -49,7 +49,7 @@ impl Store {
             return Err(Error::StreamExists(id));
         }
         let first_seq = first_seq.max(1);
-        let stream = Stream::new(id, first_seq, self.upkeep.ordinal, self.options.overhead);
+        let stream = Stream::new(id, first_seq, self.upkeep.ordinal, &self.options);
         self.streams.insert(id, stream);
         self.digest.fold(Change::CreateStream, &[id.0, first_seq]);
         self.mark_created(id);

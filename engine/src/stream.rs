@@ -20,7 +20,7 @@ use halyard_runtime::time::Timestamp;
 use crate::counts::Counts;
 use crate::error::Error;
 use crate::message::{Append, FOREVER, Message, StreamId, StreamState};
-use crate::options::Overhead;
+use crate::options::{Options, Overhead};
 use crate::runs::Runs;
 use crate::segment::{Cache, Part, Row};
 use crate::subjects::Subjects;
@@ -106,11 +106,11 @@ impl Place<'_> {
 }
 
 impl Stream {
-    pub(crate) fn new(id: StreamId, first_seq: u64, born: u64, overhead: Overhead) -> Self {
+    pub(crate) fn new(id: StreamId, first_seq: u64, born: u64, options: &Options) -> Self {
         assert!(first_seq > 0, "sequences start at one");
         Self {
             id,
-            overhead,
+            overhead: options.overhead,
             first_seq,
             last_seq: first_seq - 1,
             messages: 0,
@@ -129,7 +129,7 @@ impl Stream {
             bare: Vec::new(),
             counts: Counts::default(),
             frozen: None,
-            tail: Tail::default(),
+            tail: Tail::new(options.hash_key.clone()),
         }
     }
 

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::limits::TAIL_ENTRIES_MAX;
 use crate::message::Append;
 use crate::names::Names;
+use crate::options::HashKey;
 
 /// A tail with room for more messages gives it back when it is empty.
 const ENTRIES_KEPT: usize = 16;
@@ -62,7 +63,7 @@ struct Posting {
     rest: Vec<u32>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tail {
     entries: VecDeque<TailEntry>,
     /// Entries that were removed from the front; entry number = index + popped.
@@ -75,6 +76,23 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
+    /// Another one under the same key.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(self.subjects.key().clone())
+    }
+
+    /// Nothing; `key` decides the slots of its subjects.
+    pub(crate) fn new(key: HashKey) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            popped: 0,
+            subjects: Names::new(key),
+            postings: Vec::new(),
+            live_bytes: 0,
+            pushed: 0,
+        }
+    }
+
     pub(crate) fn first_seq(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.seq)
     }
@@ -207,7 +225,7 @@ impl Tail {
     /// Forgets everything. Only for the active tail.
     pub(crate) fn clear(&mut self) {
         if self.entries.capacity() > ENTRIES_KEPT || self.postings.len() > ENTRIES_KEPT {
-            *self = Self::default();
+            *self = self.fresh();
             return;
         }
         // The next message finds room: a stream that is consumed at once is emptied again and again.

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use halyard_runtime::random;
 use parking_lot::{Mutex, RwLock};
 
-use super::hash::{self, Keyed};
-use super::interest::{Interest, Route};
+use super::hash::Keyed;
+use super::interest::Interest;
 use super::message::{Delivered, Publish, Sink};
+use super::route::Route;
 use super::subject;
 use super::subscription::{Subscribe, Subscription};
 use super::watch::{Watch, Watches};
@@ -50,7 +51,7 @@ pub struct InterestCounters {
 /// One tenant of the server.
 pub struct Account {
     name: Box<str>,
-    key: u64,
+    keyed: Keyed,
     interest: RwLock<Interest>,
     generations: [AtomicU64; GENERATIONS],
     next_id: AtomicU64,
@@ -69,11 +70,11 @@ pub struct InterestWatch {
 
 impl Account {
     pub(super) fn new(name: &str) -> Self {
-        let key = random::u64();
+        let keyed = Keyed::draw();
         Self {
             name: name.into(),
-            key,
-            interest: RwLock::new(Interest::new(key)),
+            interest: RwLock::new(Interest::new(keyed.clone())),
+            keyed,
             generations: std::array::from_fn(|_| AtomicU64::new(1)),
             next_id: AtomicU64::new(1),
             inserts: AtomicU64::new(0),
@@ -227,14 +228,14 @@ impl Account {
     }
 
     /// Makes the hashers of maps that a client's words are keys of.
-    pub(crate) const fn keyed(&self) -> Keyed {
-        Keyed(self.key)
+    pub(crate) fn keyed(&self) -> Keyed {
+        self.keyed.clone()
     }
 
     /// Hash of a whole subject, for caches.
     #[inline]
     pub(super) fn hash(&self, subject: &[u8]) -> u64 {
-        hash::hash(self.key, subject)
+        self.keyed.hash(subject)
     }
 
     /// Which generation a subject belongs to.

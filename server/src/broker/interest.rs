@@ -1,27 +1,16 @@
 //! Who wants what: a trie of subscriptions by the tokens of their filters.
 //!
 //! Matching walks at most the nodes that exist for the subject's tokens: the literal child, the `*` child, and the `>`
-//! list of each. The order of a match follows from the order of subscribing alone: the maps are only ever looked up.
+//! list of each. The order of a match follows from the order of subscribing and the names of groups alone: the maps are
+//! only ever looked up. Walks are recursive, and so is dropping the trie: [`subject::TOKENS_MAX`] bounds their depth.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::hash::Keyed;
+use super::route::{Entries, Route};
 use super::subject::{self, ANY_TAIL, ANY_TOKEN};
 use super::subscription::Subscription;
-
-/// Everybody who gets a message: each plain subscription, and one member of each group.
-#[derive(Default)]
-pub(crate) struct Route {
-    pub(crate) plain: Vec<Arc<Subscription>>,
-    pub(crate) groups: Vec<Group>,
-}
-
-/// The members of one queue group.
-pub(crate) struct Group {
-    pub(crate) queue: Box<[u8]>,
-    pub(crate) members: Vec<Arc<Subscription>>,
-}
 
 /// The trie.
 pub(crate) struct Interest {
@@ -29,9 +18,6 @@ pub(crate) struct Interest {
     root: Node,
     count: usize,
 }
-
-/// Subscriptions whose filter ends at a node (or at the `>` behind it).
-type Entries = Route;
 
 /// The nodes below one, by their token.
 type Children = HashMap<Box<[u8]>, Node, Keyed>;
@@ -44,85 +30,10 @@ struct Node {
     here: Option<Box<Entries>>,
 }
 
-impl Route {
-    /// Empties it, keeping its memory for the next match.
-    pub(crate) fn clear(&mut self) {
-        self.plain.clear();
-        self.groups.clear();
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.groups.is_empty()
-    }
-
-    fn insert(&mut self, subscription: &Arc<Subscription>) {
-        let Some(queue) = subscription.queue() else {
-            self.plain.push(Arc::clone(subscription));
-            return;
-        };
-        let members = std::slice::from_ref(subscription);
-        self.join(queue, members);
-    }
-
-    /// Adds members to a group; filters that differ share their group by its name.
-    fn join(&mut self, queue: &[u8], members: &[Arc<Subscription>]) {
-        match self.groups.iter_mut().find(|group| *group.queue == *queue) {
-            Some(group) => group.members.extend_from_slice(members),
-            None => self.groups.push(Group {
-                queue: queue.into(),
-                members: members.to_vec(),
-            }),
-        }
-    }
-
-    fn remove(&mut self, subscription: &Subscription) -> bool {
-        let Some(queue) = subscription.queue() else {
-            return remove_one(&mut self.plain, subscription.id());
-        };
-        let Some(at) = self.groups.iter().position(|group| *group.queue == *queue) else {
-            return false;
-        };
-        let Some(group) = self.groups.get_mut(at) else {
-            return false;
-        };
-        let removed = remove_one(&mut group.members, subscription.id());
-        if group.members.is_empty() {
-            self.groups.remove(at);
-        }
-        removed
-    }
-
-    fn extend_from(&mut self, entries: &Self) {
-        self.plain.extend_from_slice(&entries.plain);
-        for group in &entries.groups {
-            self.join(&group.queue, &group.members);
-        }
-    }
-
-    fn for_each(&self, visit: &mut dyn FnMut(&Arc<Subscription>)) {
-        self.plain.iter().for_each(&mut *visit);
-        for group in &self.groups {
-            group.members.iter().for_each(&mut *visit);
-        }
-    }
-}
-
-/// Takes one out, keeping the order. Lists rise by id, hence the binary search.
-fn remove_one(list: &mut Vec<Arc<Subscription>>, id: u64) -> bool {
-    let Ok(at) = list.binary_search_by_key(&id, |held| held.id()) else {
-        return false;
-    };
-    list.remove(at);
-    if list.capacity() > 16 && list.len() < list.capacity() / 4 {
-        list.shrink_to(list.capacity() / 2);
-    }
-    true
-}
-
 impl Interest {
-    pub(crate) fn new(key: u64) -> Self {
+    pub(crate) fn new(keyed: Keyed) -> Self {
         Self {
-            keyed: Keyed(key),
+            keyed,
             root: Node::default(),
             count: 0,
         }
@@ -135,7 +46,7 @@ impl Interest {
 
     /// Adds a subscription. Ids must rise from one call to the next.
     pub(crate) fn insert(&mut self, subscription: &Arc<Subscription>) {
-        let keyed = self.keyed;
+        let keyed = &self.keyed;
         let mut node = &mut self.root;
         let mut tail = false;
         for token in subject::tokens(subscription.filter()) {
@@ -237,10 +148,10 @@ fn remove_entry(entries: &mut Option<Box<Entries>>, subscription: &Subscription)
 }
 
 impl Node {
-    fn child_or_insert(&mut self, token: &[u8], keyed: Keyed) -> &mut Self {
+    fn child_or_insert(&mut self, token: &[u8], keyed: &Keyed) -> &mut Self {
         let children = self
             .children
-            .get_or_insert_with(|| Box::new(HashMap::with_hasher(keyed)));
+            .get_or_insert_with(|| Box::new(HashMap::with_hasher(keyed.clone())));
         // Two lookups for a new token only: `entry` would copy the token each time.
         if !children.contains_key(token) {
             children.insert(token.into(), Self::default());

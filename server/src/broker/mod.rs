@@ -15,6 +15,7 @@ mod hash;
 mod interest;
 mod local;
 mod message;
+mod route;
 mod router;
 mod subscription;
 mod tenants;

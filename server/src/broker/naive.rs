@@ -259,3 +259,73 @@ fn accounts_do_not_hear_each_other() {
     assert_eq!(recorder.take().len(), 1);
     assert!(broker.account("third").is_none());
 }
+
+/// The deepest filter that is taken is walked on a small stack: subscribing, matching, listing, leaving, dropping.
+#[test]
+fn the_deepest_filter_fits_a_small_stack_and_a_deeper_one_is_refused() {
+    let deep = |tokens: usize| vec!["a"; tokens].join(".").into_bytes();
+    let walk = move || {
+        let account = Broker::new().global();
+        let recorder = Arc::new(Recorder::default());
+        let deepest = deep(subject::TOKENS_MAX);
+        let stars = vec!["*"; subject::TOKENS_MAX].join(".").into_bytes();
+        let first = account.subscribe(&deepest, None, recorder.clone()).unwrap();
+        let second = account.subscribe(&stars, None, recorder.clone()).unwrap();
+        assert_eq!(account.publish(&Publish::new(&deepest, b"")).delivered, 2);
+        assert_eq!(account.subscriptions().len(), 2);
+        assert!(account.unsubscribe(&first));
+        assert!(account.interest(&deepest));
+        assert!(account.unsubscribe(&second));
+        assert!(!account.interest(&deepest));
+        account.subscribe(&deepest, None, recorder.clone()).unwrap();
+        for refused in [
+            deep(subject::TOKENS_MAX + 1),
+            vec![b'a'; subject::BYTES_MAX + 1],
+        ] {
+            assert!(account.subscribe(&refused, None, recorder.clone()).is_err());
+        }
+        // A published subject may be as deep as it likes: it is walked as far as filters go.
+        assert_eq!(
+            account
+                .publish(&Publish::new(&deep(500_000), b""))
+                .delivered,
+            0
+        );
+    };
+    // A quarter of what a worker has.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the size of the stack matters here"
+    )]
+    let thread = std::thread::Builder::new().stack_size(1 << 19).spawn(walk);
+    thread.unwrap().join().unwrap();
+}
+
+/// A list with as many members costs each that comes or goes its logarithm: with its length, this takes minutes.
+#[test]
+fn many_subscriptions_of_one_filter_and_many_groups_come_and_go() {
+    let account = Broker::new().global();
+    let recorder = Arc::new(Recorder::default());
+    let mut held = Vec::new();
+    for number in 0..150_000_usize {
+        let queue = (number % 2 == 0).then(|| number.to_string().into_bytes());
+        let made = account.subscribe(b"one", queue.as_deref(), recorder.clone());
+        held.push(made.unwrap());
+    }
+    let wild = account
+        .subscribe(b"*", Some(b"0"), recorder.clone())
+        .unwrap();
+    let outcome = account.publish(&Publish::new(b"one", b""));
+    assert_eq!(
+        outcome.delivered, 150_000,
+        "the group of two filters gets one"
+    );
+    assert_eq!(recorder.take().len(), 150_000);
+    // Not in the order of coming.
+    let (odd, even): (Vec<_>, Vec<_>) = held.iter().enumerate().partition(|(at, _)| at % 3 == 1);
+    for (_, subscription) in odd.into_iter().chain(even) {
+        assert!(account.unsubscribe(subscription));
+    }
+    assert!(account.unsubscribe(&wild));
+    assert!(!account.interest(b"one"));
+}

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use halyard_runtime::random;
 
 use super::account::{Account, Outcome};
-use super::interest::Route;
 use super::message::Publish;
+use super::route::Route;
 
 /// Slots of a new table, of a full-grown one, and the factor between.
 const SLOTS_MIN: usize = 8;

@@ -10,6 +10,12 @@ pub const ANY_TOKEN: &[u8] = b"*";
 /// The wildcard for all tokens to come, at least one.
 pub const ANY_TAIL: &[u8] = b">";
 
+/// Tokens that a subject or filter may have: as many as fit into a line of the protocol of the usual length. Walks of
+/// the trie are as deep as filters are long, so this bounds their stack.
+pub const TOKENS_MAX: usize = 2048;
+/// Bytes that a subject or filter may have: what formats and counters of the store take.
+pub const BYTES_MAX: usize = u16::MAX as usize;
+
 /// The tokens of a subject or filter, empty ones included.
 pub fn tokens(subject: &[u8]) -> impl Iterator<Item = &[u8]> {
     subject.split(|byte| *byte == SEPARATOR)
@@ -38,13 +44,19 @@ pub fn has_empty_token(subject: &[u8]) -> bool {
     before == SEPARATOR
 }
 
-/// Whether this may be subscribed to: no empty token, no white space, `>` only at the end.
+/// Whether this may be subscribed to: no empty token, no white space, `>` only at the end, at most [`BYTES_MAX`] bytes
+/// and [`TOKENS_MAX`] tokens.
 #[must_use]
 pub fn is_valid_filter(filter: &[u8]) -> bool {
+    if filter.len() > BYTES_MAX {
+        return false;
+    }
     let mut rest = Some(filter);
+    let mut count = 0;
     while let Some(subject) = rest {
         let (token, behind) = split_first(subject);
-        if token.is_empty() || (token == ANY_TAIL && behind.is_some()) {
+        count += 1;
+        if token.is_empty() || count > TOKENS_MAX || (token == ANY_TAIL && behind.is_some()) {
             return false;
         }
         if token

@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use halyard_engine::{Encryption, Job, Options, Overhead, Store};
+use halyard_engine::{Encryption, HashKey, Job, Options, Overhead, Store};
 use halyard_raft::{self as raft, GroupId, NodeId};
 use halyard_runtime::disk::{Disk, MemDisk};
+use halyard_runtime::random;
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::{self, Duration, Instant};
 use parking_lot::Mutex;
@@ -267,6 +268,7 @@ fn open_store(
         overhead,
         encryption: settings.encryption.clone(),
         reserve_bytes: settings.tuning.reserve_bytes,
+        hash_key: HashKey::new(std::array::from_fn(|_| random::u64())),
         ..Options::default()
     };
     if id == META {

@@ -11,6 +11,9 @@
 //! - `workloads`: what clients do, writing everything into `history`.
 //! - `checkers`: one promise in each file; the table of them is in its `mod.rs`.
 //! - `logs`: the server's log lines, as part of the trace.
+//!
+//! Empty without the feature `sim`: see its manifest.
+#![cfg(feature = "sim")]
 
 mod checkers;
 mod client;

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use halyard_runtime::disk::{Disk, OpenMode, RealDisk};
+use halyard_runtime::disk::{Disk, RealDisk};
 use serde::Serialize;
 
 /// The files of one run.
@@ -99,8 +99,11 @@ impl Presence {
     }
 }
 
+/// Anybody may read who we are; only the owner may say.
+const FILE_MODE: u32 = 0o644;
+
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let file = RealDisk.open(path, OpenMode::Create)?;
+    let file = RealDisk.open_public(path, FILE_MODE)?;
     file.set_len(0)?;
     file.write_at(text.as_bytes(), 0)
 }

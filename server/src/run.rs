@@ -337,17 +337,8 @@ async fn listen(config: &Config) -> Result<Option<TcpListener>, StartError> {
         port: config.port,
         error,
     };
-    let addresses = net::resolve(&config.host, config.port)
-        .await
-        .map_err(failed)?;
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(Some(listener)),
-            Err(error) => last = error,
-        }
-    }
-    Err(failed(last))
+    let listener = net::listen(&config.host, config.port).await;
+    Ok(Some(listener.map_err(failed)?))
 }
 
 /// What every client is told first.

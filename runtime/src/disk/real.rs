@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +23,10 @@ impl RealFile {
         move |error| describe(&error, action, &self.path)
     }
 }
+
+/// Who may read and write what is created: its owner.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
 
 /// What [`File::allocate`] writes at a time.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
@@ -121,6 +125,44 @@ impl RealFile {
     }
 }
 
+impl RealDisk {
+    /// Opens a file that others look at too (a log, a process id), created with the permissions `mode`. A symbolic link
+    /// is refused: in a directory that others may write to, it could lead anywhere.
+    ///
+    /// # Errors
+    /// The path is a link, or cannot be opened.
+    pub fn open_public(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(mode)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+        open(&options, path)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the door to the disk")]
+fn open(options: &fs::OpenOptions, path: &Path) -> io::Result<Arc<dyn File>> {
+    let failed = |error: io::Error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => io::Error::new(
+            error.kind(),
+            format!(
+                "{} is a symbolic link, which is not followed",
+                path.display()
+            ),
+        ),
+        _ => describe(&error, "open", path),
+    };
+    let file = options.open(path).map_err(failed)?;
+    Ok(Arc::new(RealFile {
+        file,
+        path: path.to_owned(),
+    }))
+}
+
 #[expect(clippy::disallowed_methods, reason = "the door to the disk")]
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
@@ -128,16 +170,17 @@ impl Disk for RealDisk {
         options.read(true).write(mode != OpenMode::Read);
         options
             .create(mode == OpenMode::Create)
-            .create_new(mode == OpenMode::CreateNew);
-        let file = options.open(path).map_err(|e| describe(&e, "open", path))?;
-        Ok(Arc::new(RealFile {
-            file,
-            path: path.to_owned(),
-        }))
+            .create_new(mode == OpenMode::CreateNew)
+            .mode(FILE_MODE);
+        open(&options, path)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path).map_err(|e| describe(&e, "create the directory", path))
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(path)
+            .map_err(|e| describe(&e, "create the directory", path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -199,6 +242,7 @@ impl Disk for RealDisk {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(path)
             .map_err(|e| describe(&e, "open the lock file", path))?;
         match file.try_lock() {

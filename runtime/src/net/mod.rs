@@ -31,6 +31,26 @@ pub async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
+/// Listens on `host`: the first of its addresses that can be had. `0.0.0.0` means every address of the machine, those of
+/// IPv6 included where it has any.
+///
+/// # Errors
+/// The last address's, when none can be had; see also [`resolve`].
+pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in resolve(host, port).await? {
+        let bound = match address {
+            SocketAddr::V4(v4) if v4.ip().is_unspecified() => TcpListener::bind_all(port).await,
+            _ => TcpListener::bind(address).await,
+        };
+        match bound {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 /// Lets this process open as many sockets and files as the system allows it at most, instead of the often small default.
 /// Returns that number; `u64::MAX` = no limit.
 ///

@@ -1,7 +1,7 @@
 //! One TCP connection or listener: the production one, or its simulated twin.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -43,6 +43,28 @@ impl TcpListener {
         Ok(Self(Listener::Real(socket.listen(ACCEPT_BACKLOG)?)))
     }
 
+    /// Listens on every address of the machine, of both families where there are two. Its address is shown as `0.0.0.0`.
+    ///
+    /// # Errors
+    /// When the port is taken or not allowed.
+    pub async fn bind_all(port: u16) -> io::Result<Self> {
+        #[cfg(feature = "sim")]
+        let both = !crate::in_sim();
+        #[cfg(not(feature = "sim"))]
+        let both = true;
+        if both && let Ok(socket) = tokio::net::TcpSocket::new_v6() {
+            socket.set_reuseaddr(true)?;
+            let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            if rustix::net::sockopt::set_ipv6_v6only(&socket, false).is_ok()
+                && socket.bind(any).is_ok()
+            {
+                return Ok(Self(Listener::Real(socket.listen(ACCEPT_BACKLOG)?)));
+            }
+        }
+        // No IPv6 here, or the port is taken: then this says so.
+        Self::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
+    }
+
     /// The next connection and where it comes from.
     ///
     /// # Errors
@@ -52,6 +74,8 @@ impl TcpListener {
             Listener::Real(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                // A client of IPv4 at a socket of both families.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 Ok((TcpStream(Stream::Real(stream)), peer))
             }
             #[cfg(feature = "sim")]
@@ -68,7 +92,14 @@ impl TcpListener {
     /// When the system does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.0 {
-            Listener::Real(listener) => listener.local_addr(),
+            Listener::Real(listener) => {
+                let address = listener.local_addr()?;
+                let is_both = address.is_ipv6()
+                    && address.ip().is_unspecified()
+                    && !rustix::net::sockopt::ipv6_v6only(listener)?;
+                let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+                Ok(if is_both { any } else { address })
+            }
             #[cfg(feature = "sim")]
             Listener::Simulated(listener) => Ok(listener.local_addr()),
         }

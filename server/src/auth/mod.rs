@@ -4,6 +4,7 @@
 //! and permissions come with the security issue, for which [`Identity`] already carries the account.
 
 use halyard_net::proto::Connect;
+use sha2::{Digest, Sha256};
 
 use crate::broker::GLOBAL_ACCOUNT;
 use crate::config::Authorization;
@@ -15,13 +16,27 @@ pub struct Identity {
     pub user: Option<String>,
     /// The account that the client lives in.
     pub account: String,
+    /// What it was let in by.
+    pub credential: Credential,
+}
+
+/// What a client was let in by, without telling it: a digest to compare with the rules of later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Credential([u8; 32]);
+
+impl Credential {
+    /// Of a password or token.
+    fn of(secret: &str) -> Self {
+        Self(Sha256::digest(secret.as_bytes()).into())
+    }
 }
 
 impl Identity {
-    fn in_global(user: Option<&str>) -> Self {
+    fn in_global(user: Option<&str>, credential: Credential) -> Self {
         Self {
             user: user.map(ToOwned::to_owned),
             account: GLOBAL_ACCOUNT.to_owned(),
+            credential,
         }
     }
 }
@@ -34,35 +49,44 @@ pub fn identify(rules: &Authorization, connect: &Connect) -> Option<Identity> {
         return None;
     }
     if let Some(token) = &rules.token {
-        return same(&connect.auth_token, token).then(|| Identity::in_global(None));
+        return same(&connect.auth_token, token)
+            .then(|| Identity::in_global(None, Credential::of(token)));
     }
     let shown = !connect.user.is_empty() || !connect.pass.is_empty();
     if let (Some(name), false) = (&rules.no_auth_user, shown || !connect.auth_token.is_empty()) {
-        return Some(Identity::in_global(Some(name)));
+        return Some(Identity::in_global(Some(name), Credential::default()));
     }
     if let Some(name) = &rules.user {
         let password = rules.password.as_deref().unwrap_or_default();
         // Both are compared whatever the first says, so that the time taken tells nothing.
         let matches = same(&connect.user, name) & same(&connect.pass, password);
-        return matches.then(|| Identity::in_global(Some(name)));
+        return matches.then(|| Identity::in_global(Some(name), Credential::of(password)));
     }
     if rules.users.is_empty() {
-        return Some(Identity::in_global(None));
+        return Some(Identity::in_global(None, Credential::default()));
     }
     let user = rules.users.iter().find(|user| user.name == connect.user)?;
-    same(&connect.pass, &user.password).then(|| Identity::in_global(Some(&user.name)))
+    same(&connect.pass, &user.password)
+        .then(|| Identity::in_global(Some(&user.name), Credential::of(&user.password)))
 }
 
-/// Whether a client that was let in as `user` may stay under changed rules. Passwords are not kept, so users of a list
-/// stay while their name does.
+/// Whether a client that was let in as `user` by `credential` would be let in by it under changed rules.
 #[must_use]
-pub fn knows(rules: &Authorization, user: Option<&str>) -> bool {
-    let single = rules.user.as_deref();
-    let mut listed = rules.users.iter().map(|user| user.name.as_str());
-    match user {
-        Some(name) => single == Some(name) || listed.any(|known| known == name),
-        None => rules.token.is_none() && single.is_none() && rules.users.is_empty(),
+pub fn admits(rules: &Authorization, user: Option<&str>, credential: Credential) -> bool {
+    let Some(name) = user else {
+        return match &rules.token {
+            Some(token) => credential == Credential::of(token),
+            None => rules.user.is_none() && rules.users.is_empty(),
+        };
+    };
+    if credential == Credential::default() {
+        return rules.no_auth_user.as_deref() == Some(name);
     }
+    if rules.user.as_deref() == Some(name) {
+        return credential == Credential::of(rules.password.as_deref().unwrap_or_default());
+    }
+    let listed = rules.users.iter().find(|user| user.name == name);
+    listed.is_some_and(|user| credential == Credential::of(&user.password))
 }
 
 /// Compares without telling by its time where the first difference is.
@@ -97,7 +121,8 @@ mod tests {
             identity,
             Identity {
                 user: None,
-                account: "$G".into()
+                account: "$G".into(),
+                credential: Credential::default(),
             }
         );
         let names = Connect {
@@ -174,5 +199,49 @@ mod tests {
             None,
             "wrong is not none"
         );
+    }
+
+    #[test]
+    fn changed_rules_let_stay_whom_they_would_let_in() {
+        let rules = |user: &str, password: &str| Authorization {
+            users: vec![User {
+                name: user.into(),
+                password: password.into(),
+            }],
+            ..Authorization::default()
+        };
+        let token = |token: &str| Authorization {
+            token: Some(token.into()),
+            ..Authorization::default()
+        };
+        let open = Authorization::default();
+        let mut guests = rules("g", "p");
+        guests.no_auth_user = Some("g".into());
+        let stays = |old: &Authorization, connect: Connect, new: &Authorization| {
+            let identity = identify(old, &connect).unwrap();
+            admits(new, identity.user.as_deref(), identity.credential)
+        };
+        let named = || shown("a", "p", "");
+        assert!(stays(&rules("a", "p"), named(), &rules("a", "p")));
+        assert!(
+            !stays(&rules("a", "p"), named(), &rules("a", "q")),
+            "another password"
+        );
+        assert!(
+            !stays(&rules("a", "p"), named(), &rules("b", "p")),
+            "no such user"
+        );
+        assert!(!stays(&rules("a", "p"), named(), &token("p")));
+        let single = Authorization {
+            user: Some("a".into()),
+            password: Some("p".into()),
+            ..Authorization::default()
+        };
+        assert!(stays(&rules("a", "p"), named(), &single));
+        assert!(stays(&token("t"), shown("", "", "t"), &token("t")));
+        assert!(!stays(&token("t"), shown("", "", "t"), &token("u")));
+        assert!(!stays(&open, Connect::default(), &token("u")));
+        assert!(stays(&guests, Connect::default(), &guests));
+        assert!(!stays(&guests, Connect::default(), &rules("g", "p")));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::keys::{Findings, each_entry, not_yet, unknown};
+use super::load::is_hashed;
 use super::position::Problem;
 use super::settings::{Authorization, User};
 use super::value::{Entry, Kind, Map, Value};
@@ -116,7 +117,7 @@ fn exclusive(value: &Value, settings: &Authorization) -> Result<(), Problem> {
 /// A password or token. Hashed ones are refused: compared as they are, nobody could ever log in.
 fn password(value: &Value) -> Result<String, Problem> {
     let text = value.string()?;
-    if text.starts_with("$2") && text.len() == 60 {
+    if is_hashed(text) {
         return Err(value
             .at
             .problem("passwords hashed with bcrypt are not supported yet"));

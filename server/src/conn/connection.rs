@@ -8,6 +8,7 @@ use halyard_runtime::time::{Duration, Instant, Timestamp};
 use parking_lot::Mutex;
 
 use super::outbound::Outbound;
+use crate::auth::Credential;
 use crate::broker::ClientId;
 
 /// How a client reaches the server.
@@ -41,6 +42,8 @@ pub struct ClientNames {
     pub version: String,
     /// The user that it was authorized as, if the server asks for one.
     pub user: Option<String>,
+    /// What it was authorized by.
+    pub credential: Credential,
     /// The account that it belongs to.
     pub account: String,
 }

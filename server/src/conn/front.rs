@@ -110,8 +110,11 @@ impl Front {
     pub(crate) fn check_authorization(&self) {
         let rules = self.settings().authorization.clone();
         for connection in self.registry.connections() {
-            let user = connection.names.lock().user.clone();
-            if !auth::knows(&rules, user.as_deref()) {
+            let (user, credential) = {
+                let names = connection.names.lock();
+                (names.user.clone(), names.credential)
+            };
+            if !auth::admits(&rules, user.as_deref(), credential) {
                 connection
                     .outbound
                     .send(|out| encoder::err(out, &ErrText::AuthorizationViolation));

@@ -224,6 +224,7 @@ impl Session {
             lang: self.options.lang.clone(),
             version: self.options.version.clone(),
             user: identity.user,
+            credential: identity.credential,
             account: identity.account,
         };
         self.connection

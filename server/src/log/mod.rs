@@ -159,7 +159,7 @@ impl Subscriber for Log {
             Level::DEBUG => Label::Debug,
             Level::TRACE => Label::Trace,
         };
-        self.write(label, &text.finish());
+        self.write(label, &protocol::one_line(&text.finish()));
     }
 
     // Spans are not used: a line stands for itself.

@@ -80,8 +80,9 @@ fn redact(arguments: &[u8]) -> String {
     let Ok(Value::Object(mut fields)) = serde_json::from_slice(arguments) else {
         return REDACTED.to_owned();
     };
-    for name in SECRETS {
-        if let Some(secret) = fields.get_mut(name) {
+    // Parsers of JSON differ in whether names of fields distinguish case: hidden is what any of them would take.
+    for (name, secret) in &mut fields {
+        if SECRETS.iter().any(|known| name.eq_ignore_ascii_case(known)) {
             *secret = Value::from(REDACTED);
         }
     }
@@ -90,7 +91,11 @@ fn redact(arguments: &[u8]) -> String {
 
 /// Text on one line that cannot command a terminal.
 fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+    one_line(&String::from_utf8_lossy(bytes))
+}
+
+/// The same for text.
+pub(super) fn one_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for char in text.chars() {
         if char.is_control() {
@@ -116,6 +121,10 @@ mod tests {
             "{shown}"
         );
         for secret in ["p1", "t2", "s3"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        let shown = redact(br#"{"PASS":"p1","Auth_Token":"t2","JWT":"j4","Sig":"s3"}"#);
+        for secret in ["p1", "t2", "s3", "j4"] {
             assert!(!shown.contains(secret), "{shown}");
         }
         assert_eq!(redact(b"{\"pass\":\"p1\""), REDACTED);

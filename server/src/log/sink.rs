@@ -7,11 +7,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use halyard_runtime::disk::{Disk, File, OpenMode, RealDisk};
+use halyard_runtime::disk::{Disk, File, RealDisk};
 use halyard_runtime::time::Timestamp;
 
 use super::line::backup_suffix;
 use crate::config::LogSettings;
+
+/// The owner writes, the group may read.
+const FILE_MODE: u32 = 0o640;
 
 #[derive(Debug)]
 pub(super) enum Sink {
@@ -32,7 +35,7 @@ impl Sink {
         let Some(path) = settings.file.clone() else {
             return Ok(Self::Stderr);
         };
-        let file = RealDisk.open(&path, OpenMode::Create)?;
+        let file = RealDisk.open_public(&path, FILE_MODE)?;
         let LogSettings {
             size_limit,
             max_files,
@@ -48,7 +51,7 @@ impl Sink {
 
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         if let Self::File(log) = self {
-            log.file = RealDisk.open(&log.path, OpenMode::Create)?;
+            log.file = RealDisk.open_public(&log.path, FILE_MODE)?;
         }
         Ok(())
     }
@@ -86,7 +89,7 @@ impl LogFile {
         backup.push(backup_suffix(now));
         let backup = PathBuf::from(backup);
         RealDisk.rename(&self.path, &backup).ok()?;
-        self.file = RealDisk.open(&self.path, OpenMode::Create).ok()?;
+        self.file = RealDisk.open_public(&self.path, FILE_MODE).ok()?;
         self.prune();
         Some(backup.display().to_string())
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use halyard_runtime::net::{self, TcpListener};
+use halyard_runtime::net;
 use halyard_runtime::time::Timestamp;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -78,7 +78,7 @@ pub async fn start(
         port: monitor.port,
         error,
     };
-    let listener = listen(&host, monitor.port).await.map_err(failed)?;
+    let listener = net::listen(&host, monitor.port).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let state = State {
         front,
@@ -92,17 +92,6 @@ pub async fn start(
     let server = server.map_err(failed)?;
     tracing::info!("Starting http monitor on {address}");
     Ok(Some(Handle(server)))
-}
-
-async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in net::resolve(host, port).await? {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 impl Handle {

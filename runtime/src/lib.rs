@@ -9,7 +9,7 @@
 //! traits) may be used anywhere, with two exceptions that are not deterministic: `tokio::sync::watch` (use [`watch`])
 //! and `select!` without `biased;`.
 //!
-//! Reading order: [`time`], [`task`], [`random`], [`net`], [`disk`], [`signal`], [`watch`], then [`sim`]; [`measure`] is for
+//! Reading order: [`time`], [`task`], [`lane`], [`random`], [`net`], [`disk`], [`signal`], [`watch`], then [`sim`]; [`measure`] is for
 //! benchmarks.
 
 #[cfg(all(feature = "sim", not(madsim)))]
@@ -20,6 +20,8 @@ compile_error!(
 pub mod time;
 
 pub mod task;
+
+pub mod lane;
 
 pub mod random;
 

@@ -64,6 +64,11 @@ enum Joined<T> {
 }
 
 impl<T> JoinHandle<T> {
+    /// Of a task of tokio's.
+    pub(crate) const fn of(handle: tokio::task::JoinHandle<T>) -> Self {
+        Self(Joined::Task(handle))
+    }
+
     #[cfg(feature = "sim")]
     pub(crate) fn simulated(handle: madsim::task::JoinHandle<T>) -> Self {
         Self(Joined::Simulated(handle))

@@ -46,6 +46,16 @@ pub const STALL: Duration = Duration::from_millis(5);
 /// Time to a new client's first PING, from which the round trip time is known early.
 pub const FIRST_PING: Duration = Duration::from_secs(2);
 
+/// How long a publisher waits at most for a stream that has too much of its messages waiting; then one read is done all the
+/// same, so that a client is seen to go.
+pub const FULL_PAUSE: Duration = Duration::from_secs(10);
+
+/// Bytes that messages longer than one read take on their way into streams, of all connections; more are not read.
+pub const LARGE_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// How long such a message counts in [`LARGE_BYTES_MAX`] while it is not complete: slow senders do not stop others.
+pub const ADMITTED_MAX: Duration = Duration::from_secs(2);
+
 /// How long a client may take to send CONNECT, unless configured.
 pub const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 

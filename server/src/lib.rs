@@ -9,6 +9,7 @@
 //! - [`conn`]: one client connection: protocol in, deliveries out.
 //! - [`jetstream`]: streams and consumers; subscribers like any other.
 //! - [`monitor`]: what the server tells about itself over HTTP.
+//! - [`memory`]: the process's heap.
 //! - [`run`]: starts and stops all of it; [`Server`] is what an embedding program holds.
 //! - [`presence`]: pid file and ports file.
 //! - [`signals`]: what the operating system asks of the binary.
@@ -27,6 +28,8 @@ pub mod conn;
 pub mod jetstream;
 
 pub mod monitor;
+
+pub mod memory;
 
 pub mod run;
 pub use run::Server;

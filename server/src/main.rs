@@ -1,7 +1,6 @@
 //! The `halyard` binary: command line to a running server, and signals to what they mean.
 
 mod app;
-mod arenas;
 mod offline;
 
 use std::io::{self, Write};
@@ -11,7 +10,7 @@ use halyard_server::config::{self, Action, CommandLine, Loaded, System};
 use halyard_server::signals;
 
 fn main() -> ExitCode {
-    arenas::limit();
+    halyard_server::memory::limit_arenas();
     let line = match CommandLine::parse(std::env::args()) {
         Ok(line) => line,
         Err(error) => return fail(config::NAME, &error),

@@ -17,7 +17,7 @@ use crate::caps;
 use crate::config::{Config, Encryption, NAME, NATS_VERSION, VERSION};
 use crate::conn::{self, Front, InProcess};
 use crate::jetstream::{self, JetStream};
-use crate::monitor;
+use crate::{memory, monitor};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +174,10 @@ impl Server {
             }
             false => None,
         };
+        if !halyard_runtime::in_sim() {
+            // It ends with the broker.
+            drop(task::spawn(memory::keep(Arc::downgrade(&broker))));
+        }
         let config = Arc::new(config);
         let front = Front::new(broker, Arc::clone(&config), info);
         let monitor = monitor::start(&config, Arc::clone(&front), jetstream.clone()).await?;

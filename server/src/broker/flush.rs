@@ -3,6 +3,7 @@
 //! The scope belongs to the thread. It is not `Send`, so that the compiler keeps it from living across an `await`.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -11,15 +12,15 @@ use super::message::{Pressure, Sink};
 #[derive(Default)]
 struct Deferred {
     depth: usize,
-    sinks: Vec<Arc<dyn Sink>>,
+    sinks: VecDeque<Arc<dyn Sink>>,
     pressed: Pressed,
 }
 
 /// The sinks that hold back much after a flush.
 #[derive(Default)]
 pub struct Pressed {
-    /// They, to be asked for relief.
-    pub sinks: Vec<Arc<dyn Sink>>,
+    /// They, to be asked for relief, and how much each holds back.
+    pub sinks: Vec<(Pressure, Arc<dyn Sink>)>,
     /// How much the worst of them holds back.
     pub pressure: Pressure,
 }
@@ -66,39 +67,66 @@ impl Drop for FlushScope {
             deferred.depth = deferred.depth.saturating_sub(1);
             false
         });
-        if outermost {
-            flush_all();
-            DEFERRED.with_borrow_mut(|deferred| deferred.depth = 0);
+        if !outermost {
+            return;
         }
+        let _ended = Ended;
+        if !std::thread::panicking() {
+            return flush_all();
+        }
+        // What was deferred before somebody's bug belongs to others.
+        if std::panic::catch_unwind(flush_all).is_err() {
+            tracing::error!("a flush has panicked");
+        }
+    }
+}
+
+/// Ends the outermost scope, also where a flush panics.
+struct Ended;
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        DEFERRED.with_borrow_mut(|deferred| deferred.depth = 0);
+    }
+}
+
+/// Sinks that are being flushed; those that a panic leaves are flushed with the next scope of the thread.
+struct Batch(VecDeque<Arc<dyn Sink>>);
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        DEFERRED.with_borrow_mut(|deferred| {
+            if deferred.sinks.is_empty() {
+                // With its allocation.
+                deferred.sinks = std::mem::take(&mut self.0);
+            } else {
+                deferred.sinks.append(&mut self.0);
+            }
+        });
     }
 }
 
 /// Flushes what was deferred, and what those flushes defer in turn.
 fn flush_all() {
     loop {
-        let mut batch = DEFERRED.with_borrow_mut(|deferred| std::mem::take(&mut deferred.sinks));
-        if batch.is_empty() {
+        let sinks = DEFERRED.with_borrow_mut(|deferred| std::mem::take(&mut deferred.sinks));
+        if sinks.is_empty() {
             return;
         }
-        for sink in batch.drain(..) {
+        let mut batch = Batch(sinks);
+        while let Some(sink) = batch.0.pop_front() {
             let pressure = sink.flush();
             if pressure != Pressure::Low {
                 DEFERRED.with_borrow_mut(|deferred| deferred.pressed.add(sink, pressure));
             }
         }
-        DEFERRED.with_borrow_mut(|deferred| {
-            // Keep the allocation for the next batch, unless a flush has deferred something meanwhile.
-            if deferred.sinks.is_empty() {
-                deferred.sinks = batch;
-            }
-        });
     }
 }
 
 impl Pressed {
     fn add(&mut self, sink: Arc<dyn Sink>, pressure: Pressure) {
         self.pressure = self.pressure.max(pressure);
-        self.sinks.push(sink);
+        self.sinks.push((pressure, sink));
     }
 }
 
@@ -110,7 +138,7 @@ pub fn defer(sink: Arc<dyn Sink>) {
         if deferred.depth == 0 {
             return Some(sink);
         }
-        deferred.sinks.push(sink);
+        deferred.sinks.push_back(sink);
         None
     });
     if let Some(sink) = now {
@@ -154,5 +182,37 @@ mod tests {
         assert_eq!((pressed.sinks.len(), pressed.pressure), (1, Pressure::Soft));
         assert_eq!(count(), 2);
         assert_eq!(FlushScope::new().finish().sinks.len(), 0, "of one scope");
+    }
+
+    struct Faulty;
+
+    impl Sink for Faulty {
+        fn deliver(&self, _: &Subscription, _: &Publish<'_>) -> Delivered {
+            Delivered::Accepted
+        }
+        fn flush(&self) -> Pressure {
+            panic!("as planned by the test")
+        }
+    }
+
+    #[test]
+    fn a_panic_keeps_no_other_sink_from_being_flushed() {
+        let sink = Arc::new(Counter::default());
+        let count = || sink.0.load(Ordering::Relaxed);
+        let in_scope = std::panic::catch_unwind(|| {
+            let _scope = FlushScope::new();
+            defer(sink.clone());
+            panic!("as planned by the test");
+        });
+        assert!(in_scope.is_err());
+        assert_eq!(count(), 1, "of the scope that the panic ended");
+        let in_flush = std::panic::catch_unwind(|| {
+            let _scope = FlushScope::new();
+            defer(Arc::new(Faulty));
+            defer(sink.clone());
+        });
+        assert!(in_flush.is_err());
+        drop(FlushScope::new());
+        assert_eq!(count(), 2, "of the next scope");
     }
 }

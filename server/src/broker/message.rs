@@ -113,6 +113,8 @@ pub enum Pressure {
     Soft,
     /// It is about to be closed because it is too slow: publishers should pause.
     High,
+    /// It takes no more for now, and says when it does again: publishers wait for that.
+    Full,
 }
 
 /// What takes the messages of a subscription: a connection, a stream, a service of the server, an embedding program.

@@ -11,6 +11,7 @@ pub mod flush;
 pub mod subject;
 
 mod account;
+mod admission;
 mod hash;
 mod interest;
 mod local;
@@ -25,6 +26,8 @@ mod watch;
 mod naive;
 
 pub use account::{Account, InterestCounters, InterestWatch, Outcome, SubscribeError};
+pub use admission::Admission;
+pub(crate) use admission::Visitor;
 pub use flush::{FlushScope, Pressed};
 pub(crate) use hash::Keyed;
 pub use local::{Message, Messages, RequestError};

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use super::account::Account;
+use super::admission::Admission;
 use super::message::ClientId;
+use crate::caps;
 
 /// Name of the account of everybody who has no other.
 pub const GLOBAL_ACCOUNT: &str = "$G";
@@ -20,6 +22,7 @@ pub struct Broker {
     global: Arc<Account>,
     system: Arc<Account>,
     next_client: AtomicU64,
+    admission: Arc<Admission>,
 }
 
 impl Broker {
@@ -35,7 +38,14 @@ impl Broker {
             global,
             system,
             next_client: AtomicU64::new(1),
+            admission: Admission::new(caps::LARGE_BYTES_MAX),
         })
+    }
+
+    /// Memory for large messages on their way in.
+    #[must_use]
+    pub const fn admission(&self) -> &Arc<Admission> {
+        &self.admission
     }
 
     /// The account of everybody who has no other.

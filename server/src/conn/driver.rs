@@ -14,11 +14,12 @@ use super::connection::Connection;
 use super::front::Front;
 use super::link::Link;
 use super::session::Session;
-use crate::broker::{FlushScope, Pressed, Pressure, Sink};
+use crate::broker::{FlushScope, Pressed, Pressure, Sink, Visitor};
 use crate::caps;
 
 /// Serves one client until the connection ends.
 pub(crate) async fn serve(front: Arc<Front>, connection: Arc<Connection>, link: Arc<dyn Link>) {
+    let seat = Seat::new(front.clone(), connection.clone());
     let mut driver = Driver {
         session: greet(&front, &connection),
         armed: Instant::now() + NEVER,
@@ -27,28 +28,57 @@ pub(crate) async fn serve(front: Arc<Front>, connection: Arc<Connection>, link: 
         partial: Vec::new(),
         need: 1,
         paused: None,
+        visitor: front.broker.admission().visitor(),
         write_deadline: front.settings().write_deadline,
     };
     let mut sleep = pin!(time::sleep_until(driver.armed));
     let reason = poll_fn(|cx| driver.poll(cx, sleep.as_mut())).await;
     driver.session.close();
     drop(driver);
-    turn_away(front, connection, link, reason).await;
+    turn_away(seat, link, reason).await;
+}
+
+/// A connection's place among those that there are: given up when this is dropped, whatever ends its task.
+pub(crate) struct Seat {
+    front: Arc<Front>,
+    connection: Arc<Connection>,
+    reason: CloseReason,
+}
+
+impl Seat {
+    /// The place of a connection that is in the registry.
+    pub(crate) const fn new(front: Arc<Front>, connection: Arc<Connection>) -> Self {
+        Self {
+            front,
+            connection,
+            reason: CloseReason::ServerShutdown,
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Self {
+            front,
+            connection,
+            reason,
+        } = self;
+        let who = connection.outbound.who();
+        if std::thread::panicking() {
+            *reason = CloseReason::ReadError;
+            tracing::error!("{who} - its task has panicked, which is a bug: it is closed");
+        }
+        connection.outbound.shut(*reason);
+        let keep = front.settings().limits.max_closed_clients;
+        front.registry.remove(connection, *reason, keep);
+        tracing::debug!("{who} - Client connection closed: {reason}");
+    }
 }
 
 /// Ends a connection: what was said to it last still leaves, if it takes it.
-pub(crate) async fn turn_away(
-    front: Arc<Front>,
-    connection: Arc<Connection>,
-    link: Arc<dyn Link>,
-    reason: CloseReason,
-) {
-    linger(&connection, &*link, reason).await;
-    connection.outbound.shut(reason);
-    let keep = front.settings().limits.max_closed_clients;
-    front.registry.remove(&connection, reason, keep);
-    let who = connection.outbound.who();
-    tracing::debug!("{who} - Client connection closed: {reason}");
+pub(crate) async fn turn_away(mut seat: Seat, link: Arc<dyn Link>, reason: CloseReason) {
+    seat.reason = reason;
+    linger(&seat.connection, &*link, reason).await;
 }
 
 /// Until the timer is set for the first time.
@@ -59,11 +89,8 @@ fn greet(front: &Arc<Front>, connection: &Arc<Connection>) -> Session {
     Session::new(front, connection, Instant::now())
 }
 
-/// Until when, and for whom, a publisher waits.
-struct Pause {
-    until: Instant,
-    sinks: Vec<Arc<dyn Sink>>,
-}
+/// For whom a publisher waits, and until when at most.
+struct Pause(Vec<(Instant, Arc<dyn Sink>)>);
 
 struct Driver {
     session: Session,
@@ -75,6 +102,8 @@ struct Driver {
     need: usize,
     /// The client is not read for a moment, because a receiver of its messages is slow.
     paused: Option<Pause>,
+    /// Where a message that is longer than one read asks for its room.
+    visitor: Visitor,
     /// What the timer is set to.
     armed: Instant,
     write_deadline: time::Duration,
@@ -101,7 +130,12 @@ impl Driver {
 
     fn advance(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
         self.write(cx, now)?;
+        self.visitor.look(now);
         if now >= self.session.deadline() {
+            if self.paused.is_some() || !self.is_admitted(cx, now) {
+                // It is not read: what it says meanwhile is not heard.
+                self.session.bear_with(now);
+            }
             let _scope = FlushScope::new();
             self.session.timeout(now)?;
         }
@@ -145,45 +179,50 @@ impl Driver {
         let Some(pause) = &mut self.paused else {
             return false;
         };
-        pause.sinks.retain(|sink| sink.is_pressed(cx.waker()));
-        if now < pause.until && !pause.sinks.is_empty() {
-            return true;
+        pause.0.retain(|(until, sink)| {
+            let is_pressed = sink.is_pressed(cx.waker());
+            if is_pressed && now >= *until {
+                sink.waited_in_vain();
+            }
+            is_pressed && now < *until
+        });
+        if pause.0.is_empty() {
+            self.paused = None;
         }
-        for sink in &pause.sinks {
-            sink.waited_in_vain();
-        }
-        self.paused = None;
-        false
+        self.paused.is_some()
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
         for _ in 0..caps::READS_PER_TURN {
+            if !self.is_admitted(cx, now) {
+                return Ok(());
+            }
             let read = buffers::with_scratch(|scratch| self.read_once(cx, scratch, now));
             let Poll::Ready(pressed) = read else {
                 return Ok(());
             };
             let Pressed { sinks, pressure } = pressed?;
-            let pause = match pressure {
+            match pressure {
                 Pressure::Low => continue,
-                Pressure::Soft => caps::SOFT_PAUSE,
-                Pressure::High => {
-                    self.connection
-                        .traffic
-                        .stalls
-                        .fetch_add(1, Ordering::Relaxed);
-                    caps::STALL
+                Pressure::Soft => {}
+                Pressure::High | Pressure::Full => {
+                    let stalls = &self.connection.traffic.stalls;
+                    stalls.fetch_add(1, Ordering::Relaxed);
                 }
-            };
-            self.paused = Some(Pause {
-                until: now + pause,
-                sinks,
-            });
+            }
+            let until = |(pressure, sink)| (now + longest_pause(pressure), sink);
+            self.paused = Some(Pause(sinks.into_iter().map(until).collect()));
             if self.is_paused(cx, now) {
                 return Ok(());
             }
         }
         cx.waker().wake_by_ref();
         Ok(())
+    }
+
+    /// Whether there is room for what is being read; if not, the task is woken when there may be.
+    fn is_admitted(&mut self, cx: &Context<'_>, now: Instant) -> bool {
+        self.need <= caps::READ_BYTES || self.visitor.enter(self.need, now, cx.waker())
     }
 
     /// One read, and what it brings.
@@ -212,6 +251,9 @@ impl Driver {
             let input = scratch.get(..kept + count).unwrap_or_default();
             self.take(input, now)
         } else {
+            // At once for all of it: growing step by step leaves holes of every size.
+            self.partial
+                .reserve_exact(self.need.saturating_sub(self.partial.len()));
             self.partial
                 .extend_from_slice(free.get(..count).unwrap_or_default());
             self.take_partial(now)
@@ -238,18 +280,36 @@ impl Driver {
             return Ok(());
         }
         let input = std::mem::take(&mut self.partial);
-        self.take(&input, now)
+        let taken = self.take(&input, now);
+        self.visitor.leave();
+        taken
     }
 
     fn next_deadline(&self) -> Instant {
         let mut next = self.session.deadline();
         if let Some(pause) = &self.paused {
-            next = next.min(pause.until);
+            next = pause
+                .0
+                .iter()
+                .fold(next, |next, (until, _)| next.min(*until));
+        }
+        if let Some(until) = self.visitor.deadline() {
+            next = next.min(until);
         }
         if let Some(since) = self.connection.outbound.blocked_since() {
             next = next.min(since + self.write_deadline);
         }
         next
+    }
+}
+
+/// How long a publisher waits at most for a sink under such pressure.
+const fn longest_pause(pressure: Pressure) -> time::Duration {
+    match pressure {
+        Pressure::Low => time::Duration::ZERO,
+        Pressure::Soft => caps::SOFT_PAUSE,
+        Pressure::High => caps::STALL,
+        Pressure::Full => caps::FULL_PAUSE,
     }
 }
 

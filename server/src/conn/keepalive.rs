@@ -58,6 +58,12 @@ impl Keepalive {
         self.heard = now;
     }
 
+    /// The client is not read: a PONG of it may wait in the socket.
+    pub(crate) const fn unread(&mut self, now: Instant) {
+        self.heard = now;
+        self.unanswered = 0;
+    }
+
     /// A PONG came; the round trip time if it answers a PING of ours.
     pub(crate) fn pong(&mut self, now: Instant) -> Option<Duration> {
         self.unanswered = 0;
@@ -149,6 +155,18 @@ mod tests {
             None,
             "a PONG that nobody asked for"
         );
+    }
+
+    #[test]
+    fn clients_that_are_not_read_are_not_given_up() {
+        let settings = Config::default();
+        let start = Instant::now();
+        let mut timers = Keepalive::new(&settings, true, start);
+        for seconds in [2, 122, 242, 362] {
+            let now = after(start, seconds);
+            timers.unread(now);
+            assert_eq!(timers.timeout(&settings, true, now), Ping::Send);
+        }
     }
 
     #[test]

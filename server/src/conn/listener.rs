@@ -95,11 +95,70 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
         encoder::info(out, &info);
         encoder::err(out, &ErrText::MaxConnections);
     });
-    let away = driver::turn_away(
-        Arc::clone(front),
-        connection,
-        link,
-        CloseReason::MaxConnections,
-    );
+    let seat = driver::Seat::new(Arc::clone(front), connection);
+    let away = driver::turn_away(seat, link, CloseReason::MaxConnections);
     drop(task::spawn(away));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSlice};
+    use std::task::{Context, Poll};
+
+    use halyard_net::proto::Info;
+
+    use super::*;
+    use crate::broker::{Broker, Publish};
+    use crate::config::Config;
+
+    /// Brings some bytes, and then a bug.
+    struct Faulty(Mutex<Vec<u8>>);
+
+    impl Link for Faulty {
+        fn poll_read(&self, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+            let bytes = std::mem::take(&mut *self.0.lock());
+            assert!(!bytes.is_empty(), "as planned by the test");
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_write_ready(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn try_write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(pieces.iter().map(|piece| piece.len()).sum())
+        }
+
+        fn shutdown_write(&self) {}
+    }
+
+    #[test]
+    fn a_connection_whose_task_panics_leaves_nothing_behind() {
+        let info = Info::default();
+        let front = Front::new(Broker::new(), Arc::new(Config::default()), info);
+        let bytes = b"CONNECT {}\r\nSUB a q 1\r\nSUB b 2\r\nPING\r\n";
+        let peer = Peer {
+            ip: "test".to_owned(),
+            port: 0,
+            transport: Transport::InProcess,
+        };
+        let account = front.broker.global();
+        task::block_on(1, async {
+            start(&front, Arc::new(Faulty(Mutex::new(bytes.to_vec()))), peer);
+            while account.counters().inserts < 2 || front.registry.count() > 0 {
+                task::yield_now().await;
+            }
+        })
+        .expect("a runtime");
+        assert_eq!(account.counters().subscriptions, 0);
+        assert_eq!(account.publish(&Publish::new(b"a", b"")).delivered, 0);
+        let closed = front.registry.closed();
+        assert_eq!(closed.len(), 1);
+        assert!(
+            closed[0]
+                .stop
+                .is_some_and(|(_, reason)| reason == CloseReason::ReadError)
+        );
+    }
 }

@@ -127,6 +127,11 @@ impl Session {
         self.keepalive.deadline()
     }
 
+    /// The client is not read for now, so its silence means nothing.
+    pub(crate) const fn bear_with(&mut self, now: Instant) {
+        self.keepalive.unread(now);
+    }
+
     /// Tells the session that its deadline may have been reached.
     ///
     /// # Errors
@@ -465,6 +470,19 @@ impl Session {
             .traffic
             .subscriptions
             .store(count, Ordering::Relaxed);
+    }
+}
+
+/// Also where a bug ends the connection's task: nobody else would end its subscriptions.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return self.close();
+        }
+        let close = std::panic::AssertUnwindSafe(|| self.close());
+        if std::panic::catch_unwind(close).is_err() {
+            tracing::error!("a connection's subscriptions could not be ended");
+        }
     }
 }
 

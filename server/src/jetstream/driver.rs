@@ -136,6 +136,8 @@ pub(super) struct Driver {
     leader_deadline: Option<Timestamp>,
     flushed_at: Instant,
     flushed_index: u64,
+    /// Bytes of messages in memory when the last flush began: freed once it is done.
+    cut_bytes: usize,
     looked_at: Instant,
     scrubbed_at: Instant,
     /// Streams that were seen to take no more changes.
@@ -172,6 +174,7 @@ impl Driver {
             leader_deadline: None,
             flushed_at: Instant::now(),
             flushed_index,
+            cut_bytes: 0,
             looked_at: Instant::now(),
             scrubbed_at: Instant::now(),
             halted: Vec::new(),
@@ -201,7 +204,10 @@ impl Driver {
                     task::yield_now().await;
                     self.take_turn(&Wanted::default());
                 }
-                Event::Time => self.tick(),
+                Event::Time => {
+                    self.tick();
+                    self.give_back();
+                }
             }
         }
         self.last_flush().await;
@@ -245,10 +251,7 @@ impl Driver {
 
     /// Tells those who waited for all before it, and keeps the buffers.
     fn release(&mut self, mut gathered: Gathered) {
-        for mark in gathered.marks.drain(..) {
-            // The one who waited may have gone.
-            mark.send(()).ok();
-        }
+        gathered.clear();
         self.recycled = Some(gathered);
         if self.flights.is_empty() {
             self.group.inbox().idle();
@@ -406,6 +409,14 @@ impl Driver {
         }
     }
 
+    /// Memory of buffers that only a burst needed.
+    fn give_back(&mut self) {
+        if self.flights.is_empty() {
+            self.recycled.iter_mut().for_each(Gathered::shrink);
+            self.group.inbox().shrink();
+        }
+    }
+
     fn tick(&mut self) {
         let due = self
             .seen
@@ -474,14 +485,18 @@ impl Driver {
         self.stepping = turn.more;
         if turn.has_cut {
             self.flushed_at = Instant::now();
+            self.cut_bytes = self.seen.dirty_bytes;
             (self.seen.dirty_bytes, self.seen.logged_bytes) = (0, 0);
         }
         if turn.is_scrub {
             self.scrubbed_at = Instant::now();
         }
         if let Some(retired) = turn.retired {
+            let group = Arc::clone(&self.group);
+            let bytes = std::mem::take(&mut self.cut_bytes);
             drop(task::spawn(async move {
                 task::spawn_blocking(move || drop(retired)).await.ok();
+                group.inbox().admission().freed(bytes);
             }));
         }
         for job in turn.jobs {

@@ -16,7 +16,7 @@ use super::erasure::orders::Orders;
 use super::group::command::{Kind, encode_cold};
 use super::group::{Machine, Reply};
 use super::inbox::{Inbox, Waiter};
-use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
+use crate::broker::{Account, Admission, Delivered, Publish, Sink, Subscription};
 
 /// How the reply subject of a member of a flow-controlled batch ends.
 const FAST_BATCH: &[u8] = b".$FI";
@@ -40,8 +40,9 @@ impl GroupHandle {
         storage: Storage,
         machine: Arc<Mutex<Machine>>,
         raft: raft::Group<Machine>,
+        admission: Arc<Admission>,
     ) -> Arc<Self> {
-        let (inbox, woken) = (Inbox::new(), Arc::new(AtomicBool::new(false)));
+        let (inbox, woken) = (Inbox::new(admission), Arc::new(AtomicBool::new(false)));
         let wake = {
             let (inbox, woken) = (inbox.clone(), woken.clone());
             move || {

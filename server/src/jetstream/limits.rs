@@ -37,6 +37,9 @@ pub const MULTI_LAST_MAX: usize = 1024;
 /// API requests that wait to be answered; more are dropped, as by the peer.
 pub const REQUESTS_WAITING_MAX: usize = 10_000;
 
+/// Bytes of the bodies of requests that wait to be answered; more are dropped.
+pub const REQUEST_BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
+
 /// Bytes of the id of an atomic batch.
 pub const BATCH_ID_BYTES_MAX: usize = 64;
 /// Members of an atomic batch; one more abandons it with 10199.
@@ -46,12 +49,15 @@ pub const BATCHES_OPEN_MAX: usize = 50;
 /// Nanoseconds without a member after which an atomic batch is abandoned.
 pub const BATCH_IDLE: i64 = 10_000_000_000;
 
-/// Publishes that wait for a group; one more is refused with 10167.
-pub const INBOX_MESSAGES_MAX: usize = 100_000;
-/// Bytes of publishes that wait for a group; beyond it a publish is refused with 10167.
-pub const INBOX_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Bytes after which a batch is closed: an entry of the log stays well below the log's own limit.
-pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of publishes that wait for a group, with what each costs beside its bytes; beyond it a publish is refused with 10167
+/// if its connection already has more than its share of them waiting.
+pub const INBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of the commands of one entry, about: what comes on top waits by stream and connection for one of the next.
+pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes that one connection gets in turn while others wait.
+pub const TURN_BYTES: usize = 64 * 1024;
+/// Bytes that one connection may have waiting for one stream; with more it is not read. Less where many wait.
+pub const WAITING_BYTES_PAUSE: usize = 1024 * 1024;
 /// Bytes of a group's entries on their way through the log at one time, below what the log takes; an entry that is
 /// longer goes alone.
 pub const BYTES_IN_FLIGHT_MAX: usize = 12 * 1024 * 1024;

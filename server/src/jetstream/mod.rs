@@ -21,12 +21,17 @@ pub mod group;
 pub mod meta;
 
 mod answer;
+mod backlog;
 pub mod backup;
 mod driver;
 pub mod erasure;
+pub mod gathered;
 pub mod handle;
 pub mod inbox;
+mod lanes;
 mod log_scrub;
+mod reads;
+mod turns;
 
 pub mod at_rest;
 pub mod change;

@@ -19,7 +19,9 @@ use super::config::{Defaults, Storage, StreamConfig};
 use super::consumer::leader::Directories;
 use super::erasure::{self, Erasure};
 use super::handle::{GroupHandle, StreamHandle};
+use super::lanes::Lanes;
 use super::limits::API_LEVEL;
+use super::reads::Reads;
 use super::start::{self, Opened, Settings, StartError, Tuning};
 use super::{log_scrub, meta};
 use crate::broker::{Account, Broker, Subscription};
@@ -51,22 +53,10 @@ pub struct Counters {
 
 impl Counters {
     /// A request has come.
-    pub fn begin(&self) {
+    pub fn begin(&self) -> Counted<'_> {
         self.total.fetch_add(1, Ordering::Relaxed);
         self.inflight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// It has been answered.
-    pub fn end(&self, answer: Option<&[u8]>) {
-        self.inflight.fetch_sub(1, Ordering::Relaxed);
-        let refused = answer.is_some_and(|answer| {
-            let error = b"\"error\":{";
-            answer
-                .windows(error.len())
-                .take(120)
-                .any(|window| window == error)
-        });
-        self.errors.fetch_add(u64::from(refused), Ordering::Relaxed);
+        Counted(self)
     }
 
     /// What the counters say now.
@@ -78,6 +68,31 @@ impl Counters {
             errors: self.errors.load(Ordering::Relaxed),
             inflight: self.inflight.load(Ordering::Relaxed).saturating_sub(1),
         }
+    }
+}
+
+/// A request that is being answered; counted as such until it is dropped.
+#[must_use = "it counts as long as it lives"]
+pub struct Counted<'a>(&'a Counters);
+
+impl Counted<'_> {
+    /// It has been answered.
+    pub fn end(self, answer: Option<&[u8]>) {
+        let refused = answer.is_some_and(|answer| {
+            let error = b"\"error\":{";
+            answer
+                .windows(error.len())
+                .take(120)
+                .any(|window| window == error)
+        });
+        let errors = &self.0.errors;
+        errors.fetch_add(u64::from(refused), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.inflight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -107,6 +122,10 @@ pub struct JetStream {
     lost: Mutex<Vec<&'static str>>,
     /// Held by a job of the meta group's store while it writes.
     pub(super) meta_job: Arc<AsyncMutex<()>>,
+    /// Direct gets that wait.
+    pub(super) reads: Reads,
+    /// Last: what runs there uses what stands above.
+    pub(super) lanes: Lanes,
 }
 
 impl JetStream {
@@ -121,12 +140,13 @@ impl JetStream {
         if let Ok(free) = free_bytes(&settings) {
             settings.tuning = settings.tuning.fitting(free);
         }
+        let lanes = Lanes::new().map_err(StartError::Threads)?;
         let Opened {
             nodes,
             meta,
             file,
             memory,
-        } = start::open(&settings).await?;
+        } = start::open(&settings, broker.admission(), &lanes).await?;
         let service = Arc::new(Self {
             broker,
             settings,
@@ -145,17 +165,20 @@ impl JetStream {
             keepers: Mutex::default(),
             lost: Mutex::default(),
             meta_job: Arc::default(),
+            reads: Reads::default(),
+            lanes,
         });
-        let mut drivers = start::drive(&service.file, &service);
-        drivers.extend(start::drive(&service.memory, &service));
-        *service.drivers.lock() = drivers;
+        *service.drivers.lock() = vec![
+            start::drive(&service.file, &service),
+            start::drive(&service.memory, &service),
+        ];
         *service.keepers.lock() = vec![
             service.keep("flushing the meta group", start::flush_meta),
             service.keep("following the encryption", at_rest::follow),
             service.keep("erasing", erasure::run),
             service.keep("verifying the log", log_scrub::run),
         ];
-        service.reconcile().await?;
+        service.lanes.requests.within(service.reconcile()).await?;
         service.listen();
         Ok(service)
     }
@@ -175,7 +198,8 @@ impl JetStream {
                 service.lost.lock().push(what);
             }
         };
-        task::spawn(task::vital(keeper(Arc::downgrade(self)), lost))
+        let keeper = keeper(Arc::downgrade(self));
+        self.lanes.requests.spawn(task::vital(keeper, lost))
     }
 
     pub(super) const fn tuning(&self) -> Tuning {
@@ -273,8 +297,8 @@ impl JetStream {
 
     /// Waits until everything that was published before this call has been stored.
     pub async fn caught_up(&self) {
-        self.file.inbox().caught_up().await;
-        self.memory.inbox().caught_up().await;
+        self.file.inbox().caught_up(None).await;
+        self.memory.inbox().caught_up(None).await;
     }
 
     /// What `STREAM.INFO` shows; `None`: it has gone, or cannot be read.

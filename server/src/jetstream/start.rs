@@ -20,12 +20,14 @@ use super::consumer::leader::Leader;
 use super::driver::Driver;
 use super::group;
 use super::handle::GroupHandle;
+use super::lanes::Lanes;
 use super::limits::{
     DIRTY_BYTES_FLUSH, FLUSH_INTERVAL, META_RESERVE_BYTES, RESERVE_BYTES, RESERVE_BYTES_MIN,
 };
 use super::meta;
 use super::service::JetStream;
 use super::stream::machine::Fault;
+use crate::broker::Admission;
 use crate::config::Config;
 
 pub(super) const META: GroupId = GroupId(0);
@@ -170,6 +172,9 @@ pub enum StartError {
         /// What to do.
         advice: &'static str,
     },
+    /// The system gives no more threads.
+    #[error("cannot start threads: {0}")]
+    Threads(std::io::Error),
     /// A group stopped while the start was still finishing what a crash had left.
     #[error("a group stopped while streams were recovered; the log says why")]
     Stopped,
@@ -205,15 +210,26 @@ pub(super) struct Opened {
     pub(super) memory: Arc<GroupHandle>,
 }
 
-pub(super) async fn open(settings: &Settings) -> Result<Opened, StartError> {
+pub(super) async fn open(
+    settings: &Settings,
+    admission: &Arc<Admission>,
+    lanes: &Lanes,
+) -> Result<Opened, StartError> {
     let opened = match at_rest::check(settings) {
-        Ok(()) => open_all(settings).await,
+        Ok(()) => {
+            let opening = open_all(settings, admission, lanes);
+            lanes.requests.within(opening).await
+        }
         Err(error) => Err(error),
     };
     opened.map_err(|error| error.advise(settings.encryption.as_ref()))
 }
 
-async fn open_all(settings: &Settings) -> Result<Opened, StartError> {
+async fn open_all(
+    settings: &Settings,
+    admission: &Arc<Admission>,
+    lanes: &Lanes,
+) -> Result<Opened, StartError> {
     let disk = settings.disk.clone();
     let node = raft::Node::open(settings.tuning.node_options(disk.clone(), settings))?;
     let meta = {
@@ -223,14 +239,18 @@ async fn open_all(settings: &Settings) -> Result<Opened, StartError> {
         node.start_group(META, Arc::new(Mutex::new(machine)), applied)
             .await?
     };
-    let file = open_group(&node, &disk, settings, FILE, Storage::File).await?;
+    let opening = open_group(&node, &disk, settings, FILE, Storage::File);
+    let (raft, machine) = lanes.of(Storage::File).within(opening).await?;
+    let file = GroupHandle::new(Storage::File, machine, raft, Arc::clone(admission));
     let ram: Arc<dyn Disk> = Arc::new(MemDisk::new());
     let volatile = raft::Node::open(raft::NodeOptions::new(
         ram.clone(),
         &settings.data_dir,
         NODE,
     ))?;
-    let memory = open_group(&volatile, &ram, settings, MEMORY, Storage::Memory).await?;
+    let opening = open_group(&volatile, &ram, settings, MEMORY, Storage::Memory);
+    let (raft, machine) = lanes.of(Storage::Memory).within(opening).await?;
+    let memory = GroupHandle::new(Storage::Memory, machine, raft, Arc::clone(admission));
     Ok(Opened {
         nodes: vec![node, volatile],
         meta,
@@ -239,13 +259,15 @@ async fn open_all(settings: &Settings) -> Result<Opened, StartError> {
     })
 }
 
+type OpenedGroup = (raft::Group<group::Machine>, Arc<Mutex<group::Machine>>);
+
 async fn open_group(
     node: &raft::Node,
     disk: &Arc<dyn Disk>,
     settings: &Settings,
     id: GroupId,
     storage: Storage,
-) -> Result<Arc<GroupHandle>, StartError> {
+) -> Result<OpenedGroup, StartError> {
     let overhead = match storage {
         Storage::File => Overhead::FILE,
         Storage::Memory => Overhead::MEMORY,
@@ -254,7 +276,7 @@ async fn open_group(
     let applied = machine.applied();
     let machine = Arc::new(Mutex::new(machine));
     let raft = node.start_group(id, machine.clone(), applied).await?;
-    Ok(GroupHandle::new(storage, machine, raft))
+    Ok((raft, machine))
 }
 
 fn open_store(
@@ -286,13 +308,14 @@ fn open_store(
 }
 
 /// Starts the driver of a group.
-pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> Vec<JoinHandle<()>> {
+pub(super) fn drive(group: &Arc<GroupHandle>, service: &Arc<JetStream>) -> JoinHandle<()> {
     let leader = Leader::new(service, group);
     let bell = service.erasure().bell.clone();
     let driver = Driver::new(group.clone(), leader, service.tuning(), bell);
-    let group = Arc::clone(group);
-    let lost = move || group.abandon("its driver panicked, which is a bug");
-    vec![task::spawn(task::vital(driver.run(), lost))]
+    let abandoned = Arc::clone(group);
+    let lost = move || abandoned.abandon("its driver panicked, which is a bug");
+    let lane = service.lanes.of(group.storage());
+    lane.spawn(task::vital(driver.run(), lost))
 }
 
 /// Flushes the meta group now and then, and earlier where that keeps the whole node's log from shrinking. Then does what its

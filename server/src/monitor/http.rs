@@ -1,15 +1,16 @@
 //! HTTP/1.1 over our own sockets: hyper does the protocol, this file carries its bytes and its time-outs.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use halyard_runtime::lane::Lane;
 use halyard_runtime::net::{TcpListener, TcpStream};
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time;
@@ -21,7 +22,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use parking_lot::Mutex;
 
-/// Monitoring connections at one time; those above are closed at once.
+/// Monitoring connections at one time. A new one above that takes the place of the one that has been silent for longest.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a monitoring connection may be idle or take for the head of a request.
 const IDLE_MAX: Duration = Duration::from_secs(60);
@@ -29,6 +30,8 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 4096;
+/// Threads that answer.
+const THREADS: usize = 2;
 /// Pause after a failed accept: most likely the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,13 +43,15 @@ pub(super) struct HttpServer {
 }
 
 impl HttpServer {
-    /// Answers every request on `listener` by `answer`, which must be quick.
+    /// Answers every request on `listener` by `answer`, on threads that may wait for a lock.
     pub(super) fn start(
         listener: TcpListener,
-        answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
+        answer: impl Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let accepting = task::spawn(accept(listener, Arc::new(answer)));
+        let lane = Arc::new(Lane::new("halyard-monitor", THREADS)?);
+        let answer: Arc<Answer> = Arc::new(answer);
+        let accepting = task::spawn(accept(listener, lane, answer));
         Ok(Self {
             address,
             accepting: Mutex::new(Some(accepting)),
@@ -67,35 +72,106 @@ impl Drop for HttpServer {
     }
 }
 
-async fn accept<A>(listener: TcpListener, answer: Arc<A>)
-where
-    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Send + Sync + 'static,
-{
-    let open = Arc::new(AtomicUsize::new(0));
+type Answer = dyn Fn(&Request<()>) -> Response<Full<Bytes>> + Send + Sync;
+
+/// Who is connected.
+#[derive(Default)]
+struct Seats(Mutex<Seated>);
+
+#[derive(Default)]
+struct Seated {
+    connections: BTreeMap<u64, Connected>,
+    /// Rises with each connection and each request.
+    clock: u64,
+}
+
+struct Connected {
+    /// When something was heard of it.
+    heard: u64,
+    task: Option<JoinHandle<()>>,
+}
+
+/// One connection's place: given up when this is dropped, whatever ends its task.
+struct Seat {
+    seats: Arc<Seats>,
+    number: u64,
+}
+
+impl Seat {
+    /// A place, if need be that of the connection that has been silent for longest.
+    fn take(seats: &Arc<Seats>) -> Self {
+        let mut seated = seats.0.lock();
+        seated.clock += 1;
+        let number = seated.clock;
+        if seated.connections.len() >= CONNECTIONS_MAX {
+            let silent = seated.connections.iter();
+            let silent = silent.min_by_key(|(_, connected)| connected.heard);
+            if let Some(number) = silent.map(|(number, _)| *number)
+                && let Some(connected) = seated.connections.remove(&number)
+                && let Some(task) = connected.task
+            {
+                task.abort();
+            }
+        }
+        let connected = Connected {
+            heard: number,
+            task: None,
+        };
+        seated.connections.insert(number, connected);
+        Self {
+            seats: Arc::clone(seats),
+            number,
+        }
+    }
+
+    /// A request has come.
+    fn heard(&self) {
+        let mut seated = self.seats.0.lock();
+        seated.clock += 1;
+        let now = seated.clock;
+        if let Some(connected) = seated.connections.get_mut(&self.number) {
+            connected.heard = now;
+        }
+    }
+}
+
+impl Seats {
+    /// Which task to end when the place is needed; it may have ended by itself.
+    fn serves(&self, number: u64, task: JoinHandle<()>) {
+        if let Some(connected) = self.0.lock().connections.get_mut(&number) {
+            connected.task = Some(task);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.seats.0.lock().connections.remove(&self.number);
+    }
+}
+
+async fn accept(listener: TcpListener, lane: Arc<Lane>, answer: Arc<Answer>) {
+    let seats = Arc::new(Seats::default());
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
-            open.fetch_sub(1, Ordering::Relaxed);
-            continue;
-        }
-        let (answer, open) = (Arc::clone(&answer), Arc::clone(&open));
-        let _runs_on = task::spawn(async move {
-            serve(stream, &*answer).await;
-            open.fetch_sub(1, Ordering::Relaxed);
-        });
+        let seat = Seat::take(&seats);
+        let number = seat.number;
+        let (lane, answer) = (Arc::clone(&lane), Arc::clone(&answer));
+        let task = task::spawn(async move { serve(stream, &seat, &lane, &answer).await });
+        seats.serves(number, task);
     }
 }
 
-async fn serve<A>(stream: TcpStream, answer: &A)
-where
-    A: Fn(&Request<Incoming>) -> Response<Full<Bytes>>,
-{
+async fn serve(stream: TcpStream, seat: &Seat, lane: &Lane, answer: &Arc<Answer>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&request);
-        async move { Ok::<_, std::convert::Infallible>(response) }
+        seat.heard();
+        let request = Request::from_parts(request.into_parts().0, ());
+        let answer = Arc::clone(answer);
+        // An error ends the connection: its answer has panicked.
+        lane.spawn(async move { answer(&request) })
     });
     let served = http1::Builder::new()
         .title_case_headers(true)

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use halyard_runtime::net;
 use halyard_runtime::time::Timestamp;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use parking_lot::Mutex;
@@ -126,7 +125,7 @@ pub(super) fn json(value: &impl Serialize) -> Answer {
     }
 }
 
-fn respond(state: &State, base: &str, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn respond(state: &State, base: &str, request: &Request<()>) -> Response<Full<Bytes>> {
     let path = request.uri().path().strip_prefix(base);
     let path = path.map(|path| if path.is_empty() { "/" } else { path });
     let query = Query::parse(request.uri().query().unwrap_or(""));

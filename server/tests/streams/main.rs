@@ -14,6 +14,7 @@ mod backup;
 mod full_disk;
 mod log_length;
 mod meta_store;
+mod stall;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Direct reads: the message itself as the answer, its place in headers. Answered by the thread that asks.
+//! Direct reads: the message itself as the answer, its place in headers. Answered by threads for requests (`reads`).
 //!
 //! A stream's every acknowledged message has been applied before its acknowledgement, so what is read here is never
 //! older than what anybody was told.
@@ -19,8 +19,15 @@ use crate::jetstream::stream::machine::Fault;
 /// Bytes of the answers of one batch if the request names no limit.
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
 
-/// `DIRECT.GET.<stream>` with a body, or `DIRECT.GET.<stream>.<subject>` without.
-pub(super) fn answer(
+/// Whether somebody answers `DIRECT.GET.<rest>`: there is such a stream, and it allows direct reads.
+pub(super) fn is_served(service: &JetStream, account: &Account, rest: &str) -> bool {
+    let name = rest.split_once('.').map_or(rest, |(name, _)| name);
+    let handle = service.stream(account.name(), name);
+    handle.is_some_and(|handle| handle.config().allow_direct)
+}
+
+/// `DIRECT.GET.<stream>` with a body, or `DIRECT.GET.<stream>.<subject>` without. It may wait for the group's lock and the disk.
+pub(in crate::jetstream) fn answer(
     service: &JetStream,
     account: &Arc<Account>,
     rest: &str,

@@ -82,7 +82,10 @@ pub(super) async fn answer(
     let handle = service.stream(account, name);
     // What memory streams free is gone: only the group on disk has something to erase.
     let group = service.group(Storage::File);
-    group.inbox().caught_up().await;
+    group
+        .inbox()
+        .caught_up(handle.as_ref().map(|handle| handle.id()))
+        .await;
     let status = service.erasure().status();
     let found = group.read(|machine| {
         let erasures = machine.erasures();

@@ -99,7 +99,7 @@ async fn get(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<
     if asked.is_empty() || asked.contradicts_itself() {
         return Err(table::BAD_REQUEST.error().into());
     }
-    handle.group().inbox().caught_up().await;
+    handle.group().inbox().caught_up(Some(handle.id())).await;
     let found = handle.group().read(|machine| {
         let store = machine.store();
         match asked.find(store, handle.id())? {

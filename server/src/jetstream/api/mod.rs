@@ -10,7 +10,7 @@ pub mod timestamp;
 pub mod types;
 
 mod account;
-mod direct;
+pub(super) mod direct;
 mod erasure;
 mod message;
 pub mod request;

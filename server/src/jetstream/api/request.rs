@@ -1,20 +1,19 @@
 //! From the subject of a request to who answers it.
 //!
-//! The API is a subscriber like any other. Direct reads are answered in place, by the thread that brought them; everything
-//! else by a task of its own, since it may wait for the log. Requests beyond [`REQUESTS_WAITING_MAX`] are dropped, as the
-//! peer does.
+//! The API is a subscriber like any other. The thread that brings a request only hands it over: direct reads wait in a queue
+//! (`reads`), everything else is a task of its own, since it may wait for the log; both run on threads for requests. Requests
+//! beyond [`REQUESTS_WAITING_MAX`] or [`REQUEST_BYTES_WAITING_MAX`] bytes are dropped, as the peer does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use halyard_runtime::task;
 
 use super::errors::{ApiError, table};
 use super::{account, direct, message, stream};
 use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
 use crate::jetstream::consumer;
-use crate::jetstream::limits::{API_LEVEL, REQUESTS_WAITING_MAX};
+use crate::jetstream::limits::{API_LEVEL, REQUEST_BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
 use crate::jetstream::service::JetStream;
 use crate::jetstream::stream::headers;
 
@@ -65,8 +64,41 @@ pub(super) fn required_level(block: &[u8]) -> Option<ApiError> {
 pub struct Api {
     account: Arc<Account>,
     service: std::sync::Weak<JetStream>,
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
     prefix_len: usize,
+}
+
+/// Requests that wait to be answered.
+#[derive(Debug, Default)]
+struct Waiting {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One of them; counted until it is dropped, whatever ends it.
+struct Seat {
+    waiting: Arc<Waiting>,
+    bytes: usize,
+}
+
+impl Seat {
+    /// `None`: too many, or too many bytes, wait.
+    fn take(waiting: &Arc<Waiting>, bytes: usize) -> Option<Self> {
+        let count = waiting.count.fetch_add(1, Ordering::AcqRel);
+        let before = waiting.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let waiting = Arc::clone(waiting);
+        let seat = Self { waiting, bytes };
+        // A body that is larger than all goes alone.
+        let fits = before == 0 || before + bytes <= REQUEST_BYTES_WAITING_MAX;
+        (count < REQUESTS_WAITING_MAX && fits).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.waiting.count.fetch_sub(1, Ordering::AcqRel);
+        self.waiting.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 impl Api {
@@ -82,13 +114,10 @@ impl Api {
     }
 
     fn take(&self, service: &Arc<JetStream>, subject: &str, message: &Publish<'_>, reply: &[u8]) {
-        if self.waiting.fetch_add(1, Ordering::AcqRel) >= REQUESTS_WAITING_MAX {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            tracing::warn!(
-                "JetStream API requests are dropped: more than {REQUESTS_WAITING_MAX} wait"
-            );
+        let Some(seat) = Seat::take(&self.waiting, message.size()) else {
+            tracing::warn!("JetStream API requests are dropped: too many wait");
             return;
-        }
+        };
         let request = Request {
             account: self.account.name().into(),
             subject: subject.to_owned(),
@@ -96,16 +125,17 @@ impl Api {
             headers: Bytes::copy_from_slice(message.headers),
             payload: Bytes::copy_from_slice(message.payload),
         };
-        let (service, account, waiting) =
-            (service.clone(), self.account.clone(), self.waiting.clone());
-        let answering = task::spawn(async move {
-            service.counters().begin();
+        let account = self.account.clone();
+        let lane = &service.lanes.requests;
+        let service = service.clone();
+        let answering = lane.spawn(async move {
+            let _seat = seat;
+            let counted = service.counters().begin();
             let answer = answer(&service, &request).await;
-            service.counters().end(answer.as_deref());
+            counted.end(answer.as_deref());
             if let Some(answer) = answer {
                 account.publish(&Publish::new(&request.reply, &answer));
             }
-            waiting.fetch_sub(1, Ordering::AcqRel);
         });
         // Nobody waits for it: it answers by itself.
         drop(answering);
@@ -122,7 +152,13 @@ impl Sink for Api {
             return Delivered::Refused;
         };
         if let Some(rest) = subject.strip_prefix("DIRECT.GET.") {
-            return direct::answer(&service, &self.account, rest, message);
+            if !direct::is_served(&service, &self.account, rest) {
+                return Delivered::Refused;
+            }
+            if message.reply.is_some() {
+                service.reads.push(&service, &self.account, rest, message);
+            }
+            return Delivered::Accepted;
         }
         if let Some(key) = subject.strip_prefix("CONSUMER.MSG.NEXT.") {
             if let (Some(reply), Some(directory)) =

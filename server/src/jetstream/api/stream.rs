@@ -211,7 +211,7 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
     let handle = service
         .stream(&request.account, name)
         .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
-    handle.group().inbox().caught_up().await;
+    handle.group().inbox().caught_up(Some(handle.id())).await;
     let mut info = service
         .stream_info(&handle)
         .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;

@@ -118,7 +118,7 @@ async fn prepare(
         .snapshot()
         .ok_or_else(|| refuse("too many backups run at this time".to_owned()))?;
     // What was acknowledged before the request is part of it.
-    handle.group().inbox().caught_up().await;
+    handle.group().inbox().caught_up(Some(handle.id())).await;
     let taken = take(&handle, asked.no_consumers);
     let taken = taken.ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
     let (config, created, view, consumers) = taken.map_err(|error| refuse(error.to_string()))?;

@@ -264,11 +264,18 @@ fn put_header(batch: &mut Vec<u8>, kind: Kind, body: usize) {
     batch.extend_from_slice(&body.to_le_bytes());
 }
 
-/// Where each command of a batch lies, header included, and whether it brings messages: what a full disk refuses.
-pub fn places(batch: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, bool)> {
-    let mut at = BATCH_HEADER_BYTES;
+/// Bytes that [`put_publish`] appends for a subject and so many bytes of headers and payload.
+#[must_use]
+pub const fn publish_bytes(subject: &[u8], size: usize) -> usize {
+    COMMAND_HEADER_BYTES + PUBLISH_HEADER_BYTES + subject.len() + size
+}
+
+/// Where each of some commands lies, header included, and whether it brings messages: what a full disk refuses. `commands` are
+/// those of a batch, without its header.
+pub fn places(commands: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, bool)> {
+    let mut at = 0;
     std::iter::from_fn(move || {
-        let header = batch.get(at..at + COMMAND_HEADER_BYTES)?;
+        let header = commands.get(at..at + COMMAND_HEADER_BYTES)?;
         let [kind, len @ ..] = header else {
             return None;
         };

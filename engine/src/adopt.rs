@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use halyard_runtime::contain::contain;
+
 use crate::error::Error;
 use crate::flush::Frozen;
 use crate::job::{JobDone, JobKind, Outcome};
@@ -145,6 +147,9 @@ impl Store {
                 finished.damage = self.scrubbed(scrubbed);
             }
             (Ok(_), _) => {}
+            (Err(Error::Job { what }), Maintenance::Out(Some(inputs))) => {
+                finished.damage = Some(self.merge_broke(&inputs.ids, &what));
+            }
             (Err(error), maintenance) => {
                 match (&error, maintenance) {
                     // The segment is there; its place in the manifest is tried again.
@@ -241,7 +246,10 @@ impl Store {
                 break;
             };
             if let Some(present) = present {
-                self.adopt(id, present, &adopting.segment, &adopting.source);
+                let (segment, source) = (&adopting.segment, &adopting.source);
+                if let Err(panic) = contain(|| self.adopt(id, present, segment, source)) {
+                    self.break_stream(id, &panic.to_string());
+                }
             }
         }
         if !adopting.entries.as_slice().is_empty() {

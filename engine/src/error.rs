@@ -50,6 +50,24 @@ pub enum Error {
          start goes on before it"
     )]
     Panicked,
+    /// Preparing or writing what one stream has changed panicked. The stream is broken ([`crate::Store::broken`]), the others
+    /// are what they were.
+    #[error(
+        "stream {} cannot be written because of a bug ({what}): please report it; its messages stay in the log",
+        stream.0
+    )]
+    Broken {
+        /// The stream.
+        stream: StreamId,
+        /// What the panic said.
+        what: String,
+    },
+    /// A job panicked.
+    #[error("background work of the store stopped because of a bug ({what}): please report it")]
+    Job {
+        /// What the panic said.
+        what: String,
+    },
     /// The file was written by a later version of this program.
     #[error("{} has format version {found}, this program knows up to {supported}: use the newer program", file.display())]
     NewerVersion {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use halyard_runtime::contain::{contain, panic_if_planted};
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -23,7 +24,7 @@ use crate::subjects::{Chunk, Totals};
 use crate::tail::Tail;
 
 /// One changed stream at the freeze.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FrozenStream {
     id: StreamId,
     meta: StreamMeta,
@@ -35,7 +36,7 @@ pub(crate) struct FrozenStream {
 }
 
 /// What one flush writes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Frozen {
     pub(crate) ordinal: u64,
     pub(crate) applied: u64,
@@ -80,7 +81,13 @@ impl Frozen {
         };
         for (id, stream) in streams {
             match stream {
-                Some(stream) => stream.write(writer)?,
+                // What one stream holds must not keep the others from being written for ever.
+                Some(stream) => {
+                    contain(|| stream.write(writer)).map_err(|panic| Error::Broken {
+                        stream: id,
+                        what: panic.to_string(),
+                    })??;
+                }
                 None => writer.dropped(id)?,
             }
         }
@@ -105,6 +112,7 @@ impl Stream {
     pub(crate) fn freeze(&mut self) -> FrozenStream {
         assert!(self.frozen.is_none(), "one flush at a time");
         let chunks = self.subjects.freeze();
+        panic_if_planted("panic-in-freeze", self.id == StreamId(1));
         let fresh = self.tail.fresh();
         let tail = Arc::new(std::mem::replace(&mut self.tail, fresh));
         self.frozen = Some(tail.clone());
@@ -130,6 +138,7 @@ impl FrozenStream {
     }
 
     fn write(&self, writer: &mut SegmentWriter) -> Result<(), Error> {
+        panic_if_planted("panic-in-flush", self.id == StreamId(1));
         let base = self.first_live().unwrap_or(0);
         let mut numbers = vec![u32::MAX; self.tail.entries().len()];
         let mut rows = Vec::with_capacity(self.subjects().count());

@@ -14,6 +14,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use halyard_runtime::contain::contain;
 use halyard_runtime::disk::{Disk, OpenMode};
 
 use crate::block::HEADER_BYTES;
@@ -144,31 +145,59 @@ impl Job {
             released_reserve: false,
             leftovers: Vec::new(),
         };
-        let outcome = match work {
+        // A panic ends this job; what it leaves on the disk is in no manifest, or the next opening sorts it out.
+        let merged = match &work {
+            Work::Merge { segment, .. } => Some(place.dir.join(segment_name(*segment))),
+            _ => None,
+        };
+        let outcome = contain(|| place.run(&mut done, work));
+        let outcome = outcome.unwrap_or_else(|panic| {
+            done.leftovers = merged.into_iter().collect();
+            Err(Error::Job {
+                what: panic.to_string(),
+            })
+        });
+        done.is_low_on_space = place.is_low_on_space();
+        done.is_read_only_failure = matches!(outcome, Err(Error::Corrupt { .. }));
+        done.outcome = outcome;
+        done
+    }
+}
+
+impl Place {
+    fn run(&self, done: &mut JobDone, work: Work) -> Result<Outcome, Error> {
+        match work {
             Work::Flush {
                 frozen,
                 segment,
                 manifest,
-            } => place.flush(&mut done, frozen, segment, manifest),
-            Work::Merge { plan, segment } => place.merge(&mut done, plan, segment),
-            Work::Swap { manifest } => place.swap(&mut done, manifest),
-            Work::Reap { files } => place.reap(&files).inspect_err(|error| {
+            } => self.flush(done, frozen, segment, manifest),
+            Work::Merge { plan, segment } => self.merge(done, plan, segment),
+            Work::Swap { manifest } => self.swap(done, manifest),
+            Work::Reap { files } => self.reap(&files).inspect_err(|error| {
                 // A full disk fails nothing for good: they are tried again.
                 if matches!(error, Error::Full { .. }) {
                     done.leftovers = files;
                 }
             }),
-            Work::Reserve => Ok(Outcome::Reserved(place.take_reserve())),
+            Work::Reserve => Ok(Outcome::Reserved(self.take_reserve())),
             Work::Scrub {
                 segment,
                 offset,
                 manifest,
-            } => Ok(place.scrub(&segment, offset, manifest.as_ref())),
-        };
-        done.is_low_on_space = place.is_low_on_space();
-        done.is_read_only_failure = matches!(outcome, Err(Error::Corrupt { .. }));
-        done.outcome = outcome;
-        done
+            } => {
+                let scrubbed = contain(|| self.scrub(&segment, offset, manifest.as_ref()));
+                Ok(scrubbed.unwrap_or_else(|panic| {
+                    let what = format!("verifying it panicked: {panic}");
+                    Outcome::Scrubbed(Scrubbed {
+                        segment: segment.id(),
+                        next: None,
+                        damage: Some(Error::corrupt(segment.path(), offset, what)),
+                        manifest_damage: None,
+                    })
+                }))
+            }
+        }
     }
 }
 
@@ -279,7 +308,7 @@ impl Place {
     fn clean_up(&self, done: &mut JobDone, error: &Error, segment: u64) {
         let is_left = match error {
             Error::Full { .. } => !self.scrap(segment),
-            Error::Corrupt { .. } => true,
+            Error::Corrupt { .. } | Error::Broken { .. } => true,
             _ => false,
         };
         if is_left {

@@ -46,6 +46,7 @@ mod crypto;
 mod segment;
 
 mod adopt;
+mod broken;
 mod check;
 mod damage;
 mod flush;
@@ -69,6 +70,7 @@ pub use filter::{Filter, FilterError, Filters};
 pub use halyard_runtime::time::Timestamp;
 pub use job::{Job, JobDone};
 pub use lifecycle::{Finished, Report};
+pub use limits::SEQUENCE_MAX;
 pub use message::{Append, Erase, FOREVER, Message, Purge, StreamId, StreamState, SubjectTotals};
 pub use options::{Cipher, Encryption, HashKey, Key, Options, Overhead};
 pub use store::Store;

@@ -258,6 +258,7 @@ impl Store {
                 io,
                 digest,
                 upkeep,
+                broken: BTreeMap::new(),
             },
             report,
         ))
@@ -453,6 +454,7 @@ impl Store {
                 self.upkeep.is_low_on_space = true;
                 self.upkeep.reserve = None;
             }
+            Error::Broken { stream, what } => self.flush_broke(*stream, what),
             _ if is_read_only => self.upkeep.set_damaged(error.clone()),
             _ => self.upkeep.poisoned = Some(error.to_string()),
         }

@@ -1,5 +1,9 @@
 //! Every limit of this crate, with its unit and its reason.
 
+/// The highest sequence of a message: half of what the number holds, so that no sum of two overflows. What is counted up from a
+/// start that clients may choose does not reach it.
+pub const SEQUENCE_MAX: u64 = u64::MAX >> 1;
+
 /// Longest record (subject, headers and payload together) in bytes. Frames carry lengths as `u32`.
 pub(crate) const RECORD_BYTES_MAX: usize = 1 << 30;
 

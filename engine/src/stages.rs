@@ -203,11 +203,14 @@ impl Store {
     /// entry. O(1). Whether there is a flush to write now: after [`Store::records_done`], [`Store::step`] prepares it and
     /// [`Store::take_job`] starts it.
     ///
-    /// `false` when nothing was applied since the last one, a flush is out, steps are left to do, or the store is
-    /// poisoned. After a flush that found the disk full this asks for the same one again.
+    /// `false` when nothing was applied since the last one, a flush is out, steps are left to do, a stream is broken, or the
+    /// store is poisoned. After a flush that found the disk full this asks for the same one again.
     pub fn cut(&mut self, applied: u64) -> bool {
         let upkeep = &mut self.upkeep;
         if upkeep.poisoned.is_some() || upkeep.is_flush_out || upkeep.writes_manifest() {
+            return false;
+        }
+        if !self.broken.is_empty() {
             return false;
         }
         match &upkeep.flush {
@@ -302,7 +305,10 @@ impl Store {
             upkeep.maintenance = Maintenance::Ready(Chore::Reap(files));
         } else if upkeep.reserve.is_none() && self.options.reserve_bytes > 0 {
             upkeep.maintenance = Maintenance::Ready(Chore::Reserve);
-        } else if upkeep.adopting.is_empty() && matches!(upkeep.flush, FlushStage::Idle) {
+        } else if upkeep.adopting.is_empty()
+            && matches!(upkeep.flush, FlushStage::Idle)
+            && self.broken.is_empty()
+        {
             // A flush that is not durable comes first: what is dead in it may not be dropped.
             let stale = std::mem::take(&mut upkeep.stale);
             upkeep.maintenance = Maintenance::Counting(stale);
@@ -322,7 +328,7 @@ impl Store {
         };
         let is_free =
             upkeep.poisoned.is_none() && !upkeep.is_flush_out && !upkeep.writes_manifest();
-        if !is_free || !upkeep.is_flush_wanted {
+        if !is_free || !upkeep.is_flush_wanted || !self.broken.is_empty() {
             return None;
         }
         let frozen = frozen.clone();
@@ -458,9 +464,11 @@ impl Store {
                 break;
             };
             let of_cut = Some(cut.frozen.ordinal);
-            let found = self.streams.get_mut(&id);
-            if let Some(stream) = found.filter(|stream| stream.dirty == of_cut) {
-                cut.frozen.streams.push((id, Some(stream.freeze())));
+            let frozen = self.with_sound(id, |_, stream| {
+                (stream.dirty == of_cut).then(|| stream.freeze())
+            });
+            if let Some(stream) = frozen.flatten() {
+                cut.frozen.streams.push((id, Some(stream)));
             }
         }
         self.upkeep.flush = if cut.is_frozen() && !cut.is_open {
@@ -475,11 +483,12 @@ impl Store {
             Maintenance::Counting(mut stale) => {
                 for _ in 0..streams_max {
                     let Some(id) = stale.pop_first() else { break };
-                    if let Some(stream) = self.streams.get_mut(&id) {
-                        self.upkeep.recount(stream);
-                    }
+                    self.with_sound(id, Upkeep::recount);
                 }
-                self.upkeep.maintenance = if stale.is_empty() {
+                self.upkeep.maintenance = if !self.broken.is_empty() {
+                    self.upkeep.stale.extend(stale);
+                    Maintenance::Idle
+                } else if stale.is_empty() {
                     self.choose_merge()
                 } else {
                     Maintenance::Counting(stale)

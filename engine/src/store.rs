@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::disk::Disk;
 use halyard_runtime::time::Timestamp;
 
+use crate::broken::Broken;
 use crate::digest::{Change, Digest};
 use crate::error::Error;
 use crate::filter::{Filter, Filters};
 use crate::lifecycle::Upkeep;
-use crate::limits::{RECORD_BYTES_MAX, SUBJECT_BYTES_MAX};
+use crate::limits::{RECORD_BYTES_MAX, SEQUENCE_MAX, SUBJECT_BYTES_MAX};
 use crate::message::{Append, Erase, Message, Purge, StreamId, StreamState, SubjectTotals};
 use crate::options::Options;
 use crate::segment::Cache;
@@ -32,6 +34,8 @@ pub struct Store {
     pub(crate) io: Cache,
     pub(crate) digest: Digest,
     pub(crate) upkeep: Upkeep,
+    /// Streams whose state in memory is not to be believed.
+    pub(crate) broken: BTreeMap<StreamId, Broken>,
 }
 
 impl Store {
@@ -42,9 +46,10 @@ impl Store {
     /// Creates a stream whose first message will have sequence `first_seq` (at least 1).
     ///
     /// # Errors
-    /// [`Error::StreamExists`]; [`Error::Poisoned`].
+    /// [`Error::StreamExists`]; [`Error::Limit`] for a sequence beyond [`SEQUENCE_MAX`]; [`Error::Poisoned`].
     pub fn create_stream(&mut self, id: StreamId, first_seq: u64) -> Result<(), Error> {
         self.check_writable()?;
+        check_seq(first_seq)?;
         if self.streams.contains_key(&id) {
             return Err(Error::StreamExists(id));
         }
@@ -88,12 +93,13 @@ impl Store {
     /// Readable at once; durable only with a flush that began later (the log covers the gap).
     ///
     /// # Errors
-    /// [`Error::NoSuchStream`]; [`Error::Limit`] for a record that no file could hold; [`Error::Poisoned`].
+    /// [`Error::NoSuchStream`]; [`Error::Limit`] for a record that no file could hold, or a stream whose sequences have come
+    /// to their end; [`Error::Poisoned`].
     /// Nothing has changed then.
     pub fn append(&mut self, id: StreamId, append: Append) -> Result<u64, Error> {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
-        let seq = stream.last_seq + 1;
+        let seq = check_seq(stream.last_seq.saturating_add(1))?;
         append_to(stream, &mut self.digest, &mut self.upkeep, seq, append)?;
         Ok(seq)
     }
@@ -106,7 +112,7 @@ impl Store {
     pub fn append_at(&mut self, id: StreamId, seq: u64, append: Append) -> Result<(), Error> {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
-        if seq <= stream.last_seq || seq == u64::MAX {
+        if check_seq(seq)? <= stream.last_seq {
             return Err(Error::OutOfOrder {
                 seq,
                 last: stream.last_seq,
@@ -123,19 +129,20 @@ impl Store {
     pub fn skip(&mut self, id: StreamId, count: u64) -> Result<u64, Error> {
         self.check_writable()?;
         let stream = self.streams.get_mut(&id).ok_or(Error::NoSuchStream(id))?;
-        let last = stream
-            .last_seq
-            .checked_add(count)
-            .filter(|&last| last < u64::MAX);
-        let last = last.ok_or(Error::Limit {
-            what: "sequence",
-            limit: u64::MAX - 1,
-        })?;
+        let last = check_seq(stream.last_seq.saturating_add(count))?;
         self.upkeep.settle(stream);
         stream.skip_to(last);
         self.upkeep.note_dirty(stream);
         self.digest.fold(Change::Skip, &[id.0, last]);
         Ok(last)
+    }
+
+    /// Whether the stream can give out `count` more sequences.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchStream`]; [`Error::Limit`].
+    pub fn check_sequences(&self, id: StreamId, count: u64) -> Result<(), Error> {
+        check_seq(self.stream(id)?.last_seq.saturating_add(count)).map(drop)
     }
 
     /// Reads one message; `None` when the sequence holds none. O(1) from the tail, one page from a segment.
@@ -283,6 +290,7 @@ impl Store {
         self.upkeep.settle(stream);
         let weight = stream.tail.weight();
         let removal = stream.remove(&self.io, seq)?;
+        panic_if_planted("panic-in-delete", id == StreamId(1));
         self.digest
             .fold(Change::Delete, &[id.0, seq, removal.messages]);
         self.note_removal(id, &removal, erase, weight);
@@ -469,6 +477,17 @@ impl Store {
     }
 }
 
+/// The sequence, if a message may have it.
+fn check_seq(seq: u64) -> Result<u64, Error> {
+    if seq > SEQUENCE_MAX {
+        return Err(Error::Limit {
+            what: "sequence",
+            limit: SEQUENCE_MAX,
+        });
+    }
+    Ok(seq)
+}
+
 fn append_to(
     stream: &mut Stream,
     digest: &mut Digest,
@@ -496,6 +515,7 @@ fn append_to(
     upkeep.settle(stream);
     let weight = stream.tail.weight();
     stream.append(seq, append)?;
+    panic_if_planted("panic-in-append", stream.id == StreamId(1));
     upkeep.dirty_weight += stream.tail.weight() - weight;
     upkeep.note_dirty(stream);
     digest.fold(Change::Append, &operands);

@@ -1,3 +1,6 @@
 //! Fuzz targets; each also runs as a plain test. Here: what several targets share. See README.md.
 
 pub mod conversation;
+pub mod group;
+pub mod number;
+pub mod server;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
+use halyard_runtime::contain::contain;
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
@@ -59,11 +60,16 @@ impl<M: Machine> Driven for Seat<M> {
     fn apply(&self, at: Applied, payload: &Bytes, ticket: u64, note: &dyn Fn()) {
         let reply = {
             let mut machine = self.machine.lock();
-            let reply = machine.apply(at, payload);
+            // A panic must not take the task that applies with it: who waits for the group, a start first of all, would
+            // wait for ever. The machine knows itself that it did not come to the end.
+            let reply = contain(|| machine.apply(at, payload));
             note();
             reply
         };
-        self.waiters.answer(ticket, reply);
+        match reply {
+            Ok(reply) => self.waiters.answer(ticket, reply),
+            Err(_) => self.waiters.refuse(ticket, Refusal::Unknown),
+        }
     }
 
     fn snapshot(&self, progress: &Mutex<Progress>) -> io::Result<(Bytes, Progress)> {

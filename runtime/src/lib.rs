@@ -29,6 +29,8 @@ pub mod net;
 
 pub mod disk;
 
+pub mod contain;
+
 pub mod signal;
 
 pub mod watch;

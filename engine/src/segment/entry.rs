@@ -188,8 +188,8 @@ pub(crate) fn read_entry(reader: &mut Reader<'_>) -> Result<StreamEntry, Malform
     for _ in 0..reader.count()? {
         let start = sum(next, reader.varint()?)?;
         let end = sum(start, reader.varint()?)?;
-        dead.insert(start..=end);
         next = sum(end, 1)?;
+        dead.insert(start..=end);
     }
     let mut expiries = Vec::new();
     let mut next = 0;

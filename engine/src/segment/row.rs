@@ -51,7 +51,10 @@ impl RowsWriter {
     }
 
     pub(crate) fn push(&mut self, row: &Row) {
-        assert!(row.seq >= self.next_seq, "sequences rise");
+        assert!(
+            row.seq >= self.next_seq && row.seq < u64::MAX,
+            "sequences rise"
+        );
         put_varint(&mut self.bytes, row.seq - self.next_seq);
         put_signed(&mut self.bytes, row.time.as_nanos().wrapping_sub(self.time));
         put_varint(&mut self.bytes, row.subject.into());

@@ -120,10 +120,45 @@ pub fn plant(bug: &'static str) {
     World::with(|world| *world.planted.lock() = Some(bug));
 }
 
+thread_local! {
+    /// See [`plant_here`].
+    static PLANTED_HERE: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
+/// Switches on the bug of this name on this thread, simulation or not, until what is returned is dropped: for tests of one
+/// machine.
+#[must_use]
+pub fn plant_here(bug: &'static str) -> PlantedHere {
+    PLANTED_HERE.set(Some(bug));
+    PlantedHere(())
+}
+
+/// See [`plant_here`].
+#[derive(Debug)]
+pub struct PlantedHere(());
+
+impl Drop for PlantedHere {
+    fn drop(&mut self) {
+        PLANTED_HERE.set(None);
+    }
+}
+
 /// See [`crate::planted`].
 #[inline]
 pub(crate) fn is_planted(bug: &str) -> bool {
-    active() && World::with(|world| world.planted.lock().is_some_and(|planted| planted == bug))
+    PLANTED_HERE.get() == Some(bug)
+        || (active()
+            && World::with(|world| world.planted.lock().is_some_and(|planted| planted == bug)))
+}
+
+/// Whether the bug that this simulation has planted is a panic.
+pub(crate) fn plants_a_panic() -> bool {
+    World::with(|world| {
+        world
+            .planted
+            .lock()
+            .is_some_and(|bug| bug.starts_with("panic-"))
+    })
 }
 
 /// The seed of this run.

@@ -60,14 +60,22 @@ impl JetStream {
         }
         for (account, assignment) in all {
             let lost = assignment.storage() == Storage::Memory;
-            if lost || assignment.phase != meta::Phase::Live {
-                self.finish_delete(&account, &assignment)
-                    .await
-                    .ok_or(StartError::Stopped)?;
+            let name = assignment.config.name.clone();
+            let group = self.group(assignment.storage()).clone();
+            let done = if lost || assignment.phase != meta::Phase::Live {
+                self.finish_delete(&account, &assignment).await
             } else {
-                self.adopt(&account, assignment)
-                    .await
-                    .ok_or(StartError::Stopped)?;
+                self.adopt(&account, assignment).await.map(drop)
+            };
+            if done.is_none() {
+                let has_stopped = group.failed() || group.read(|machine| machine.fault().is_some());
+                if has_stopped || self.meta.machine().lock().fault().is_some() {
+                    return Err(StartError::Stopped);
+                }
+                // The others are served; the next start tries it again.
+                tracing::error!(
+                    "stream {name} of account {account} could not be brought up to date"
+                );
             }
         }
         for group in [&self.file, &self.memory] {

@@ -314,9 +314,7 @@ impl Driver {
     /// How long nothing is due.
     fn until_next(&self) -> Duration {
         let now = Timestamp::now();
-        let due = |at: Timestamp| {
-            Duration::from_nanos(u64::try_from(at.as_nanos() - now.as_nanos()).unwrap_or(0))
-        };
+        let due = |at: Timestamp| at - now;
         let mut wait = if self.flushing.is_some() && self.maintaining.is_some() {
             IDLE
         } else {
@@ -549,7 +547,7 @@ impl Driver {
             self.group.fail("background work of the store panicked");
             return;
         };
-        match self.group.write(|machine| machine.store_mut().accept(done)) {
+        match self.group.write(|machine| machine.accept(done)) {
             Ok(finished) => {
                 if let Some(damage) = finished.damage {
                     tracing::error!("the {} group: {damage}", self.group.name());
@@ -571,8 +569,11 @@ impl Driver {
                     self.retry = Some((Instant::now() + pause, pause));
                 }
             }
-            // What is damaged stays as it is; the rest keeps being served.
-            Err(error @ halyard_engine::Error::Corrupt { .. }) => {
+            // What is damaged stays as it is, and a stream that cannot be written is halted; the rest keeps being served.
+            Err(
+                error @ (halyard_engine::Error::Corrupt { .. }
+                | halyard_engine::Error::Broken { .. }),
+            ) => {
                 tracing::error!("the {} group: {error}", self.group.name());
                 self.rests_until = Instant::now() + WORK_RETRY;
             }

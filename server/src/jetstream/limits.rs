@@ -7,6 +7,12 @@ pub const NATS_VERSION: &str = "2.15.1";
 /// Level of the JetStream API that is understood.
 pub const API_LEVEL: u32 = 5;
 
+/// Highest sequence that anybody may ask for, restore or have acknowledged: a quarter of what the number holds, so that as many
+/// messages again fit above it ([`halyard_engine::SEQUENCE_MAX`]) and no sum overflows.
+pub const SEQUENCE_ASKED_MAX: u64 = (1 << 62) - 1;
+/// Most deliveries of one message that a restored consumer may state.
+pub const DELIVERIES_MAX: u32 = (1 << 31) - 1;
+
 /// Bytes of a stream's name; longer is refused.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a description; longer is refused.

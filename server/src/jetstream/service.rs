@@ -412,7 +412,7 @@ impl JetStream {
         &self.meta
     }
 
-    /// Damage that was found in the log and the stores and is still there, for people.
+    /// Damage that was found in the log and the stores and is still there, and streams that a panic has halted, for people.
     #[must_use]
     pub fn damage(&self) -> Vec<String> {
         let log = self.node().map_or_else(Vec::new, raft::Node::log_damage);
@@ -423,6 +423,12 @@ impl JetStream {
         };
         all.extend(of_store(self.meta.machine().lock().store()));
         all.extend(self.file.read(|machine| of_store(machine.store())));
+        for group in self.groups() {
+            group.read(|machine| {
+                let broken = machine.halted().iter().filter(|(_, halt)| halt.is_broken);
+                all.extend(broken.map(|(id, halt)| machine.tell_halt(*id, halt)));
+            });
+        }
         all
     }
 
@@ -443,9 +449,7 @@ impl JetStream {
             }
             let halted = group.read(|machine| {
                 let (id, halt) = machine.halted().first_key_value()?;
-                let name = machine.stream(*id).map(|stream| &stream.config().name);
-                let name = name.map_or_else(|| id.0.to_string(), Clone::clone);
-                Some(format!("stream {name} takes no changes: {}", halt.damage))
+                Some(machine.tell_halt(*id, halt))
             });
             if let Some(halted) = halted {
                 return Err(halted);

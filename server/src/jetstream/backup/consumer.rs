@@ -21,6 +21,7 @@ use crate::jetstream::config::StreamConfig;
 use crate::jetstream::consumer::Restored;
 use crate::jetstream::consumer::pending::{Entry, State as Next};
 use crate::jetstream::consumer::{Consumer, ConsumerConfig, DeliverPolicy, Position, check};
+use crate::jetstream::limits::{DELIVERIES_MAX, SEQUENCE_ASKED_MAX};
 
 /// One unanswered delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,6 +277,14 @@ pub fn restored(
         || state.floor.consumer > state.delivered.consumer
     {
         return contradiction("the ack floor is ahead of what was delivered");
+    }
+    if state.delivered.consumer > SEQUENCE_ASKED_MAX
+        || state
+            .redelivered
+            .values()
+            .any(|count| *count > DELIVERIES_MAX)
+    {
+        return contradiction("it has delivered more often than can be");
     }
     let beyond = |seq: &u64| *seq > state.delivered.stream;
     if state.pending.keys().any(beyond) || state.redelivered.keys().any(beyond) {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use super::item::{Consumer, Item, Message, Refused, Stated};
 use super::{archive, legacy, s2};
 use crate::broker::subject;
-use crate::jetstream::limits::HEADER_BYTES_MAX;
+use crate::jetstream::limits::{HEADER_BYTES_MAX, SEQUENCE_ASKED_MAX};
 
 /// Bytes of all consumers of one backup at most: they are kept until the messages are there.
 const CONSUMER_BYTES_MAX: usize = 64 << 20;
@@ -227,7 +227,11 @@ impl Importer {
     }
 }
 
-fn check_stated(stated: &Stated) -> Result<(), Refused> {
+/// Whether the counters of a stream can be.
+///
+/// # Errors
+/// What cannot be.
+pub fn check_stated(stated: &Stated) -> Result<(), Refused> {
     let Stated {
         messages,
         bytes,
@@ -240,7 +244,7 @@ fn check_stated(stated: &Stated) -> Result<(), Refused> {
     let weighed = messages
         .checked_mul(COUNTED_BYTES_MIN)
         .is_some_and(|least| bytes >= least);
-    if last_seq == u64::MAX || (messages > 0 && !(room && weighed)) {
+    if last_seq > SEQUENCE_ASKED_MAX || (messages > 0 && !(room && weighed)) {
         return Err(Refused::with(format!(
             "its state cannot be: {messages} messages of {bytes} bytes between {first_seq} and {last_seq}"
         )));

@@ -5,7 +5,7 @@ use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::limits::{
     DESCRIPTION_BYTES_MAX, DUPLICATE_WINDOW, MARKER_TTL_MIN, METADATA_BYTES_MAX, MIN_AGE,
-    NAME_BYTES_MAX, REPLICAS_MAX,
+    NAME_BYTES_MAX, REPLICAS_MAX, SEQUENCE_ASKED_MAX,
 };
 
 /// What the server's configuration says about streams.
@@ -122,6 +122,11 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
         .is_some_and(|placement| !placement.preferred.is_empty())
     {
         return Err(invalid("preferred server not permitted in placement"));
+    }
+    if config.first_seq > SEQUENCE_ASKED_MAX {
+        return Err(invalid(format!(
+            "first sequence must not be above {SEQUENCE_ASKED_MAX}"
+        )));
     }
     check_times(config, defaults)?;
     check_markers(config)?;

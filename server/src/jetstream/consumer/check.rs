@@ -9,7 +9,9 @@ use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, Re
 use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Retention, StreamConfig};
-use crate::jetstream::limits::{DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX};
+use crate::jetstream::limits::{
+    DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, SEQUENCE_ASKED_MAX,
+};
 
 const SECOND: i64 = 1_000_000_000;
 /// Ack wait when none is given, nanoseconds.
@@ -252,6 +254,11 @@ fn check_start(config: &ConsumerConfig) -> Result<(), ApiError> {
         Err(table::CONSUMER_INVALID_POLICY.with(format_args!("consumer delivery policy is {text}")))
     };
     let (sequence, time) = (config.opt_start_seq != 0, config.opt_start_time.is_some());
+    if config.opt_start_seq > SEQUENCE_ASKED_MAX {
+        return Err(table::CONSUMER_INVALID_POLICY.with(format_args!(
+            "optional start sequence must not be above {SEQUENCE_ASKED_MAX}"
+        )));
+    }
     let name = match config.deliver_policy {
         DeliverPolicy::All => "deliver all",
         DeliverPolicy::Last => "deliver last",

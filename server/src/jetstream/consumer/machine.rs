@@ -323,7 +323,7 @@ impl Consumer {
 
     /// Remembers a delivery.
     pub(super) fn deliver(&mut self, seq: u64, now: Timestamp) {
-        self.delivered.consumer += 1;
+        self.delivered.consumer = self.delivered.consumer.saturating_add(1);
         self.delivered.stream = self.delivered.stream.max(seq);
         self.delivered_at = Some(now);
         let before = self.pending.get(seq).copied();
@@ -383,9 +383,10 @@ impl Consumer {
             self.sample(ack.stream_seq, &entry, to);
         }
         let released = &mut *to.released;
-        self.pending
-            .remove_below(ack.stream_seq + 1, |seq, _| released.push(seq));
-        let kept = self.given_up.split_off(&(ack.stream_seq + 1));
+        // Not beyond what was delivered, which is bounded.
+        let end = ack.stream_seq.saturating_add(1);
+        self.pending.remove_below(end, |seq, _| released.push(seq));
+        let kept = self.given_up.split_off(&end);
         to.released
             .extend(std::mem::replace(&mut self.given_up, kept));
         let consumer = ack
@@ -449,13 +450,13 @@ impl Consumer {
     fn lift_floor(&mut self, gone: &Entry) {
         match self.pending.first() {
             None => self.floor = self.delivered,
-            Some((seq, lowest)) if gone.consumer_seq == self.floor.consumer + 1 => {
+            Some((seq, lowest)) if gone.consumer_seq == self.floor.consumer.saturating_add(1) => {
                 self.floor = Position {
                     consumer: lowest
                         .consumer_seq
                         .saturating_sub(1)
                         .max(self.floor.consumer),
-                    stream: (seq - 1).max(self.floor.stream),
+                    stream: seq.saturating_sub(1).max(self.floor.stream),
                 };
             }
             Some(_) => {}

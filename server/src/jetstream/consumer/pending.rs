@@ -127,7 +127,7 @@ impl Pending {
                     clash.is_none_or(|other| other == seq),
                     "a ticket is given once"
                 );
-                self.next_ticket = self.next_ticket.max(ticket + 1);
+                self.next_ticket = self.next_ticket.max(ticket.saturating_add(1));
             }
         }
     }

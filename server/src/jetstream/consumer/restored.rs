@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use halyard_engine::Filters;
+use halyard_engine::{Filters, SEQUENCE_MAX};
 use halyard_runtime::time::Timestamp;
 
 use super::codec::{Reader, Unreadable, put_bytes, put_i64, put_u64};
@@ -19,6 +19,7 @@ use super::cursor::Cursor;
 use super::machine::{Consumer, Position};
 use super::messages::Messages;
 use super::pending::{Entry, Pending, State};
+use crate::jetstream::limits::DELIVERIES_MAX;
 
 const VERSION: u8 = 1;
 
@@ -123,11 +124,34 @@ impl Restored {
             restored.pending.push((seq, entry));
         }
         restored.given_up = rising(&mut reader)?;
-        if reader.is_empty() {
+        if reader.is_empty() && restored.is_possible() {
             Ok(restored)
         } else {
             Err(reader.unreadable())
         }
+    }
+}
+
+impl Restored {
+    /// Whether a consumer can be there: a log of before may hold one that could not go on.
+    fn is_possible(&self) -> bool {
+        let (delivered, floor) = self.position.unwrap_or_default();
+        let numbers = [
+            delivered.consumer,
+            delivered.stream,
+            floor.consumer,
+            floor.stream,
+            self.next,
+        ];
+        let listed = self.first.last().into_iter().chain(self.given_up.last());
+        let pending = self.pending.iter();
+        numbers.iter().chain(listed).all(|seq| *seq <= SEQUENCE_MAX)
+            && pending
+                .clone()
+                .all(|(seq, entry)| *seq <= SEQUENCE_MAX && entry.consumer_seq <= SEQUENCE_MAX)
+            && pending
+                .clone()
+                .all(|(_, entry)| entry.count <= DELIVERIES_MAX)
     }
 }
 

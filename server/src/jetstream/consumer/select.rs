@@ -112,8 +112,8 @@ impl Consumer {
             let after = unseen.saturating_sub(u64::from(is_new));
             let mut delivery = Delivery {
                 stream_seq: seq,
-                consumer_seq: self.delivered().consumer + 1,
-                count: self.sent_before(seq) + 1,
+                consumer_seq: self.delivered().consumer.saturating_add(1),
+                count: self.sent_before(seq).saturating_add(1),
                 grant: 0,
                 unseen: after,
             };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::Timestamp;
 
 use super::check;
@@ -411,6 +412,7 @@ impl Consumers {
             released: &mut released,
         };
         change(consumer, ctx.messages, &mut to);
+        panic_if_planted("panic-in-consumer", true);
         self.note_deadline(id);
         self.dirty.insert(id);
         self.release(id, &released, ctx);

@@ -6,17 +6,19 @@
 //! Damage that a command meets while reading its stream halts that stream alone (docs/decisions/damaged-stream.md): its
 //! commands change nothing from there on and are answered [`Reply::Unknown`], until the stream is deleted, purged as a
 //! whole, or the file is repaired and the machine opened again. What of it can be read is still served, and all other
-//! streams go on. Meanwhile nothing is flushed, so the log keeps every command that the halted stream has not taken.
+//! streams go on. Meanwhile nothing is flushed, so the log keeps every command that the halted stream has not taken. A panic
+//! in a command of one stream halts it, too (`halt`), until the stream is deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use halyard_engine::{Erase, Job, Store, StreamId};
+use halyard_engine::{Erase, Finished, Job, JobDone, SEQUENCE_MAX, Store, StreamId};
 use halyard_raft as raft;
 use halyard_runtime::time::Timestamp;
 
 use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
 use super::erasures::Erasures;
+use super::halt::{Contained, Halt};
 use super::records::{Unsaved, batches_key};
 use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
@@ -82,20 +84,8 @@ pub struct Machine {
     fault: Option<Fault>,
     /// An entry is being applied: seen from outside, one was not to its end.
     pub(super) is_applying: bool,
-    halted: BTreeMap<StreamId, Halt>,
+    pub(super) halted: BTreeMap<StreamId, Halt>,
     pub(super) unsaved: Unsaved,
-}
-
-/// Why a stream takes no more commands.
-#[derive(Debug, Clone)]
-pub struct Halt {
-    /// The entry whose command met the damage: a good copy of the stream must be of a later state, or the log must be
-    /// applied to it again from here on.
-    pub entry: u64,
-    /// Names the file, the place and what it takes with it.
-    pub damage: String,
-    /// Messages that it was sent since: each may have been acknowledged in an earlier life, under a sequence of its own.
-    skipped: u64,
 }
 
 impl Machine {
@@ -120,8 +110,11 @@ impl Machine {
         };
         machine.load()?;
         for id in machine.streams.keys().copied().collect::<Vec<_>>() {
-            let registered = machine.register(id);
-            machine.contain(id, registered)?;
+            if machine.store.last_seq(id) > SEQUENCE_MAX {
+                machine.break_stream(id, &beyond(machine.store.last_seq(id)));
+                continue;
+            }
+            machine.attempt(id, |machine| machine.register(id))?;
         }
         Ok(machine)
     }
@@ -181,26 +174,6 @@ impl Machine {
         &self.halted
     }
 
-    /// Halts the stream whose command met damage; any other failure of the store is returned.
-    fn contain<T>(&mut self, id: StreamId, outcome: Result<T, Fault>) -> Result<Option<T>, Fault> {
-        match outcome {
-            Ok(done) => Ok(Some(done)),
-            Err(fault @ Fault::Corrupt { .. }) => {
-                let damage = self.store.describe(&fault).to_string();
-                tracing::error!("stream {} takes no more changes: {damage}", id.0);
-                let halt = Halt {
-                    entry: self.applied,
-                    damage,
-                    skipped: 1,
-                };
-                self.halted.entry(id).or_insert(halt);
-                self.forget_deadline(id);
-                Ok(None)
-            }
-            Err(fault) => Err(fault),
-        }
-    }
-
     /// Stops it: nothing is decided any more.
     pub fn stop(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
@@ -246,7 +219,19 @@ impl Machine {
             }
             return Ok(true);
         }
-        Ok(self.store.step(streams_max))
+        let more = self.store.step(streams_max);
+        self.note_broken();
+        Ok(more)
+    }
+
+    /// Takes in what a job of the store did.
+    ///
+    /// # Errors
+    /// As [`Store::accept`]; a stream that the job found to be broken is halted then.
+    pub fn accept(&mut self, done: JobDone) -> Result<Finished, Fault> {
+        let finished = self.store.accept(done);
+        self.note_broken();
+        finished
     }
 
     /// A flush, all steps in one; `None` if there is nothing to flush or none may begin.
@@ -299,45 +284,7 @@ impl Machine {
         Ok(applied)
     }
 
-    /// Runs a command, unless its stream is halted; damage that it meets halts its stream.
-    fn run_contained(
-        &mut self,
-        command: Command,
-        effects: &mut Vec<(StreamId, consumer::Effect)>,
-    ) -> Result<Reply, Fault> {
-        let Some(id) = command.stream() else {
-            return self.run(command, effects);
-        };
-        // What reads nothing of the stream still goes, and where everything goes, the damage does too.
-        let (reads, removes_all) = match &command {
-            Command::StreamDelete(..) => (false, true),
-            Command::Purge(_, purge) => (!purge.is_whole(), purge.is_whole()),
-            Command::StreamCreate(..) | Command::StreamUpdate(..) => (false, false),
-            _ => (true, false),
-        };
-        if let Some(halt) = self.halted.get_mut(&id).filter(|_| reads) {
-            halt.skipped += u64::from(matches!(command, Command::Publish(_)));
-            return Ok(Reply::Unknown);
-        }
-        // A configuration stands, though the messages cannot be made to fit it.
-        let otherwise = match &command {
-            Command::StreamUpdate(..) => Reply::Done,
-            _ => Reply::Unknown,
-        };
-        let ran = self.run(command, effects);
-        let reply = self.contain(id, ran)?;
-        if removes_all
-            && matches!(reply, Some(Reply::Done | Reply::Removed(_)))
-            && let Some(halt) = self.halted.remove(&id)
-            && self.store.has_stream(id)
-        {
-            // No sequence is given twice.
-            self.store.skip(id, halt.skipped)?;
-        }
-        Ok(reply.unwrap_or(otherwise))
-    }
-
-    fn run(
+    pub(super) fn run(
         &mut self,
         command: Command,
         effects: &mut Vec<(StreamId, consumer::Effect)>,
@@ -452,7 +399,7 @@ impl Machine {
 
     /// The entry being applied removed messages of a stream whose bytes must vanish: those of its open batches that were
     /// written, too, since what is deleted may have been in one.
-    fn ask_erasure(&mut self, id: StreamId) -> Result<(), Fault> {
+    pub(super) fn ask_erasure(&mut self, id: StreamId) -> Result<(), Fault> {
         if self.store.overwrites_freed() {
             self.store.erase_records(&batches_key(id))?;
             self.erasures.ask(id, self.applied, self.time);
@@ -465,13 +412,19 @@ impl Machine {
         if self.streams.contains_key(&id) {
             return Ok(Reply::Done);
         }
+        let first_seq = create.config.first_seq.max(1);
+        // The door takes no such sequence; a log of before may hold one.
+        let is_beyond = first_seq > SEQUENCE_MAX;
         self.store
-            .create_stream(id, create.config.first_seq.max(1))?;
+            .create_stream(id, if is_beyond { 1 } else { first_seq })?;
         self.note_compression(&create.config);
         let created = Timestamp::from_nanos(create.created);
         let mut stream = Stream::new(id, create.config, created);
         self.unsaved.note(&mut self.store, &mut stream)?;
         self.streams.insert(id, stream);
+        if is_beyond {
+            self.break_stream(id, &beyond(first_seq));
+        }
         Ok(Reply::Done)
     }
 
@@ -516,11 +469,16 @@ impl Machine {
                 break;
             }
             self.forget_deadline(id);
-            let ticked = self.with_stream(id, effects, |stream, turn| {
-                stream.tick(turn, &mut budget)?;
-                Ok(Reply::Done)
-            });
-            self.contain(id, ticked)?;
+            let told = effects.len();
+            let ticked = self.attempt(id, |machine| {
+                machine.with_stream(id, effects, |stream, turn| {
+                    stream.tick(turn, &mut budget)?;
+                    Ok(Reply::Done)
+                })
+            })?;
+            if matches!(ticked, Contained::Halted) {
+                effects.truncate(told);
+            }
         }
         Ok(Reply::Done)
     }
@@ -550,11 +508,16 @@ impl Machine {
         }
     }
 
-    fn forget_deadline(&mut self, id: StreamId) {
+    pub(super) fn forget_deadline(&mut self, id: StreamId) {
         if let Some(known) = self.registered.remove(&id) {
             self.deadlines.remove(&(known, id));
         }
     }
+}
+
+/// What is said of a stream whose sequences begin beyond what any may have.
+fn beyond(seq: u64) -> String {
+    format!("its sequences are at {seq}, beyond the last that there can be, {SEQUENCE_MAX}")
 }
 
 impl raft::Machine for Machine {
@@ -568,6 +531,7 @@ impl raft::Machine for Machine {
         self.applied = at.index;
         self.logged_bytes += payload.len() as u64;
         self.is_applying = true;
+        // What panics outside of a stream's command leaves it set.
         let applied = self.apply_batch(payload);
         self.is_applying = false;
         match applied {

@@ -16,6 +16,7 @@
 //! same applied index.
 
 use halyard_engine::{Store, StreamId};
+use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::Timestamp;
 
 use super::erasures;
@@ -95,6 +96,7 @@ fn save(store: &mut Store, stream: &mut Stream) -> Result<(), Fault> {
     if let Some(record) = stream.take_record() {
         store.keep(&key(STREAM, id), Some(record.into()))?;
     }
+    panic_if_planted("panic-in-records", id == StreamId(1));
     for record in stream.take_ids() {
         match record {
             Record::Put(number, bytes) => {
@@ -138,18 +140,24 @@ impl Machine {
     /// # Errors
     /// The store failed.
     pub(super) fn save_some(&mut self, streams_max: usize) -> Result<bool, Fault> {
-        let unsaved = &mut self.unsaved;
         for _ in 0..streams_max {
-            let Some(id) = unsaved.saving.pop() else {
+            let Some(id) = self.unsaved.saving.pop() else {
                 return Ok(false);
             };
-            let found = self.streams.get_mut(&id);
-            let waits = |stream: &&mut Stream| (1..unsaved.cut).contains(&stream.unsaved_since());
-            if let Some(stream) = found.filter(waits) {
-                save(&mut self.store, stream)?;
+            if self.store.is_broken(id) {
+                // The flush waits until it is gone.
+                continue;
             }
+            self.attempt(id, |machine| {
+                let saved = 1..machine.unsaved.cut;
+                let waits = |stream: &&mut Stream| saved.contains(&stream.unsaved_since());
+                match machine.streams.get_mut(&id).filter(waits) {
+                    Some(stream) => save(&mut machine.store, stream),
+                    None => Ok(()),
+                }
+            })?;
         }
-        Ok(!unsaved.saving.is_empty())
+        Ok(!self.unsaved.saving.is_empty())
     }
 
     fn save_erasures(&mut self) -> Result<(), Fault> {
@@ -250,8 +258,8 @@ impl Machine {
 
     /// Removes every record of a stream that is dropped.
     pub(super) fn remove_records(&mut self, id: StreamId) -> Result<(), Fault> {
-        for kind in [STREAM, IDS, PLAIN_IDS, BATCHES, CONSUMER] {
-            for (key, _) in collect(self, &key(kind, id)) {
+        for prefix in keys_of(id) {
+            for (key, _) in collect(self, &prefix) {
                 self.store.remove(&key)?;
             }
         }
@@ -271,6 +279,11 @@ fn key(kind: u8, id: StreamId) -> Vec<u8> {
     let mut key = vec![kind];
     key.extend_from_slice(&id.0.to_be_bytes());
     key
+}
+
+/// How the keys of all of a stream's records begin.
+pub(super) fn keys_of(id: StreamId) -> [Vec<u8>; 5] {
+    [STREAM, IDS, PLAIN_IDS, BATCHES, CONSUMER].map(|kind| key(kind, id))
 }
 
 /// The key of a stream's open atomic batches, the one record that holds messages.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use halyard_engine::{Store, StreamId};
 use halyard_raft as raft;
+use halyard_runtime::contain::contain;
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
@@ -73,6 +74,17 @@ pub enum Reply {
 }
 
 type Streams = BTreeMap<String, Assignment>;
+
+/// One change of the state.
+#[derive(Debug)]
+enum Step {
+    /// The id of the next stream.
+    NextId(u64),
+    /// A stream of that account is this now.
+    Keep(String, Box<Assignment>),
+    /// A stream of that account and name is gone.
+    Forget(String, String),
+}
 
 /// The meta state.
 pub struct Machine {
@@ -178,7 +190,8 @@ impl Machine {
         self.fault.get_or_insert(fault);
     }
 
-    fn run(&mut self, command: Command) -> Result<Reply, Fault> {
+    /// The answer to a command, and what it changes. Only a look: a panic in here has changed nothing.
+    fn decide(&self, command: Command) -> (Reply, Vec<Step>) {
         match command {
             Command::Create {
                 account,
@@ -186,7 +199,7 @@ impl Machine {
                 created,
             } => match read_config(&config) {
                 Some(config) => self.create(account, config, created, Phase::Live),
-                None => Ok(unreadable()),
+                None => refused(unreadable()),
             },
             Command::Restore {
                 account,
@@ -194,37 +207,37 @@ impl Machine {
                 created,
             } => match read_config(&config) {
                 Some(config) => self.create(account, config, created, Phase::Restoring),
-                None => Ok(unreadable()),
+                None => refused(unreadable()),
             },
-            Command::Activate { account, id } => self.activate(&account, id),
+            Command::Activate { account, id } => self.activate(account, id),
             Command::Update { account, config } => match read_config(&config) {
-                Some(config) => self.update(&account, config),
-                None => Ok(unreadable()),
+                Some(config) => self.update(account, config),
+                None => refused(unreadable()),
             },
-            Command::Delete { account, name } => self.delete(&account, &name),
-            Command::Forget { account, id } => self.forget(&account, id),
+            Command::Delete { account, name } => self.delete(account, &name),
+            Command::Forget { account, id } => self.forget(account, id),
         }
     }
 
     fn create(
-        &mut self,
+        &self,
         account: String,
         config: StreamConfig,
         created: i64,
         phase: Phase,
-    ) -> Result<Reply, Fault> {
-        let streams = self.accounts.entry(account.clone()).or_default();
-        if let Some(known) = streams.get(&config.name) {
-            let same = phase == Phase::Live && known.phase == Phase::Live && known.config == config;
-            let reply = if same {
-                Reply::Assigned(Box::new(known.clone()))
-            } else {
-                Reply::Refused(table::STREAM_NAME_EXIST.error())
-            };
-            return Ok(reply);
-        }
-        if overlaps(streams, &config) {
-            return Ok(Reply::Refused(table::STREAM_SUBJECT_OVERLAP.error()));
+    ) -> (Reply, Vec<Step>) {
+        if let Some(streams) = self.accounts.get(&account) {
+            if let Some(known) = streams.get(&config.name) {
+                let same =
+                    phase == Phase::Live && known.phase == Phase::Live && known.config == config;
+                return match same {
+                    true => (Reply::Assigned(Box::new(known.clone())), Vec::new()),
+                    false => refused(table::STREAM_NAME_EXIST.error()),
+                };
+            }
+            if overlaps(streams, &config) {
+                return refused(table::STREAM_SUBJECT_OVERLAP.error());
+            }
         }
         let phase = match phase {
             Phase::Restoring if halyard_runtime::planted("half-restored") => Phase::Live,
@@ -237,80 +250,90 @@ impl Machine {
             revision: 1,
             phase,
         };
-        self.next_id += 1;
-        self.store
-            .put(NEXT_ID, self.next_id.to_le_bytes().to_vec().into())?;
-        self.keep(&account, assignment.clone())?;
-        Ok(Reply::Assigned(Box::new(assignment)))
+        let (reply, mut steps) = assigned(account, assignment);
+        steps.insert(0, Step::NextId(self.next_id + 1));
+        (reply, steps)
     }
 
-    fn update(&mut self, account: &str, mut config: StreamConfig) -> Result<Reply, Fault> {
-        let Some(known) = self.stream(account, &config.name).cloned() else {
-            return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error()));
+    fn update(&self, account: String, mut config: StreamConfig) -> (Reply, Vec<Step>) {
+        let Some(known) = self.stream(&account, &config.name).cloned() else {
+            return refused(table::STREAM_NOT_FOUND.error());
         };
         // The cap of the duplicate window is the server's, checked before; replicas know only what is in the entry.
         if let Err(refusal) = check_update(&known.config, &config, &Defaults::default()) {
-            return Ok(Reply::Refused(refusal));
+            return refused(refusal);
         }
         config.first_seq = known.config.first_seq;
         if self
             .accounts
-            .get(account)
+            .get(&account)
             .is_some_and(|streams| overlaps(streams, &config))
         {
-            return Ok(Reply::Refused(table::STREAM_SUBJECT_OVERLAP.error()));
+            return refused(table::STREAM_SUBJECT_OVERLAP.error());
         }
         let assignment = Assignment {
             config,
             revision: known.revision + 1,
             ..known
         };
-        self.keep(account, assignment.clone())?;
-        Ok(Reply::Assigned(Box::new(assignment)))
+        assigned(account, assignment)
     }
 
-    fn delete(&mut self, account: &str, name: &str) -> Result<Reply, Fault> {
-        let Some(known) = self.stream(account, name).cloned() else {
-            return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error()));
+    fn delete(&self, account: String, name: &str) -> (Reply, Vec<Step>) {
+        let Some(known) = self.stream(&account, name).cloned() else {
+            return refused(table::STREAM_NOT_FOUND.error());
         };
         let assignment = Assignment {
             phase: Phase::Deleting,
             ..known
         };
-        self.keep(account, assignment.clone())?;
-        Ok(Reply::Assigned(Box::new(assignment)))
+        assigned(account, assignment)
     }
 
-    fn activate(&mut self, account: &str, id: u64) -> Result<Reply, Fault> {
-        let streams = self.accounts.get(account);
+    fn activate(&self, account: String, id: u64) -> (Reply, Vec<Step>) {
+        let streams = self.accounts.get(&account);
         let mut all = streams.into_iter().flat_map(BTreeMap::values);
         let Some(known) = all.find(|one| one.id == id).cloned() else {
-            return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error()));
+            return refused(table::STREAM_NOT_FOUND.error());
         };
         let assignment = match known.phase {
             Phase::Restoring => Assignment {
                 phase: Phase::Live,
                 ..known
             },
-            Phase::Live => return Ok(Reply::Assigned(Box::new(known))),
-            Phase::Deleting => return Ok(Reply::Refused(table::STREAM_NOT_FOUND.error())),
+            Phase::Live => return (Reply::Assigned(Box::new(known)), Vec::new()),
+            Phase::Deleting => return refused(table::STREAM_NOT_FOUND.error()),
         };
-        self.keep(account, assignment.clone())?;
-        Ok(Reply::Assigned(Box::new(assignment)))
+        assigned(account, assignment)
     }
 
-    fn forget(&mut self, account: &str, id: u64) -> Result<Reply, Fault> {
-        let Some(streams) = self.accounts.get_mut(account) else {
-            return Ok(Reply::Done);
-        };
-        let found = streams
-            .values()
-            .find(|one| one.id == id && one.phase != Phase::Live);
-        if let Some(name) = found.map(|assignment| assignment.config.name.clone()) {
-            streams.remove(&name);
-            self.store.remove(&key(account, &name))?;
+    fn forget(&self, account: String, id: u64) -> (Reply, Vec<Step>) {
+        let streams = self.accounts.get(&account);
+        let mut all = streams.into_iter().flat_map(BTreeMap::values);
+        let found = all.find(|one| one.id == id && one.phase != Phase::Live);
+        let name = found.map(|assignment| assignment.config.name.clone());
+        let steps = name.map(|name| Step::Forget(account, name));
+        (Reply::Done, steps.into_iter().collect())
+    }
+
+    /// Makes the changes that were decided.
+    fn carry_out(&mut self, steps: Vec<Step>) -> Result<(), Fault> {
+        for step in steps {
+            match step {
+                Step::NextId(id) => {
+                    self.next_id = id;
+                    self.store.put(NEXT_ID, id.to_le_bytes().to_vec().into())?;
+                }
+                Step::Keep(account, assignment) => self.keep(&account, *assignment)?,
+                Step::Forget(account, name) => {
+                    if let Some(streams) = self.accounts.get_mut(&account) {
+                        streams.remove(&name);
+                    }
+                    self.store.remove(&key(&account, &name))?;
+                }
+            }
         }
-        Ok(Reply::Done)
+        Ok(())
     }
 
     fn keep(&mut self, account: &str, assignment: Assignment) -> Result<(), Fault> {
@@ -334,7 +357,17 @@ impl raft::Machine for Machine {
         }
         self.is_applying = true;
         let reply = match Command::decode(payload) {
-            Some(command) => self.run(command),
+            Some(command) => match contain(|| self.decide(command)) {
+                Ok((reply, steps)) => self.carry_out(steps).map(|()| reply),
+                Err(panic) => {
+                    tracing::error!(
+                        "entry {} of the meta log changes nothing: {panic}",
+                        at.index
+                    );
+                    let why = format!("this server cannot decide it, which is a bug: {panic}");
+                    Ok(Reply::Refused(table::STREAM_INVALID_CONFIG.with(why)))
+                }
+            },
             None => {
                 tracing::error!(
                     "entry {} of the meta log is not a command of this version",
@@ -376,8 +409,18 @@ fn read_config(json: &[u8]) -> Option<StreamConfig> {
     serde_json::from_slice(json).ok()
 }
 
-fn unreadable() -> Reply {
-    Reply::Refused(table::STREAM_INVALID_CONFIG.with("configuration of another version"))
+fn unreadable() -> ApiError {
+    table::STREAM_INVALID_CONFIG.with("configuration of another version")
+}
+
+fn refused(why: ApiError) -> (Reply, Vec<Step>) {
+    (Reply::Refused(why), Vec::new())
+}
+
+fn assigned(account: String, assignment: Assignment) -> (Reply, Vec<Step>) {
+    let assignment = Box::new(assignment);
+    let keep = Step::Keep(account, assignment.clone());
+    (Reply::Assigned(assignment), vec![keep])
 }
 
 /// Names of accounts and streams hold no zero byte.

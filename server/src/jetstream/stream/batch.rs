@@ -132,6 +132,7 @@ impl Stream {
             return Ok(Err(refusal.into()));
         }
         let count = messages.len() as u64;
+        turn.store.check_sequences(self.id, count)?;
         let mut last = 0;
         for mut message in messages {
             let block = message.headers().to_vec();

@@ -4,7 +4,8 @@
 //! span ends next, and which message is the next that an age limit takes. One entry removes so many messages and leaves
 //! the rest to the next, which follows at once since its time has passed.
 
-use halyard_engine::{Erase, FOREVER, Filters, Store};
+use halyard_engine::{Erase, FOREVER, Filters, Store, StreamId};
+use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::Timestamp;
 
 use super::headers::Ttl;
@@ -22,6 +23,7 @@ impl Stream {
     pub fn tick(&mut self, turn: &mut Turn<'_>, budget: &mut usize) -> Result<(), Fault> {
         self.expire(turn, budget)?;
         self.dedupe.forget(turn.now);
+        panic_if_planted("panic-in-tick", self.id == StreamId(1));
         self.with_consumers(turn, |consumers, ctx| consumers.tick(ctx))
     }
 

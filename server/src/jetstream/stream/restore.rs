@@ -186,10 +186,12 @@ impl Stream {
     ) -> Result<Option<String>, Fault> {
         let behind = last_seq.saturating_sub(turn.store.last_seq(self.id));
         if behind > 0 {
-            if last_seq == u64::MAX {
-                return Ok(Some("its last sequence is beyond any stream".to_owned()));
-            }
-            turn.store.skip(self.id, behind)?;
+            match turn.store.skip(self.id, behind) {
+                Err(Fault::Limit { what, limit }) => {
+                    return Ok(Some(format!("its last {what} is beyond {limit}")));
+                }
+                skipped => skipped?,
+            };
         }
         self.fit(turn)?;
         let held = self.state(turn.store)?.messages;

@@ -300,7 +300,7 @@ fn select_locally(
             *unseen.get_or_insert_with(|| local.cursor.count(consumer.filters(), &messages));
         let mut delivery = Delivery {
             stream_seq: seq,
-            consumer_seq: local.reached.consumer + 1,
+            consumer_seq: local.reached.consumer.saturating_add(1),
             count: 1,
             grant: 0,
             unseen: before.saturating_sub(1),

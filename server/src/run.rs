@@ -12,7 +12,7 @@ use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::{self, Duration, Instant};
 use parking_lot::Mutex;
 
-use crate::broker::{Account, Broker};
+use crate::broker::{Account, Broker, ClientId};
 use crate::caps;
 use crate::config::{Config, Encryption, NAME, NATS_VERSION, VERSION};
 use crate::conn::{self, Front, InProcess};
@@ -292,6 +292,7 @@ impl Server {
         // Spread evenly, but the last ones need not wait for the full time if there are few.
         let gap = (left / count).min(Duration::from_secs(1));
         for (closed, connection) in connections.iter().enumerate() {
+            self.tell_pulls(Some(connection.id)).await;
             self.front.close(connection.id, CloseReason::ServerShutdown);
             if closed + 1 < connections.len() {
                 time::sleep(gap).await;
@@ -304,6 +305,7 @@ impl Server {
     /// Stops: takes no more clients, closes those that are there, and returns when all is done.
     pub async fn shutdown(&self) {
         self.stop_listening();
+        self.tell_pulls(None).await;
         for connection in self.front.registry.open() {
             self.front.close(connection.id, CloseReason::ServerShutdown);
         }
@@ -313,6 +315,14 @@ impl Server {
         }
         if let Some(jetstream) = &self.jetstream {
             jetstream.shutdown().await;
+        }
+    }
+
+    /// Ends the pull requests of one connection, or all: whoever waits asks again elsewhere, or after the restart.
+    async fn tell_pulls(&self, client: Option<ClientId>) {
+        if let Some(jetstream) = &self.jetstream {
+            // A group that is busy for longer must not keep the server from stopping.
+            let _ = time::timeout(caps::CLOSE_LINGER, jetstream.leave(client)).await;
         }
     }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::account::{Account, SubscribeError};
 use super::message::{Delivered, Publish, Sink};
+use super::origin::Origin;
 use super::subscription::Subscription;
 use crate::caps;
 
@@ -95,7 +96,8 @@ impl Account {
         let inbox = format!("_INBOX.{:016x}{:016x}", random::u64(), random::u64());
         let answers = self.messages(inbox.as_bytes(), None);
         let mut answers = answers.expect("an inbox is a valid subject");
-        let sent = self.publish(&message.with_reply(Some(inbox.as_bytes())));
+        let message = message.with_reply(Some(inbox.as_bytes()));
+        let sent = self.publish(&message.with_origin(Origin::Program));
         if sent.delivered == 0 {
             return Err(RequestError::NoResponders);
         }

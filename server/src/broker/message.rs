@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
 
+use super::origin::Origin;
 use super::subscription::Subscription;
 
 /// Number of a connection (of any kind), unique while the server runs.
@@ -23,8 +24,8 @@ pub struct Publish<'a> {
     pub headers: &'a [u8],
     /// The payload.
     pub payload: &'a [u8],
-    /// The connection that published it; `None` for the server itself.
-    pub origin: Option<ClientId>,
+    /// Who published it.
+    pub origin: Origin<'a>,
     /// `headers ++ payload ++ CRLF`, made once for all who keep a reference in place of a copy.
     body: OnceCell<Bytes>,
 }
@@ -39,7 +40,7 @@ impl<'a> Publish<'a> {
             reply: None,
             headers: &[],
             payload,
-            origin: None,
+            origin: Origin::Server,
             body: OnceCell::new(),
         }
     }
@@ -65,10 +66,10 @@ impl<'a> Publish<'a> {
         self
     }
 
-    /// The connection that published it.
+    /// Who published it, if not the server itself.
     #[must_use]
-    pub const fn with_origin(mut self, origin: ClientId) -> Self {
-        self.origin = Some(origin);
+    pub const fn with_origin(mut self, origin: Origin<'a>) -> Self {
+        self.origin = origin;
         self
     }
 

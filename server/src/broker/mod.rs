@@ -4,7 +4,7 @@
 //! through a [`Router`], which remembers routes) and subscribe [`Sink`]s. Nothing is keyed by subject alone: a
 //! subject means something only within an account.
 //!
-//! Reading order: [`subject`] (the grammar), [`Publish`] and [`Sink`], [`Subscription`], `interest` (the trie),
+//! Reading order: [`subject`] (the grammar), [`Publish`], [`Origin`] and [`Sink`], [`Subscription`], `interest` (the trie),
 //! [`Account`], [`Router`], [`FlushScope`] (many deliveries, one write).
 
 pub mod flush;
@@ -16,6 +16,7 @@ mod hash;
 mod interest;
 mod local;
 mod message;
+mod origin;
 mod route;
 mod router;
 mod subscription;
@@ -32,6 +33,7 @@ pub use flush::{FlushScope, Pressed};
 pub(crate) use hash::Keyed;
 pub use local::{Message, Messages, RequestError};
 pub use message::{ClientId, Delivered, Pressure, Publish, Sink};
+pub use origin::{Origin, Publisher};
 pub use router::Router;
 pub use subscription::{Subscribe, Subscription};
 pub use tenants::{Broker, GLOBAL_ACCOUNT, SYSTEM_ACCOUNT};

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::outbound::Outbound;
 use crate::auth::Credential;
-use crate::broker::ClientId;
+use crate::broker::{ClientId, Publisher};
 
 /// How a client reaches the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct ClientNames {
 /// A live connection, shared between its task and whoever watches the server.
 pub(crate) struct Connection {
     pub(crate) id: ClientId,
+    /// It, as one who publishes.
+    pub(crate) publisher: Publisher,
     pub(crate) peer: Peer,
     pub(crate) start: Timestamp,
     pub(crate) started: Instant,

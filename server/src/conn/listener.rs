@@ -16,7 +16,7 @@ use super::front::Front;
 use super::link::Link;
 use super::outbound::Outbound;
 use super::pipe::{self, InProcess};
-use crate::broker::GLOBAL_ACCOUNT;
+use crate::broker::{GLOBAL_ACCOUNT, Publisher};
 use crate::caps;
 
 /// Accepts clients for ever; the task is aborted to stop listening.
@@ -69,6 +69,7 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
     let account = GLOBAL_ACCOUNT.to_owned();
     let connection = Arc::new(Connection {
         id,
+        publisher: Publisher::new(id),
         peer,
         start: Timestamp::now(),
         started: Instant::now(),

@@ -333,7 +333,7 @@ impl Outbound {
 
 impl Sink for Outbound {
     fn deliver(&self, subscription: &Subscription, message: &Publish<'_>) -> Delivered {
-        if message.origin == Some(self.client) && !self.echo.load(Ordering::Relaxed) {
+        if message.origin.client() == Some(self.client) && !self.echo.load(Ordering::Relaxed) {
             return Delivered::Refused;
         }
         let (first, last) = {

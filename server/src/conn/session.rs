@@ -19,7 +19,7 @@ use super::keepalive::{Keepalive, Ping};
 use super::trace;
 use crate::auth;
 use crate::broker::{
-    Publish, Router, SYSTEM_ACCOUNT, Subscribe, SubscribeError, Subscription, subject,
+    Origin, Publish, Router, SYSTEM_ACCOUNT, Subscribe, SubscribeError, Subscription, subject,
 };
 use crate::config::Config;
 use crate::log::protocol;
@@ -306,7 +306,7 @@ impl Session {
         let message = Publish::new(subject, payload)
             .with_reply(reply)
             .with_headers(headers)
-            .with_origin(self.connection.id);
+            .with_origin(Origin::Client(&self.connection.publisher));
         let outcome = self.router.publish(&message);
         if outcome.delivered == 0
             && self.options.no_responders

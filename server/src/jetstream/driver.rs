@@ -371,6 +371,8 @@ impl Driver {
                 }
             }
         }
+        // What was stored goes out with its acknowledgement.
+        self.leader_deadline = self.leader.poll(Timestamp::now());
         drop(scope);
         self.release(gathered);
         self.look_at_machine();

@@ -362,6 +362,10 @@ impl StreamHandle {
 
 impl Sink for StreamHandle {
     fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        // What a consumer delivers is taken by who listens, not stored again: two streams would go round for ever.
+        if !message.origin.is_outside() && message.route != message.subject {
+            return Delivered::Refused;
+        }
         let answer = !self.no_ack.load(Ordering::Acquire);
         if message
             .reply

@@ -104,7 +104,7 @@ impl Inbox {
             if filling.backlog.is_empty() && filling.current.command_bytes() < BATCH_BYTES_MAX {
                 put(&mut filling.current);
             } else {
-                let client = message.origin.map_or(0, |ClientId(client)| client);
+                let client = message.origin.client().map_or(0, |ClientId(client)| client);
                 let source = Source { stream, client };
                 let bytes = command::publish_bytes(message.subject, message.size());
                 let before = filling.backlog.cost();

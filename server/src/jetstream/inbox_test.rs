@@ -6,7 +6,7 @@ use halyard_runtime::time::Timestamp;
 use super::super::group::command::{Batch, Command};
 use super::super::limits::{INBOX_BYTES_MAX, TURN_BYTES};
 use super::*;
-use crate::broker::FlushScope;
+use crate::broker::{FlushScope, Origin, Publisher};
 
 const NO_LIMIT: usize = usize::MAX;
 
@@ -16,9 +16,10 @@ fn inbox() -> Arc<Inbox> {
 
 fn put(inbox: &Arc<Inbox>, stream: u64, client: u64, payload: &[u8]) -> Result<(), Full> {
     let subject = format!("s{stream}.c{client}");
+    let publisher = Publisher::new(ClientId(client));
     let message = Publish::new(subject.as_bytes(), payload)
         .with_reply(Some(b"r"))
-        .with_origin(ClientId(client));
+        .with_origin(Origin::Client(&publisher));
     inbox.publish(StreamId(stream), &message, true)
 }
 

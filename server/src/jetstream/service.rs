@@ -24,7 +24,7 @@ use super::limits::API_LEVEL;
 use super::reads::Reads;
 use super::start::{self, Opened, Settings, StartError, Tuning};
 use super::{log_scrub, meta};
-use crate::broker::{Account, Broker, Subscription};
+use crate::broker::{Account, Broker, ClientId, Subscription};
 
 /// What an account uses.
 #[derive(Debug, Clone, Copy, Default)]
@@ -204,6 +204,14 @@ impl JetStream {
 
     pub(super) const fn tuning(&self) -> Tuning {
         self.settings.tuning
+    }
+
+    /// Tells those who wait for messages that the server goes: one connection that is about to be closed, or everybody, to
+    /// whom nothing is sent from then on.
+    pub async fn leave(&self, client: Option<ClientId>) {
+        for group in self.groups() {
+            group.intake().leave(client).await;
+        }
     }
 
     /// Stops in order: what was taken is answered, stores are flushed, logs are closed.

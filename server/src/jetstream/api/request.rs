@@ -147,7 +147,11 @@ impl Sink for Api {
         let Some(service) = self.service.upgrade() else {
             return Delivered::Refused;
         };
-        let subject = message.subject.get(self.prefix_len..).unwrap_or_default();
+        // What a consumer delivers, or an answer, is no request, wherever it is sent.
+        if !message.origin.is_outside() {
+            return Delivered::Refused;
+        }
+        let subject = message.route.get(self.prefix_len..).unwrap_or_default();
         let Ok(subject) = str::from_utf8(subject) else {
             return Delivered::Refused;
         };
@@ -164,7 +168,8 @@ impl Sink for Api {
             if let (Some(reply), Some(directory)) =
                 (message.reply, service.directories().of(&self.account))
             {
-                directory.pull(key.as_bytes(), reply, message.payload);
+                let client = message.origin.client();
+                directory.pull(key.as_bytes(), client, reply, message.payload);
             }
             return Delivered::Accepted;
         }

@@ -437,6 +437,9 @@ impl Intake {
 
 impl Sink for Intake {
     fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        if !message.origin.is_outside() {
+            return Delivered::Refused;
+        }
         let mut waiting = self.waiting.lock();
         let full = waiting.chunks.len() >= WAITING_CHUNKS_MAX
             || waiting.bytes + message.payload.len() > WAITING_BYTES_MAX;

@@ -487,7 +487,10 @@ impl Acks {
 impl Sink for Acks {
     /// The subject ends with the chunk's bytes and number; that of the number was sent.
     fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
-        let mut tokens = message.subject.rsplit(|byte| *byte == b'.');
+        if !message.origin.is_outside() {
+            return Delivered::Refused;
+        }
+        let mut tokens = message.route.rsplit(|byte| *byte == b'.');
         let bytes = tokens.nth(1).and_then(|token| str::from_utf8(token).ok());
         let bytes = bytes.and_then(|bytes| bytes.parse::<u64>().ok());
         let bytes = bytes.unwrap_or(0).min(CHUNK_BYTES_MAX as u64);

@@ -323,6 +323,10 @@ async fn gather(handle: &StreamHandle, ids: &[ConsumerId]) -> Vec<ConsumerInfo> 
         })
         .collect();
     let presences = handle.group().intake().presence(of).await;
+    if presences.iter().any(|presence| presence.is_behind) {
+        // What was sent or answered before this request shows in the answer.
+        handle.group().inbox().caught_up(Some(stream)).await;
+    }
     let presences = presences
         .into_iter()
         .chain(std::iter::repeat(Presence::default()));

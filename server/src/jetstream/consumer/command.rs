@@ -7,7 +7,10 @@
 //! acks      4 | id | count | (tag u8, seq delta, extra)*     deltas from the ack before, so that most take 2 bytes
 //! progress  5 | id | consumer_seq | stream_seq               of a consumer without acks: how far it got, now and then
 //! pause     6 | id | until i64                               0: go on
+//! sent      7 | id | consumer_seq | count | (seq delta, length)*   runs of stream sequences; consumer_seq is the first's
 //! ```
+//!
+//! `deliver` is of former logs: the leader now sends a message as soon as it is stored, and `sent` tells the log of it.
 //!
 //! Integers are LEB128. Kinds and tags are for ever.
 
@@ -15,6 +18,7 @@ use bytes::BufMut;
 use halyard_runtime::time::Timestamp;
 
 use super::codec::{Reader, Unreadable, put_bytes, put_i64, put_u64};
+use super::sent::Sent;
 
 /// Number of a consumer, never used twice in its stream. 0 is no consumer.
 pub type ConsumerId = u32;
@@ -81,7 +85,7 @@ pub enum Command<'a> {
         /// Which.
         id: ConsumerId,
     },
-    /// Select messages for waiting requests.
+    /// Select messages for waiting requests: of former logs, which are still read.
     Deliver {
         /// Whose.
         id: ConsumerId,
@@ -111,6 +115,13 @@ pub enum Command<'a> {
         /// `None`: go on.
         until: Option<Timestamp>,
     },
+    /// Messages were sent to clients that answer.
+    Sent {
+        /// By which.
+        id: ConsumerId,
+        /// Which ones.
+        sent: Sent,
+    },
 }
 
 const CREATE: u8 = 1;
@@ -119,6 +130,7 @@ const DELIVER: u8 = 3;
 const ACKS: u8 = 4;
 const PROGRESS: u8 = 5;
 const PAUSE: u8 = 6;
+const SENT: u8 = 7;
 
 const ACK: u8 = 0;
 const NAK: u8 = 1;
@@ -173,6 +185,11 @@ impl<'a> Command<'a> {
                 out.put_u8(PAUSE);
                 put_u64(out, u64::from(*id));
                 put_i64(out, until.map_or(0, Timestamp::as_nanos));
+            }
+            Self::Sent { id, sent } => {
+                out.put_u8(SENT);
+                put_u64(out, u64::from(*id));
+                sent.encode(out);
             }
         }
     }
@@ -232,6 +249,10 @@ impl<'a> Command<'a> {
                     0 => None,
                     nanos => Some(Timestamp::from_nanos(nanos)),
                 },
+            },
+            SENT => Self::Sent {
+                id: reader.u32()?,
+                sent: Sent::decode(&mut reader)?,
             },
             _ => return Err(reader.unreadable()),
         };
@@ -382,6 +403,18 @@ mod tests {
                 id,
                 until: until.filter(|n| *n != 0).map(Timestamp::from_nanos)
             }),
+            (
+                any::<u32>(),
+                1..u64::MAX,
+                prop::collection::vec(1..u64::MAX, 0..9)
+            )
+                .prop_map(|(id, first, seqs)| {
+                    let mut sent = Sent::starting_at(first);
+                    for seq in seqs {
+                        sent.push(seq);
+                    }
+                    Command::Sent { id, sent }
+                }),
         ]
     }
 

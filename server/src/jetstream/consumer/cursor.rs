@@ -95,6 +95,26 @@ impl Cursor {
         held.or_else(|| messages.next_matching(filters, self.next))
     }
 
+    /// The next message behind `after`, for who has sent what is up to there already.
+    pub fn peek_after(
+        &self,
+        after: u64,
+        filters: &Filters,
+        messages: &dyn Messages,
+    ) -> Option<u64> {
+        let passed = self.first.partition_point(|seq| *seq <= after);
+        let mut held = self.first.range(passed..).copied();
+        let held = held.find(|seq| messages.contains(*seq));
+        held.or_else(|| messages.next_matching(filters, self.next.max(after.saturating_add(1))))
+    }
+
+    /// How many messages behind `after` are still to come. Exact.
+    pub fn count_after(&self, after: u64, filters: &Filters, messages: &dyn Messages) -> u64 {
+        let passed = self.first.partition_point(|seq| *seq <= after);
+        let first = self.first.len().saturating_sub(passed) as u64;
+        first + messages.count_matching(filters, self.next.max(after.saturating_add(1)))
+    }
+
     /// Goes on behind a message that `peek` returned.
     pub fn pass(&mut self, seq: u64) {
         while self.first.front().is_some_and(|front| *front <= seq) {

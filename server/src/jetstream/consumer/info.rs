@@ -14,6 +14,8 @@ use crate::jetstream::limits::{API_LEVEL, NATS_VERSION};
 pub struct Presence {
     /// Pull requests that wait.
     pub waiting: usize,
+    /// Deliveries or answers are on their way into the log.
+    pub is_behind: bool,
     /// Somebody listens on the deliver subject.
     pub push_bound: bool,
     /// How far a consumer without acks got; its replicated position is older.

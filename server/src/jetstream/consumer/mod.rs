@@ -5,7 +5,7 @@
 //! - [`config`], [`check`]: the API's JSON, its defaults and refusals. [`request`]: the create request around it.
 //! - [`command`]: what happens to a consumer, as it stands in the log. [`effect`]: what that means to others.
 //! - [`machine`]: one consumer's replicated state; [`cursor`] (where it stands), [`pending`] (what waits for an ack),
-//!   [`select`] (what goes out next), [`record`] (its bytes in the store).
+//!   [`sent`] (what went out), [`select`] (the same in former logs), [`record`] (its bytes in the store).
 //! - [`set`]: all consumers of a stream, which is what the group's machine holds. [`messages`] is all that they see
 //!   of the stream; [`over_store`] answers it from the engine.
 //! - [`restored`]: a consumer that comes from a backup.
@@ -29,6 +29,7 @@ pub mod record;
 pub mod request;
 pub mod restored;
 pub mod select;
+pub mod sent;
 pub mod set;
 
 pub mod leader;

@@ -89,6 +89,14 @@ impl Pending {
         self.queue.first_key_value().map(|(_, seq)| *seq)
     }
 
+    /// The place and the message that goes out again next behind a place in the queue.
+    pub fn queued_after(&self, ticket: Option<u64>) -> Option<(u64, u64)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = ticket.map_or(Unbounded, Excluded);
+        let mut behind = self.queue.range((from, Unbounded));
+        behind.next().map(|(ticket, seq)| (*ticket, *seq))
+    }
+
     /// A message deadline that has passed, the earliest first.
     pub fn next_overdue(&self, now: Timestamp) -> Option<u64> {
         self.due

@@ -135,6 +135,9 @@ impl Consumers {
                 consumer.pause(until);
                 to.effects.push(Effect::Ready { id });
             }),
+            Command::Sent { id, sent } => self.change(id, ctx, |consumer, messages, to| {
+                consumer.sent(&sent, messages, to);
+            }),
         }
     }
 

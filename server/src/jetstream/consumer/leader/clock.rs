@@ -12,7 +12,7 @@ use super::status;
 use super::worker::Worker;
 use crate::broker::Account;
 use crate::jetstream::consumer::command::{Command, ConsumerId};
-use crate::jetstream::consumer::machine::{Consumer, Position};
+use crate::jetstream::consumer::machine::Position;
 
 impl Desk {
     /// The moment has come that a consumer waited for.
@@ -137,10 +137,9 @@ fn beat(
         .map_or_else(Position::default, |local| local.reached);
     if worker.local.is_none() {
         host.look(at.stream, &mut |view| {
-            last = view
-                .consumers
-                .get(at.consumer)
-                .map_or(last, Consumer::delivered);
+            if let Some(consumer) = view.consumers.get(at.consumer) {
+                last = worker.ahead.delivered(consumer);
+            }
         });
     }
     if let Some(push) = worker.push.as_mut().filter(|_| push_due) {

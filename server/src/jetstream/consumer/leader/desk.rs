@@ -4,12 +4,13 @@
 //! [`Desk::applied`] for commands of its own, [`Desk::stored`] for new messages, [`Desk::effects`] for the rest.
 //! It answers by [`Host::submit`] and by publishing, so everything runs inside the driver's flush scopes.
 //!
-//! One deliver command of a consumer is under way at a time; meanwhile requests gather for the next. A consumer that
-//! has nothing to send is `hungry`: it costs nothing until its stream stores a message.
+//! What is stored goes out at once, and the log is told behind it (`ahead`). A consumer that has nothing to send is
+//! `hungry`: it costs nothing until its stream stores a message.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_engine::{Store, StreamId};
@@ -23,14 +24,17 @@ use super::push::Push;
 use super::send::Sender;
 use super::status;
 use super::worker::Worker;
+use crate::broker::{Account, ClientId};
 use crate::jetstream::config::StreamConfig;
 use crate::jetstream::consumer::command::{Ack, ConsumerId};
 use crate::jetstream::consumer::effect::Effect;
 use crate::jetstream::consumer::info::Presence;
 use crate::jetstream::consumer::machine::Consumer;
 use crate::jetstream::consumer::over_store::StoreMessages;
-use crate::jetstream::consumer::select::Selection;
 use crate::jetstream::consumer::set::{Consumers, Reply};
+
+/// After the log did not take what was sent, nothing is sent for so long.
+const NOT_LOGGED_REST: Duration = Duration::from_secs(1);
 
 /// The state that the leader reads, under the machine's lock.
 #[derive(Clone, Copy)]
@@ -45,7 +49,8 @@ pub struct View<'a> {
 
 /// What the driver offers.
 pub trait Host {
-    /// Has the command logged; [`Desk::applied`] gets its reply.
+    /// Has the command logged, behind all that were submitted before; [`Desk::applied`] gets its reply. An answer to a
+    /// delivery must not overtake the delivery.
     fn submit(&self, stream: StreamId, body: &[u8], token: Token);
     /// Looks at a stream; nothing happens when it is gone.
     fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>));
@@ -55,7 +60,7 @@ pub trait Host {
 
 /// A stream with consumers.
 pub(super) struct Place {
-    name: String,
+    pub(super) name: String,
     pub(super) directory: Arc<Directory>,
     /// Consumers that wait for a message.
     pub(super) hungry: BTreeSet<ConsumerId>,
@@ -63,8 +68,12 @@ pub(super) struct Place {
 
 /// A command under way.
 pub(super) enum Flight {
-    Deliver(Address),
-    Acks { at: Address, confirms: Vec<Bytes> },
+    /// Tells the log what was sent.
+    Sent(Address),
+    Acks {
+        at: Address,
+        confirms: Vec<Bytes>,
+    },
     Other,
 }
 
@@ -81,7 +90,17 @@ pub struct Desk {
     pub(super) timers: BTreeSet<(Instant, Address)>,
     flights: BTreeMap<u64, Flight>,
     last_token: u64,
+    /// The server stops: nothing is sent any more.
+    pub(super) is_leaving: bool,
     pub(super) sender: Sender,
+}
+
+/// The server goes: a request that waits hears of it, or its client would wait for ever.
+fn end_by_shutdown(sender: &mut Sender, account: &Arc<Account>, request: &Request) {
+    let (batch, bytes) = (u64::from(request.batch), request.max_bytes);
+    sender.status(account, &request.reply, None, |out| {
+        status::ended(out, "409 Server Shutdown", batch, bytes);
+    });
 }
 
 impl Desk {
@@ -97,6 +116,7 @@ impl Desk {
             timers: BTreeSet::new(),
             flights: BTreeMap::new(),
             last_token: 0,
+            is_leaving: false,
             sender: Sender::default(),
         }
     }
@@ -181,16 +201,15 @@ impl Desk {
     }
 
     /// A command of its own was applied.
-    pub fn applied(&mut self, token: Token, reply: Reply, now: Instant, host: &dyn Host) {
-        match self.flights.remove(&token.0) {
-            Some(Flight::Deliver(at)) => {
-                let selection = match reply {
-                    Reply::Selected(selection) => selection,
-                    _ => Selection::default(),
-                };
-                self.selected(at, selection, now, host);
-                self.set_timer(at);
-            }
+    pub fn applied(&mut self, token: Token, reply: Reply, now: Instant) {
+        let flight = self.flights.remove(&token.0);
+        if let Some(Flight::Sent(at) | Flight::Acks { at, .. }) = &flight
+            && let Some(worker) = self.workers.get_mut(at)
+        {
+            worker.under_way = worker.under_way.saturating_sub(1);
+        }
+        match flight {
+            Some(Flight::Sent(at)) => self.logged(at, reply == Reply::Done, now),
             // Refused (a full disk) or lost: the acks were not taken, and their senders must not be told that they were.
             Some(Flight::Acks { .. }) if !matches!(reply, Reply::Done) => {}
             Some(Flight::Acks { at, confirms }) => {
@@ -205,17 +224,28 @@ impl Desk {
         }
     }
 
-    /// Entries were lost sight of: nobody knows whether its commands were applied. What was selected in vain goes out
-    /// again after the ack wait; requests under way wait again.
+    /// The log knows what was sent, or (a full disk) does not take it.
+    fn logged(&mut self, at: Address, is_done: bool, now: Instant) {
+        let Some(worker) = self.workers.get_mut(&at) else {
+            return;
+        };
+        if !is_done {
+            // It may go out again, but not over and over.
+            worker.ahead.reset();
+            worker.resume_at = Some(now + NOT_LOGGED_REST);
+            self.set_timer(at);
+        } else if worker.is_blocked {
+            self.ready.insert(at);
+        }
+    }
+
+    /// Entries were lost sight of: nobody knows whether its commands were applied. What was sent may be sent again.
     pub fn lost(&mut self) {
         self.flights.clear();
         for (at, worker) in &mut self.workers {
-            if let Some(requests) = worker.flying.take() {
-                for request in requests.into_iter().rev() {
-                    worker.waiting.push_front(request);
-                }
-                self.ready.insert(*at);
-            }
+            worker.under_way = 0;
+            worker.ahead.reset();
+            self.ready.insert(*at);
         }
     }
 
@@ -319,7 +349,7 @@ impl Desk {
         place.hungry.remove(&at.consumer);
         place.directory.remove(&place.name, &worker.config.name, at);
         let account = place.directory.account();
-        for request in worker.waiting.iter().chain(worker.flying.iter().flatten()) {
+        for request in &worker.waiting {
             self.sender.status(account, &request.reply, None, |out| {
                 status::plain(out, "409 Consumer Deleted");
             });
@@ -328,15 +358,22 @@ impl Desk {
 
     fn take(&mut self, event: Event, now: Instant, host: &dyn Host) {
         match event {
-            Event::Pull { at, reply, body } => self.take_pull(at, reply, &body, now),
+            Event::Pull {
+                at,
+                client,
+                reply,
+                body,
+            } => self.take_pull(at, client, reply, &body, now),
             Event::Ack {
                 at,
                 stream_seq,
                 consumer_seq,
                 said,
+                client,
                 reply,
             } => {
-                self.take_ack(at, stream_seq, consumer_seq, said, reply, now);
+                let (seq, from) = ((stream_seq, consumer_seq), (client, reply));
+                self.take_ack(at, seq, said, from, now);
             }
             Event::Flow { at, id } => {
                 let push = self
@@ -368,6 +405,11 @@ impl Desk {
                     self.attach(Address { stream, consumer }, now, host);
                 }
             }
+            Event::Leaving { client, to } => {
+                self.leave(client);
+                // Whoever asked may have gone.
+                let _ = to.send(());
+            }
             Event::Presence { of, to } => {
                 let all = of.into_iter().map(|at| self.presence(at, host)).collect();
                 // Whoever asked may have gone.
@@ -376,14 +418,36 @@ impl Desk {
         }
     }
 
+    /// Ends the requests of one connection, or all.
+    fn leave(&mut self, client: Option<ClientId>) {
+        self.is_leaving |= client.is_none();
+        let is_meant = |request: &Request| client.is_none() || request.client == client;
+        for (at, worker) in &mut self.workers {
+            let Some(place) = self.places.get(&at.stream) else {
+                continue;
+            };
+            let account = place.directory.account();
+            worker.waiting.retain(|request| {
+                let ends = is_meant(request);
+                if ends {
+                    end_by_shutdown(&mut self.sender, account, request);
+                }
+                !ends
+            });
+        }
+    }
+
     fn presence(&mut self, at: Address, host: &dyn Host) -> Presence {
+        // Whoever has answered may ask what became of it.
+        self.submit_acks(at, host);
         let (Some(worker), Some(place)) = (self.workers.get_mut(&at), self.places.get(&at.stream))
         else {
             return Presence::default();
         };
         worker.drop_gone(place.directory.account());
         let mut presence = Presence {
-            waiting: worker.waiting.len() + worker.flying.as_ref().map_or(0, Vec::len),
+            waiting: worker.waiting.len(),
+            is_behind: worker.under_way > 0,
             push_bound: worker.push.as_ref().is_some_and(|push| push.bound),
             ..Presence::default()
         };
@@ -398,7 +462,14 @@ impl Desk {
         presence
     }
 
-    fn take_pull(&mut self, at: Address, reply: Bytes, body: &[u8], now: Instant) {
+    fn take_pull(
+        &mut self,
+        at: Address,
+        client: Option<ClientId>,
+        reply: Bytes,
+        body: &[u8],
+        now: Instant,
+    ) {
         let (Some(worker), Some(place)) = (self.workers.get_mut(&at), self.places.get(&at.stream))
         else {
             return;
@@ -410,6 +481,7 @@ impl Desk {
         } else {
             Request::parse(body, reply.clone(), &worker.config, now)
         };
+        let refused = refused.map(|request| Request { client, ..request });
         let request = match refused {
             Ok(request) => request,
             Err(text) => {
@@ -419,18 +491,20 @@ impl Desk {
             }
         };
         let max = usize::try_from(worker.config.max_waiting).unwrap_or(usize::MAX);
-        let waiting =
-            |worker: &Worker| worker.waiting.len() + worker.flying.as_ref().map_or(0, Vec::len);
-        if waiting(worker) >= max {
+        if worker.waiting.len() >= max {
             worker.drop_gone(account);
         }
-        if waiting(worker) >= max {
+        if worker.waiting.len() >= max {
             // A client that asked for signs of life learns from their absence.
             if request.heartbeat.is_none() {
                 self.sender.status(account, &reply, None, |out| {
                     status::plain(out, "409 Exceeded MaxWaiting");
                 });
             }
+            return;
+        }
+        if self.is_leaving {
+            end_by_shutdown(&mut self.sender, account, &request);
             return;
         }
         worker.waiting.push_back(request);
@@ -440,10 +514,9 @@ impl Desk {
     fn take_ack(
         &mut self,
         at: Address,
-        stream_seq: u64,
-        consumer_seq: u64,
+        (stream_seq, consumer_seq): (u64, u64),
         said: Said,
-        reply: Option<Bytes>,
+        (client, reply): (Option<ClientId>, Option<Bytes>),
         now: Instant,
     ) {
         let Some(worker) = self.workers.get_mut(&at) else {
@@ -457,7 +530,7 @@ impl Desk {
         });
         self.answered.insert(at);
         match (said, reply) {
-            (Said::Next(body), Some(reply)) => self.take_pull(at, reply, &body, now),
+            (Said::Next(body), Some(reply)) => self.take_pull(at, client, reply, &body, now),
             (_, Some(reply)) => worker.confirms.push(reply),
             (_, None) => {}
         }
@@ -485,6 +558,11 @@ impl Desk {
     }
 
     pub(super) fn fly(&mut self, flight: Flight) -> Token {
+        if let Flight::Sent(at) | Flight::Acks { at, .. } = &flight
+            && let Some(worker) = self.workers.get_mut(at)
+        {
+            worker.under_way += 1;
+        }
         self.last_token += 1;
         self.flights.insert(self.last_token, flight);
         Token(self.last_token)

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::ack_subject::{self, Answer};
 use super::intake::{Address, Event, Intake, Said};
-use crate::broker::{Account, Delivered, Publish, Sink, SubscribeError, Subscription};
+use crate::broker::{Account, ClientId, Delivered, Publish, Sink, SubscribeError, Subscription};
 use crate::jetstream::consumer::command::Verb;
 
 /// What flow-control replies start with: `$JS.FC.<stream>.<consumer>.<id>`.
@@ -72,11 +72,12 @@ impl Directory {
 
     /// Hands a pull request to its consumer; `key` is `<stream>.<consumer>`, the tail of the API subject. An unknown
     /// consumer is answered as nobody would be: with the no-responders status.
-    pub fn pull(&self, key: &[u8], reply: &[u8], body: &[u8]) {
+    pub fn pull(&self, key: &[u8], client: Option<ClientId>, reply: &[u8], body: &[u8]) {
         let target = self.targets.read().get(key).cloned();
         match target {
             Some(Target { at, intake }) => intake.push(Event::Pull {
                 at,
+                client,
                 reply: Bytes::copy_from_slice(reply),
                 body: Bytes::copy_from_slice(body),
             }),
@@ -90,7 +91,7 @@ impl Directory {
     }
 
     fn ack(&self, message: &Publish<'_>) -> Option<()> {
-        let subject = ack_subject::parse(message.subject)?;
+        let subject = ack_subject::parse(message.route)?;
         let answer = ack_subject::answer(message.payload)?;
         let Some(Target { at, intake }) = self.targets.read().get(subject.key).cloned() else {
             if let Some(reply) = message.reply {
@@ -110,13 +111,14 @@ impl Directory {
             stream_seq: subject.stream_seq,
             consumer_seq: subject.consumer_seq,
             said,
+            client: message.origin.client(),
             reply: message.reply.map(Bytes::copy_from_slice),
         });
         Some(())
     }
 
     fn flow(&self, message: &Publish<'_>) -> Option<()> {
-        let rest = message.subject.strip_prefix(FLOW_PREFIX)?;
+        let rest = message.route.strip_prefix(FLOW_PREFIX)?;
         let dot = rest.iter().rposition(|byte| *byte == b'.')?;
         let (key, id) = rest.split_at_checked(dot)?;
         let id = std::str::from_utf8(id.get(1..)?).ok()?.parse().ok()?;
@@ -128,6 +130,9 @@ impl Directory {
 
 impl Sink for Acks {
     fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        if !message.origin.is_outside() {
+            return Delivered::Refused;
+        }
         // What is no ack of a living consumer is dropped, as late acks are.
         let _ = self.0.ack(message);
         Delivered::Accepted
@@ -136,6 +141,9 @@ impl Sink for Acks {
 
 impl Sink for Flows {
     fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        if !message.origin.is_outside() {
+            return Delivered::Refused;
+        }
         let _ = self.0.flow(message);
         Delivered::Accepted
     }

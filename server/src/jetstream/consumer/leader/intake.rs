@@ -8,7 +8,7 @@ use futures::channel::oneshot;
 use halyard_engine::StreamId;
 use parking_lot::Mutex;
 
-use crate::broker::{Delivered, Pressure, Publish, Sink, Subscription, flush};
+use crate::broker::{ClientId, Delivered, Pressure, Publish, Sink, Subscription, flush};
 use crate::jetstream::consumer::command::{ConsumerId, Verb};
 use crate::jetstream::consumer::info::Presence;
 
@@ -58,6 +58,8 @@ pub enum Event {
     Pull {
         /// For whom.
         at: Address,
+        /// Whose request it is.
+        client: Option<ClientId>,
         /// Where the messages go.
         reply: Bytes,
         /// Its body.
@@ -73,6 +75,8 @@ pub enum Event {
         consumer_seq: u64,
         /// What it says.
         said: Said,
+        /// Who says it.
+        client: Option<ClientId>,
         /// Where a confirmation is wanted.
         reply: Option<Bytes>,
     },
@@ -94,6 +98,13 @@ pub enum Event {
     Served {
         /// Which.
         stream: StreamId,
+    },
+    /// The server closes a connection, or stops: requests that wait end.
+    Leaving {
+        /// Whose; `None`: all, and nothing is sent any more.
+        client: Option<ClientId>,
+        /// Told when it is done.
+        to: oneshot::Sender<()>,
     },
     /// Somebody wants to know what only the leader knows.
     Presence {
@@ -157,6 +168,14 @@ impl Intake {
     /// Waits until the driver has taken everything that was added before: a stream that is served now, for instance.
     pub async fn caught_up(self: &Arc<Self>) {
         let _ = self.presence(Vec::new()).await;
+    }
+
+    /// Ends the requests of a connection that is about to be closed, or all and every delivery.
+    pub async fn leave(self: &Arc<Self>, client: Option<ClientId>) {
+        let (to, done) = oneshot::channel();
+        self.push(Event::Leaving { client, to });
+        // Where the driver is gone, so are the requests.
+        let _ = done.await;
     }
 
     /// What the leader knows of these consumers. Empty when the leader is gone.

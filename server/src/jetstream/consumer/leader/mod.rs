@@ -2,13 +2,15 @@
 //!
 //! Reading order: [`ack_subject`] and [`pull`] (what clients send), [`status`] (what they get besides messages),
 //! [`intake`] (events from the threads of connections), [`directory`] (from names to consumers), [`push`] (windows and
-//! heartbeats), [`worker`] (one consumer's waiting side), [`send`] (messages on their way out), [`desk`] (all of a
-//! group), `seat` (where the group's driver meets it).
+//! heartbeats), [`ahead`] (what was sent before the log knows), [`worker`] (one consumer's waiting side), `choose` (what goes
+//! out next), [`send`] (messages on their way out), [`desk`] (all of a group), `seat` (where the group's driver meets it).
 //!
 //! Nothing here is replicated: when the leader goes, requests and windows go with it, and clients ask again. Only two
-//! things reach the log: which messages were selected, and what clients answered.
+//! things reach the log: which messages were sent, and what clients answered, in the order in which they happened.
 
 pub mod ack_subject;
+pub mod ahead;
+mod choose;
 mod clock;
 pub mod desk;
 pub mod directory;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use halyard_runtime::time::Instant;
 use serde::Deserialize;
 
+use crate::broker::ClientId;
 use crate::jetstream::consumer::check::GoDuration;
 use crate::jetstream::consumer::command::Grant;
 use crate::jetstream::consumer::config::ConsumerConfig;
@@ -19,11 +20,19 @@ struct Body {
     max_bytes: i64,
     no_wait: bool,
     idle_heartbeat: i64,
+    /// For consumers with priority groups alone, which there are none of here.
+    id: String,
+    min_pending: i64,
+    min_ack_pending: i64,
+    /// Says something only among the members of such a group.
+    priority: i64,
 }
 
 /// A waiting request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// Whose it is.
+    pub client: Option<ClientId>,
     /// Where the messages go.
     pub reply: Bytes,
     /// Messages that it may still get.
@@ -74,8 +83,10 @@ impl Request {
         if body.idle_heartbeat > 0 && body.idle_heartbeat > body.expires / 2 {
             return Err("400 Bad Request - heartbeat value too large".to_owned());
         }
+        check_priority(&body)?;
         let heartbeat = duration(body.idle_heartbeat);
         Ok(Self {
+            client: None,
             reply,
             batch: u32::try_from(batch).unwrap_or(u32::MAX),
             max_bytes: u64::try_from(body.max_bytes).unwrap_or(0),
@@ -111,6 +122,20 @@ impl Request {
             (end, beat) => end.or(beat),
         }
     }
+}
+
+/// What a request may say to a consumer without priority groups.
+fn check_priority(body: &Body) -> Result<(), String> {
+    let refused = if body.min_pending != 0 || body.min_ack_pending != 0 {
+        "Not a Overflow Priority consumer"
+    } else if !body.id.is_empty() {
+        "Not a Pinned Client Priority consumer"
+    } else if !(0..=9).contains(&body.priority) {
+        "Priority must be between 0 and 9"
+    } else {
+        return Ok(());
+    };
+    Err(format!("400 Bad Request - {refused}"))
 }
 
 fn duration(nanos: i64) -> Option<Duration> {
@@ -186,6 +211,27 @@ mod tests {
                 "400 Bad Request - heartbeat value too large",
             ),
         ];
+        for (fields, status) in [
+            ("{\"id\":\"x\"}", "Not a Pinned Client Priority consumer"),
+            ("{\"min_pending\":1}", "Not a Overflow Priority consumer"),
+            (
+                "{\"min_ack_pending\":-1}",
+                "Not a Overflow Priority consumer",
+            ),
+            (
+                "{\"min_pending\":1,\"id\":\"x\"}",
+                "Not a Overflow Priority consumer",
+            ),
+            ("{\"priority\":10}", "Priority must be between 0 and 9"),
+            ("{\"priority\":-1}", "Priority must be between 0 and 9"),
+        ] {
+            assert_eq!(
+                parse(fields, &config),
+                Err(format!("400 Bad Request - {status}"))
+            );
+        }
+        let ignored = "{\"priority\":9,\"group\":\"g\",\"id\":\"\",\"min_pending\":0}";
+        assert_eq!(parse(ignored, &config).unwrap().batch, 1);
         for (body, status) in refused {
             assert_eq!(parse(body, &config), Err(status.to_owned()));
         }

@@ -61,7 +61,7 @@ impl Leader {
             // The stream is gone; its consumers hear of it by its effect.
             _ => set::Reply::Done,
         };
-        self.desk.applied(token, reply, Instant::now(), &self.group);
+        self.desk.applied(token, reply, Instant::now());
     }
 
     /// Entries were lost sight of: what was proposed may or may not come.

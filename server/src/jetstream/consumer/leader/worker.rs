@@ -6,18 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use halyard_runtime::time::Instant;
 
+use super::ahead::Ahead;
 use super::pull::Request;
 use super::push::Push;
 use crate::broker::Account;
-use crate::jetstream::consumer::command::{AckWriter, Grant};
+use crate::jetstream::consumer::command::AckWriter;
 use crate::jetstream::consumer::config::{AckPolicy, ConsumerConfig};
 use crate::jetstream::consumer::cursor::Cursor;
 use crate::jetstream::consumer::machine::{Consumer, Position};
-
-/// Requests that one deliver command serves at most.
-const GRANTS_MAX: usize = 1024;
-/// Messages for a push consumer in one deliver command.
-const PUSH_BATCH: u32 = 1024;
 
 /// Where a consumer without acks stands: here only, the log hears of it now and then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +46,14 @@ pub struct Worker {
     pub ack_prefix: Vec<u8>,
     /// Requests in the order of their turns.
     pub waiting: VecDeque<Request>,
-    /// Requests that a deliver command in the log is for; one command at a time.
-    pub flying: Option<Vec<Request>>,
+    /// Delivery with acks: what was sent and is on its way into the log.
+    pub ahead: Ahead,
+    /// Its commands in the log that are not answered yet.
+    pub under_way: usize,
+    /// There is more to send, once something is acked or logged.
+    pub is_blocked: bool,
+    /// The message that could not be read when it was to be sent.
+    pub unreadable: Option<u64>,
     /// Answers on their way into the log.
     pub acks: AckWriter,
     /// Who wants to hear that they are in it.
@@ -87,7 +89,10 @@ impl Worker {
         Self {
             ack_prefix: format!("$JS.ACK.{stream}.{}.", config.name).into_bytes(),
             waiting: VecDeque::new(),
-            flying: None,
+            ahead: Ahead::default(),
+            under_way: 0,
+            is_blocked: false,
+            unreadable: None,
             acks: AckWriter::new(consumer.id()),
             confirms: Vec::new(),
             push: None,
@@ -110,29 +115,6 @@ impl Worker {
             Some(push) => push.is_open(now),
             None => !self.waiting.is_empty(),
         }
-    }
-
-    /// Takes what the next deliver command is for.
-    pub fn take_grants(&mut self, one: bool) -> (Vec<Grant>, Vec<Request>) {
-        if let Some(push) = &self.push {
-            let batch = if one || push.is_slow() { 1 } else { PUSH_BATCH };
-            return (
-                vec![Grant {
-                    batch,
-                    max_bytes: 0,
-                }],
-                Vec::new(),
-            );
-        }
-        let count = self.waiting.len().min(if one { 1 } else { GRANTS_MAX });
-        let requests: Vec<Request> = self.waiting.drain(..count).collect();
-        let mut grants: Vec<Grant> = requests.iter().map(Request::grant).collect();
-        if one {
-            for grant in &mut grants {
-                grant.batch = 1;
-            }
-        }
-        (grants, requests)
     }
 
     /// Forgets requests whose clients are gone.
@@ -163,9 +145,7 @@ impl Worker {
 
     /// Whether somebody uses it at this moment.
     pub fn is_in_use(&self) -> bool {
-        self.flying.is_some()
-            || !self.waiting.is_empty()
-            || self.push.as_ref().is_some_and(|push| push.bound)
+        !self.waiting.is_empty() || self.push.as_ref().is_some_and(|push| push.bound)
     }
 
     /// When it wants to be looked at next, if nothing happens before.

@@ -33,7 +33,7 @@ pub use flush::{FlushScope, Pressed};
 pub(crate) use hash::Keyed;
 pub use local::{Message, Messages, RequestError};
 pub use message::{ClientId, Delivered, Pressure, Publish, Sink};
-pub use origin::{Origin, Publisher};
+pub use origin::{Origin, Publisher, WriteNumber};
 pub use router::Router;
 pub use subscription::{Subscribe, Subscription};
 pub use tenants::{Broker, GLOBAL_ACCOUNT, SYSTEM_ACCOUNT};

@@ -66,14 +66,36 @@ impl Publisher {
         self.id
     }
 
-    /// The number of the last message of it that somebody stores; 0: none. Numbers rise with time.
+    /// The number of its last message that somebody stores.
     #[must_use]
-    pub fn last_write(&self) -> u64 {
-        self.last_write.load(Ordering::Relaxed)
+    pub fn last_write(&self) -> WriteNumber {
+        WriteNumber(self.last_write.load(Ordering::Relaxed))
     }
 
     /// Somebody stores its message, under this number. Called by the connection's own task alone.
-    pub fn wrote(&self, number: u64) {
-        self.last_write.store(number, Ordering::Relaxed);
+    pub fn wrote(&self, number: WriteNumber) {
+        self.last_write.store(number.0, Ordering::Relaxed);
+    }
+}
+
+/// Numbers of messages that are stored, in the order in which they are taken: a client finds what it wrote before it asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteNumber(u64);
+
+impl WriteNumber {
+    /// Before all messages.
+    pub const NONE: Self = Self(0);
+
+    /// A number above all that were given before.
+    #[must_use]
+    pub fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// As a plain number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
     }
 }

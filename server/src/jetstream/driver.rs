@@ -251,6 +251,7 @@ impl Driver {
 
     /// Tells those who waited for all before it, and keeps the buffers.
     fn release(&mut self, mut gathered: Gathered) {
+        self.group.inbox().answered(&gathered);
         gathered.clear();
         self.recycled = Some(gathered);
         if self.flights.is_empty() {

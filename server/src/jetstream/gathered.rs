@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::consumer::leader::Token;
 use super::group::Reply;
 use super::group::command;
+use crate::broker::WriteNumber;
 
 /// Bytes that a waiter takes beside its command, about: what many small commands cost.
 const WAITER_BYTES: usize = 64;
@@ -64,6 +65,8 @@ pub struct Gathered {
     pub waiters: Vec<Waiter>,
     /// Reply subjects of the publishers, one after the other.
     pub replies: Vec<u8>,
+    /// Every message up to this one is in it or was before it; none: messages wait that came earlier.
+    pub(super) covers: WriteNumber,
     /// Dropped when this batch has been answered.
     pub marks: Vec<Arc<Mark>>,
 }
@@ -121,6 +124,7 @@ impl Gathered {
             "each command has a place"
         );
         others.marks = std::mem::take(&mut self.marks);
+        others.covers = self.covers;
         *self = others;
         messages
     }
@@ -173,6 +177,7 @@ impl Gathered {
         self.part_bytes = 0;
         self.publishes = 0;
         self.count = 0;
+        self.covers = WriteNumber::NONE;
         self.waiters.clear();
         self.replies.clear();
         self.marks.clear();

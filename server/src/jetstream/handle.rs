@@ -16,7 +16,7 @@ use super::erasure::orders::Orders;
 use super::group::command::{Kind, encode_cold};
 use super::group::{Machine, Reply};
 use super::inbox::{Inbox, Waiter};
-use crate::broker::{Account, Admission, Delivered, Publish, Sink, Subscription};
+use crate::broker::{Account, Admission, Delivered, Publish, Sink, Subscription, WriteNumber};
 
 /// How the reply subject of a member of a flow-controlled batch ends.
 const FAST_BATCH: &[u8] = b".$FI";
@@ -287,6 +287,13 @@ impl StreamHandle {
     #[must_use]
     pub fn config(&self) -> Arc<StreamConfig> {
         self.config.read().clone()
+    }
+
+    /// Waits until what a client had sent to it by then is stored, or refused: a client finds what it wrote before it asked.
+    pub async fn caught_up_with(&self, last_write: WriteNumber) {
+        if self.group.inbox.is_behind(last_write) {
+            self.group.inbox.caught_up(Some(self.id)).await;
+        }
     }
 
     /// Why it takes no change, if it does not: a part of it is damaged. Nothing is proposed then, so that the refusal holds

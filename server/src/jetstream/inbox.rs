@@ -10,6 +10,7 @@
 //! calls, ticks) are few; they are always taken, and go before the backlog.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use futures::channel::oneshot;
@@ -23,7 +24,9 @@ pub use super::gathered::{Gathered, Waiter};
 use super::group::Reply;
 use super::group::command::{self, Kind};
 use super::limits::BATCH_BYTES_MAX;
-use crate::broker::{Admission, ClientId, Delivered, Pressure, Publish, Sink, Subscription, flush};
+use crate::broker::{
+    Admission, ClientId, Delivered, Pressure, Publish, Sink, Subscription, WriteNumber, flush,
+};
 
 /// The inbox is full; nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +45,8 @@ struct Filling {
     announced: bool,
     /// Commands that were taken and are not answered yet.
     in_flight: bool,
+    /// The last message of a client that was taken.
+    last_write: WriteNumber,
     closed: bool,
 }
 
@@ -49,6 +54,8 @@ struct Filling {
 pub struct Inbox {
     filling: Mutex<Filling>,
     driver: AtomicWaker,
+    /// Clients' messages up to this one have been answered.
+    answered: AtomicU64,
     /// Told what waits in the backlog.
     admission: Arc<Admission>,
 }
@@ -60,6 +67,7 @@ impl Inbox {
         Arc::new(Self {
             filling: Mutex::default(),
             driver: AtomicWaker::new(),
+            answered: AtomicU64::new(0),
             admission,
         })
     }
@@ -114,6 +122,10 @@ impl Inbox {
                     Put::Refused => return Err(Full),
                 }
                 self.admission.hold(filling.backlog.cost() - before);
+            }
+            if let Some(publisher) = message.origin.publisher() {
+                filling.last_write = WriteNumber::next();
+                publisher.wrote(filling.last_write);
             }
             !std::mem::replace(&mut filling.announced, true)
         };
@@ -199,9 +211,24 @@ impl Inbox {
             batch.add(turn);
         }
         self.admission.free(before - filling.backlog.cost());
+        if filling.backlog.is_empty() {
+            batch.covers = filling.last_write;
+        }
         drop(filling);
         woken.into_iter().for_each(Waker::wake);
         Some(batch)
+    }
+
+    /// The driver has answered a batch.
+    pub fn answered(&self, batch: &Gathered) {
+        self.answered
+            .fetch_max(batch.covers.get(), Ordering::AcqRel);
+    }
+
+    /// Whether messages that a client had sent by then may still be on their way. It may be so for others' messages alone.
+    #[must_use]
+    pub fn is_behind(&self, last_write: WriteNumber) -> bool {
+        last_write.get() > self.answered.load(Ordering::Acquire)
     }
 
     /// The driver has answered everything that it took.

@@ -22,7 +22,7 @@ const SERVERS_MAX: usize = 2;
 const BATCH: usize = 16;
 
 /// One request, owned.
-struct Read {
+pub(super) struct Read {
     account: Arc<Account>,
     /// The subject behind `DIRECT.GET.`.
     rest: Box<str>,
@@ -44,20 +44,7 @@ pub(super) struct Reads(Mutex<Waiting>);
 
 impl Reads {
     /// Takes a request; it is answered soon.
-    pub(super) fn push(
-        &self,
-        service: &Arc<JetStream>,
-        account: &Arc<Account>,
-        rest: &str,
-        message: &Publish<'_>,
-    ) {
-        let read = Read {
-            account: Arc::clone(account),
-            rest: rest.into(),
-            reply: Bytes::copy_from_slice(message.reply.unwrap_or_default()),
-            headers: Bytes::copy_from_slice(message.headers),
-            payload: Bytes::copy_from_slice(message.payload),
-        };
+    pub(super) fn push(&self, service: &Arc<JetStream>, read: Read) {
         {
             let mut waiting = self.0.lock();
             let bytes = waiting.bytes + read.bytes();
@@ -83,6 +70,16 @@ impl Reads {
 }
 
 impl Read {
+    pub(super) fn new(account: &Arc<Account>, rest: &str, message: &Publish<'_>) -> Self {
+        Self {
+            account: Arc::clone(account),
+            rest: rest.into(),
+            reply: Bytes::copy_from_slice(message.reply.unwrap_or_default()),
+            headers: Bytes::copy_from_slice(message.headers),
+            payload: Bytes::copy_from_slice(message.payload),
+        }
+    }
+
     const fn bytes(&self) -> usize {
         self.rest.len() + self.reply.len() + self.headers.len() + self.payload.len()
     }

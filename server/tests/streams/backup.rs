@@ -669,7 +669,7 @@ fn a_restore_reserves_what_its_stream_may_grow_to() {
 }
 
 /// Flips a bit of `text` in the only segment of the streams' store that has it.
-fn damage_segment(disk: &Arc<dyn Disk>, text: &str) {
+pub(crate) fn damage_segment(disk: &Arc<dyn Disk>, text: &str) {
     let dir = Path::new("/js/halyard/groups/1");
     for entry in disk.list(dir).unwrap() {
         let path = dir.join(&entry.name);

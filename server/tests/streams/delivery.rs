@@ -12,8 +12,9 @@ use halyard_server::Server;
 use halyard_server::broker::{Origin, Publish};
 use serde_json::{Value, json};
 
+use crate::backup::damage_segment;
 use crate::raw::Raw;
-use crate::{answer, api, client, request};
+use crate::{answer, api, client, on_a_disk, request, start};
 
 /// One sync of the disk.
 const SYNC: Duration = Duration::from_millis(20);
@@ -237,6 +238,124 @@ fn what_the_server_sends_is_no_request() {
             .await;
         let told = String::from_utf8_lossy(&told.unwrap().payload).into_owned();
         assert!(told.contains("\"success\":true"), "{told}");
+        server.shutdown().await;
+    });
+}
+
+#[test]
+fn a_client_finds_what_it_wrote_before_it_asked() {
+    slowly(|server| async move {
+        let mut raw = client(&server).await;
+        stream(&mut raw, "S").await;
+        consumer(&mut raw, "C", json!({})).await;
+        let info = api(&mut raw, "STREAM.INFO.S", &Value::Null).await;
+        assert_eq!(info["state"]["messages"], 0);
+        for round in 1..=3 {
+            raw.send(&format!("PUB s.a 2\r\nv{round}\r\nPING\r\n"))
+                .await;
+            raw.expect("PONG\r\n").await;
+            let got = request(&mut raw, "$JS.API.DIRECT.GET.S.s.a", "").await;
+            assert!(got.ends_with(&format!("\r\nv{round}")), "{got}");
+            raw.send(&format!("PUB s.b 2\r\nw{round}\r\n")).await;
+            let got = api(
+                &mut raw,
+                "STREAM.MSG.GET.S",
+                &json!({"last_by_subj": "s.b"}),
+            )
+            .await;
+            assert_eq!(got["message"]["seq"], 2 * round, "{got}");
+        }
+        raw.send("PUB s.c 1\r\nx\r\n").await;
+        let info = api(&mut raw, "CONSUMER.INFO.S.C", &Value::Null).await;
+        assert_eq!(info["num_pending"], 7, "{info}");
+        let body = json!({"batch": 10, "no_wait": true});
+        raw.send("PUB s.c 1\r\ny\r\n").await;
+        pull(&mut raw, "C", "_I.pull", &body).await;
+        for seq in 1..=8 {
+            let (_, reply, _) = message(&mut raw).await;
+            assert!(
+                reply.starts_with(&format!("$JS.ACK.S.C.1.{seq}.")),
+                "{reply}"
+            );
+        }
+        assert!(
+            message(&mut raw)
+                .await
+                .2
+                .starts_with("NATS/1.0 404 No Messages")
+        );
+        raw.send("PUB s.c 1\r\nz\r\n").await;
+        let purged = api(&mut raw, "STREAM.PURGE.S", &Value::Null).await;
+        assert_eq!(purged["purged"], 9, "{purged}");
+        // What others have on the way is not waited for.
+        let mut other = client(&server).await;
+        raw.send("PUB s.c 1\r\nz\r\n").await;
+        raw.flush().await;
+        let asked = Instant::now();
+        request(&mut other, "$JS.API.DIRECT.GET.S.s.a", "").await;
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        server.shutdown().await;
+    });
+}
+
+/// A message that cannot be read is no reason to go on with the next one as if it had never been.
+#[test]
+fn nothing_unreadable_is_skipped() {
+    on_a_disk(|disk| async move {
+        let server = start(&disk).await;
+        let mut raw = client(&server).await;
+        stream(&mut raw, "S").await;
+        consumer(&mut raw, "C", json!({})).await;
+        let ordered = json!({"ack_policy": "none", "deliver_subject": "_I.push"});
+        consumer(&mut raw, "P", ordered).await;
+        for number in 1..=9 {
+            // Each in a page of its own.
+            let payload = format!("number {number} {}", "x".repeat(100_000));
+            request(&mut raw, "s.a", &payload).await;
+            assert!(
+                message(&mut raw)
+                    .await
+                    .2
+                    .starts_with(&format!("number {number} "))
+            );
+        }
+        let body = json!({"stream_name": "S", "config": {
+            "durable_name": "P", "ack_policy": "none", "deliver_subject": "_I.again",
+        }});
+        server.shutdown().await;
+        drop((raw, server));
+        damage_segment(&disk, "number 7 ");
+        let server = start(&disk).await;
+        let mut raw = client(&server).await;
+        pull(&mut raw, "C", "_I.pull", &json!({"batch": 9})).await;
+        for seq in 1..=6 {
+            let (_, reply, _) = message(&mut raw).await;
+            assert!(
+                reply.starts_with(&format!("$JS.ACK.S.C.1.{seq}.")),
+                "{reply}"
+            );
+        }
+        let told = message(&mut raw).await.2;
+        assert!(
+            told.starts_with("NATS/1.0 500 Message 7 cannot be read: "),
+            "{told}"
+        );
+        assert!(told.contains("Nats-Pending-Messages: 3\r\n"), "{told}");
+        // The same for one without acks, which starts at the front.
+        api(&mut raw, "CONSUMER.DELETE.S.P", &Value::Null).await;
+        let made = api(&mut raw, "CONSUMER.CREATE.S.P", &body).await;
+        assert_eq!(made["error"], Value::Null, "{made}");
+        for number in 1..=6 {
+            assert!(
+                message(&mut raw)
+                    .await
+                    .2
+                    .starts_with(&format!("number {number} "))
+            );
+        }
+        let info = api(&mut raw, "CONSUMER.INFO.S.P", &Value::Null).await;
+        assert_eq!(info["delivered"]["stream_seq"], 6, "{info}");
+        assert_eq!(info["num_pending"], 3, "{info}");
         server.shutdown().await;
     });
 }

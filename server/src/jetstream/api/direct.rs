@@ -20,10 +20,14 @@ use crate::jetstream::stream::machine::Fault;
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
 
 /// Whether somebody answers `DIRECT.GET.<rest>`: there is such a stream, and it allows direct reads.
-pub(super) fn is_served(service: &JetStream, account: &Account, rest: &str) -> bool {
+pub(super) fn served(
+    service: &JetStream,
+    account: &Account,
+    rest: &str,
+) -> Option<Arc<StreamHandle>> {
     let name = rest.split_once('.').map_or(rest, |(name, _)| name);
-    let handle = service.stream(account.name(), name);
-    handle.is_some_and(|handle| handle.config().allow_direct)
+    let handle = service.stream(account.name(), name)?;
+    handle.config().allow_direct.then_some(handle)
 }
 
 /// `DIRECT.GET.<stream>` with a body, or `DIRECT.GET.<stream>.<subject>` without. It may wait for the group's lock and the disk.

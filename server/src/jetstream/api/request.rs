@@ -11,9 +11,12 @@ use bytes::Bytes;
 
 use super::errors::{ApiError, table};
 use super::{account, direct, message, stream};
-use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
+use crate::broker::{Account, Delivered, Publish, Publisher, Sink, Subscription, WriteNumber};
 use crate::jetstream::consumer;
+use crate::jetstream::consumer::leader::Directory;
+use crate::jetstream::handle::StreamHandle;
 use crate::jetstream::limits::{API_LEVEL, REQUEST_BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
+use crate::jetstream::reads::Read;
 use crate::jetstream::service::JetStream;
 use crate::jetstream::stream::headers;
 
@@ -40,6 +43,16 @@ impl Request {
     #[must_use]
     pub fn tokens(&self) -> Vec<&str> {
         self.subject.split('.').collect()
+    }
+
+    /// The stream that it is about, if that is served.
+    fn stream(&self, service: &JetStream) -> Option<Arc<StreamHandle>> {
+        let name = match self.tokens().as_slice() {
+            ["STREAM", .., name] | ["CONSUMER", "DURABLE", "CREATE", name, ..] => *name,
+            ["CONSUMER", _, name, ..] => *name,
+            _ => return None,
+        };
+        service.stream(&self.account, name)
     }
 
     /// Whether the client needs a newer API than this server's: the refusal if so.
@@ -125,12 +138,16 @@ impl Api {
             headers: Bytes::copy_from_slice(message.headers),
             payload: Bytes::copy_from_slice(message.payload),
         };
+        let last_write = last_write(message);
         let account = self.account.clone();
         let lane = &service.lanes.requests;
         let service = service.clone();
         let answering = lane.spawn(async move {
             let _seat = seat;
             let counted = service.counters().begin();
+            if let Some(handle) = request.stream(&service) {
+                handle.caught_up_with(last_write).await;
+            }
             let answer = answer(&service, &request).await;
             counted.end(answer.as_deref());
             if let Some(answer) = answer {
@@ -140,6 +157,68 @@ impl Api {
         // Nobody waits for it: it answers by itself.
         drop(answering);
     }
+}
+
+impl Api {
+    /// Hands a pull request to its consumer. One that does not wait is not to miss what its client has just published.
+    fn pull(
+        &self,
+        service: &Arc<JetStream>,
+        key: &str,
+        directory: Arc<Directory>,
+        message: &Publish<'_>,
+        reply: &[u8],
+    ) {
+        let client = message.origin.client();
+        const NO_WAIT: &[u8] = b"no_wait";
+        let body = message.payload;
+        if !body
+            .windows(NO_WAIT.len())
+            .any(|part| part.eq_ignore_ascii_case(NO_WAIT))
+        {
+            directory.pull(key.as_bytes(), client, reply, body);
+            return;
+        }
+        let name = key.split('.').next().unwrap_or_default();
+        let handle = service.stream(self.account.name(), name);
+        let (key, reply) = (key.to_owned(), Bytes::copy_from_slice(reply));
+        let body = Bytes::copy_from_slice(body);
+        let then = move || directory.pull(key.as_bytes(), client, &reply, &body);
+        self.after_own_writes(service, handle.as_ref(), message, then);
+    }
+
+    /// Does something once the stream has what the client had sent to it before this request: now, as a rule.
+    fn after_own_writes(
+        &self,
+        service: &Arc<JetStream>,
+        handle: Option<&Arc<StreamHandle>>,
+        message: &Publish<'_>,
+        then: impl FnOnce() + Send + 'static,
+    ) {
+        let last_write = last_write(message);
+        let behind = handle.filter(|handle| handle.group().inbox().is_behind(last_write));
+        let Some(handle) = behind.cloned() else {
+            then();
+            return;
+        };
+        let Some(seat) = Seat::take(&self.waiting, message.size()) else {
+            tracing::warn!("JetStream API requests are dropped: too many wait");
+            return;
+        };
+        let waiting = service.lanes.requests.spawn(async move {
+            let _seat = seat;
+            handle.caught_up_with(last_write).await;
+            then();
+        });
+        // Nobody waits for it: it answers by itself.
+        drop(waiting);
+    }
+}
+
+/// The last message that the client had sent to a stream when it asked.
+fn last_write(message: &Publish<'_>) -> WriteNumber {
+    let publisher = message.origin.publisher();
+    publisher.map_or(WriteNumber::NONE, Publisher::last_write)
 }
 
 impl Sink for Api {
@@ -156,11 +235,14 @@ impl Sink for Api {
             return Delivered::Refused;
         };
         if let Some(rest) = subject.strip_prefix("DIRECT.GET.") {
-            if !direct::is_served(&service, &self.account, rest) {
+            let Some(handle) = direct::served(&service, &self.account, rest) else {
                 return Delivered::Refused;
-            }
+            };
             if message.reply.is_some() {
-                service.reads.push(&service, &self.account, rest, message);
+                let read = Read::new(&self.account, rest, message);
+                let serves = service.clone();
+                let then = move || serves.reads.push(&serves, read);
+                self.after_own_writes(&service, Some(&handle), message, then);
             }
             return Delivered::Accepted;
         }
@@ -168,8 +250,7 @@ impl Sink for Api {
             if let (Some(reply), Some(directory)) =
                 (message.reply, service.directories().of(&self.account))
             {
-                let client = message.origin.client();
-                directory.pull(key.as_bytes(), client, reply, message.payload);
+                self.pull(&service, key, directory, message, reply);
             }
             return Delivered::Accepted;
         }

@@ -66,7 +66,7 @@ impl Desk {
 }
 
 /// What the log should know of a consumer without acks.
-fn log_progress(worker: &mut Worker, id: ConsumerId) -> Option<Vec<u8>> {
+pub(super) fn log_progress(worker: &mut Worker, id: ConsumerId) -> Option<Vec<u8>> {
     let local = worker.local.as_mut()?;
     if local.logged == local.reached.consumer {
         return None;

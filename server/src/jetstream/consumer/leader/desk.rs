@@ -17,6 +17,7 @@ use halyard_engine::{Store, StreamId};
 use halyard_runtime::time::Instant;
 
 use super::Token;
+use super::clock::log_progress;
 use super::directory::Directory;
 use super::intake::{Address, Event, Intake, Said};
 use super::pull::Request;
@@ -406,7 +407,7 @@ impl Desk {
                 }
             }
             Event::Leaving { client, to } => {
-                self.leave(client);
+                self.leave(client, host);
                 // Whoever asked may have gone.
                 let _ = to.send(());
             }
@@ -418,8 +419,8 @@ impl Desk {
         }
     }
 
-    /// Ends the requests of one connection, or all.
-    fn leave(&mut self, client: Option<ClientId>) {
+    /// Ends the requests of one connection, or all; then the log hears how far those without acks are.
+    fn leave(&mut self, client: Option<ClientId>, host: &dyn Host) {
         self.is_leaving |= client.is_none();
         let is_meant = |request: &Request| client.is_none() || request.client == client;
         for (at, worker) in &mut self.workers {
@@ -434,6 +435,18 @@ impl Desk {
                 }
                 !ends
             });
+        }
+        if client.is_some() {
+            return;
+        }
+        let stands = |(at, worker): (&Address, &mut Worker)| {
+            let durable = worker.config.is_durable();
+            Some((*at, log_progress(worker, at.consumer).filter(|_| durable)?))
+        };
+        let reports: Vec<_> = self.workers.iter_mut().filter_map(stands).collect();
+        for (at, body) in reports {
+            let token = self.fly(Flight::Other);
+            host.submit(at.stream, &body, token);
         }
     }
 

@@ -11,9 +11,11 @@ use halyard_server::signals;
 
 fn main() -> ExitCode {
     halyard_server::memory::limit_arenas();
+    let program = std::env::args().next().unwrap_or_default();
+    let program = config::program_name(&program);
     let line = match CommandLine::parse(std::env::args()) {
         Ok(line) => line,
-        Err(error) => return fail(config::NAME, &error),
+        Err(error) => return fail(&program, &error),
     };
     match &line.action {
         Action::Run => app::run(line),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::flag_table::{Effect, Flag, GROUPS};
 use super::settings::Config;
+use super::suggest;
 
 /// The command line, read but not yet acted on.
 #[derive(Debug)]
@@ -51,9 +52,9 @@ pub enum Action {
 /// The command line cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {
-    /// Nobody knows this flag.
-    #[error("unknown flag {0}")]
-    Unknown(String),
+    /// Nobody knows this flag; the second part may say which was meant.
+    #[error("unknown flag {0}{1}")]
+    Unknown(String, String),
     /// The flag means something to nats-server and nothing here yet.
     #[error("{0} is not supported yet")]
     NotYet(String),
@@ -81,6 +82,16 @@ pub enum UsageError {
     NothingToTest,
 }
 
+/// The name of the binary in the path by which it was called.
+#[must_use]
+pub fn program_name(called: &str) -> String {
+    let name = Path::new(called).file_name();
+    name.map_or_else(
+        || super::NAME.to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
 impl CommandLine {
     /// Reads the arguments; the first is what the binary was called.
     ///
@@ -89,11 +100,8 @@ impl CommandLine {
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
         let mut args = args.into_iter();
         let called = args.next().unwrap_or_default();
-        let program = Path::new(&called)
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
         let mut line = Self {
-            program: program.unwrap_or_else(|| super::NAME.to_owned()),
+            program: program_name(&called),
             action: Action::Run,
             config_file: None,
             settings: Vec::new(),
@@ -148,7 +156,10 @@ impl CommandLine {
         let shown = arg.split('=').next().unwrap_or(arg).to_owned();
         let mut flags = GROUPS.iter().flat_map(|group| group.flags);
         let Some(flag) = flags.find(|flag| flag.names.contains(&name)) else {
-            return Err(UsageError::Unknown(shown));
+            let known = GROUPS.iter().flat_map(|group| group.flags);
+            let names = known.flat_map(|flag| flag.names.iter().copied());
+            let hint = suggest::hint(suggest::closest(name, names.filter(|name| name.len() > 2)));
+            return Err(UsageError::Unknown(shown, hint));
         };
         if matches!(flag.effect, Effect::NotYet) {
             return Err(UsageError::NotYet(shown));

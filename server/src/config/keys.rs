@@ -3,6 +3,7 @@
 //! Three outcomes for a key: it sets a field; it is one of NATS that we do not support yet, which is an error that says
 //! so; it is unknown, which is an error unless a variable refers to it. Keys do not distinguish case; the last one wins.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::keys_jetstream;
 use super::keys_users;
 use super::position::Problem;
 use super::settings::{Config, MAX_CONNECTIONS, MONITOR_PORT, Monitor};
+use super::suggest;
 use super::value::{Entry, Map, Value};
 
 /// Keys of nats-server that mean something there and nothing here yet.
@@ -100,18 +102,31 @@ pub(super) fn unknown(entry: &Entry) -> Result<(), Problem> {
     if entry.used.get() {
         return Ok(());
     }
-    Err(entry.at.problem(format!("unknown field \"{}\"", entry.key)))
+    let hint = suggest::key(&entry.key);
+    Err(entry
+        .at
+        .problem(format!("unknown field \"{}\"{hint}", entry.key)))
 }
 
-/// Calls `take` for each entry with its key in lower case and collects what is wrong.
+/// Calls `take` for each entry with its key in lower case and collects what is wrong. Of equal keys only the last counts,
+/// whatever it holds: two blocks are not merged, two lists are not joined.
 pub(super) fn each_entry<'m>(
     map: &'m Map,
     findings: &mut Findings,
     mut take: impl FnMut(&str, &'m Entry, &mut Vec<Problem>) -> Result<(), Problem>,
 ) {
-    for entry in &map.entries {
+    let names: Vec<String> = map
+        .entries
+        .iter()
+        .map(|entry| entry.key.to_ascii_lowercase())
+        .collect();
+    let last: HashMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
+    for (at, (entry, name)) in map.entries.iter().zip(&names).enumerate() {
+        if last.get(name.as_str()) != Some(&at) {
+            continue;
+        }
         let mut warnings = Vec::new();
-        let result = take(&entry.key.to_ascii_lowercase(), entry, &mut warnings);
+        let result = take(name, entry, &mut warnings);
         findings.note(result);
         findings.warnings.append(&mut warnings);
     }

@@ -27,9 +27,10 @@ mod digest;
 mod load;
 mod machine;
 mod reload;
+mod suggest;
 mod version;
 
-pub use flags::{Action, CommandLine, UsageError, help};
+pub use flags::{Action, CommandLine, UsageError, help, program_name};
 pub use keys::{Findings, apply};
 pub use load::{LoadError, Loaded, System};
 pub use parse::{Surroundings, parse_file};

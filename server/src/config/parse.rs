@@ -37,7 +37,7 @@ pub trait Surroundings {
 /// Reads the file at `path` with all that it includes.
 ///
 /// # Errors
-/// What the file (or an included one) has wrong, and where. A file that cannot be read is an error at its first column.
+/// What the file (or an included one) has wrong, and where. A file that cannot be read is an error of the file as a whole.
 pub fn parse_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Map, Problem> {
     let mut parser = Parser {
         surroundings,
@@ -49,8 +49,8 @@ pub fn parse_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Map, P
     let file: Arc<str> = path.to_string_lossy().into();
     let start = Position {
         file: Arc::clone(&file),
-        line: 1,
-        column: 1,
+        line: 0,
+        column: 0,
     };
     let text = surroundings
         .read(path)

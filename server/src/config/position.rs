@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub struct Position {
     /// The file as the user named it, or `$NAME` for a variable of the environment.
     pub file: Arc<str>,
-    /// Line, from one.
+    /// Line, from one; 0 means the file as a whole.
     pub line: u32,
     /// Character within the line, from one.
     pub column: u32,
@@ -37,6 +37,9 @@ impl Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}:{}", self.file, self.column),
+        }
     }
 }

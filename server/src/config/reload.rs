@@ -5,7 +5,7 @@
 
 use std::fmt::{Debug, Write};
 
-use super::settings::{Authorization, Config, Encryption, Secret};
+use super::settings::{Authorization, Config, Encryption, LogSettings, Secret};
 
 /// One changed setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,7 +190,7 @@ fn live(old: &Config, new: &Config, differences: &mut Differences) {
     );
     d.compare("pid_file", &old.pid_file, &new.pid_file);
     d.compare("ports_file_dir", &old.ports_file_dir, &new.ports_file_dir);
-    d.compare("logging", &old.log, &new.log);
+    logging(&old.log, &new.log, d);
     if old.authorization != new.authorization {
         let describe = |a: &Authorization| format!("{} users", a.users.len());
         let (old, new) = (describe(&old.authorization), describe(&new.authorization));
@@ -200,6 +200,20 @@ fn live(old: &Config, new: &Config, differences: &mut Differences) {
             new,
         });
     }
+}
+
+/// Each setting of the log by its key.
+fn logging(old: &LogSettings, new: &LogSettings, differences: &mut Differences) {
+    let d = differences;
+    d.compare("debug", &old.debug, &new.debug);
+    d.compare("trace", &old.trace, &new.trace);
+    d.compare("trace_verbose", &old.trace_verbose, &new.trace_verbose);
+    d.compare("trace_headers", &old.trace_headers, &new.trace_headers);
+    d.compare("logtime", &old.time, &new.time);
+    d.compare("logtime_utc", &old.time_utc, &new.time_utc);
+    d.compare("logfile", &old.file, &new.file);
+    d.compare("logfile_size_limit", &old.size_limit, &new.size_limit);
+    d.compare("logfile_max_num", &old.max_files, &new.max_files);
 }
 
 #[cfg(test)]

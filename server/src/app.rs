@@ -68,9 +68,10 @@ async fn start(line: CommandLine, config: Config, log: Log) -> Result<(), String
     presence
         .write_pid_file(config.pid_file.as_deref())
         .map_err(|error| error.to_string())?;
+    let mut early = Vec::new();
     let started = match select(
         Box::pin(Server::start(config.clone())),
-        Box::pin(ended(&mut signals)),
+        Box::pin(ended(&mut signals, &mut early)),
     )
     .await
     {
@@ -96,7 +97,7 @@ async fn start(line: CommandLine, config: Config, log: Log) -> Result<(), String
     };
     let listed = app.write_ports_file();
     if listed.is_ok() {
-        app.follow(&mut signals).await;
+        app.follow(&mut signals, early).await;
     }
     app.presence.remove();
     if time::timeout(SHUTDOWN_MAX, app.server.shutdown())
@@ -109,13 +110,16 @@ async fn start(line: CommandLine, config: Config, log: Log) -> Result<(), String
     listed
 }
 
-/// Waits for a signal that ends the process.
-async fn ended(signals: &mut Signals) {
+/// Waits for a signal that ends the process. Others are kept in `early`: they are followed once the server is ready.
+async fn ended(signals: &mut Signals, early: &mut Vec<Signal>) {
     loop {
         let signal = signals.next().await;
-        tracing::info!("Trapped \"{}\" signal", signals::name(signal));
         if matches!(signal, Signal::Interrupt | Signal::Terminate) {
+            tracing::info!("Trapped \"{}\" signal", signals::name(signal));
             return;
+        }
+        if !early.contains(&signal) {
+            early.push(signal);
         }
     }
 }
@@ -140,13 +144,16 @@ impl App {
             .map_err(|error| error.to_string())
     }
 
-    /// Does what signals ask for, until one of them, or the end of lame duck mode, ends the server.
-    async fn follow(&mut self, signals: &mut Signals) {
+    /// Does what signals ask for, those that came `early` first, until one of them, or the end of lame duck mode, ends
+    /// the server.
+    async fn follow(&mut self, signals: &mut Signals, early: Vec<Signal>) {
         let mut lame_duck: Option<JoinHandle<()>> = None;
+        let mut early = early.into_iter();
         loop {
-            let signal = match &mut lame_duck {
-                None => signals.next().await,
-                Some(closing) => match select(Box::pin(signals.next()), closing).await {
+            let signal = match (early.next(), &mut lame_duck) {
+                (Some(signal), _) => signal,
+                (None, None) => signals.next().await,
+                (None, Some(closing)) => match select(Box::pin(signals.next()), closing).await {
                     Either::Left((signal, _)) => signal,
                     Either::Right(_) => return,
                 },

@@ -262,12 +262,12 @@ impl Server {
         self.front.set_settings(config);
         let same = told.max_payload == fresh.max_payload
             && told.auth_required == fresh.auth_required
-            && told.connect_urls == fresh.connect_urls;
+            && (&told.host, told.port) == (&fresh.host, fresh.port);
         if !same {
             self.front.change_info(|info| {
                 info.max_payload = fresh.max_payload;
                 info.auth_required = fresh.auth_required;
-                info.connect_urls = fresh.connect_urls;
+                (info.host, info.port) = (fresh.host, fresh.port);
             });
         }
         if authorization_changed {
@@ -378,7 +378,12 @@ fn hello(config: &Config, address: Option<SocketAddr>) -> Info {
         api_lvl: API_LEVEL,
         ..Info::default()
     };
-    info.connect_urls.extend(config.client_advertise.clone());
+    if let Some(advertised) = &config.client_advertise
+        && let Some((host, port)) = advertised.rsplit_once(':')
+    {
+        info.host = host.to_owned();
+        info.port = port.parse().unwrap_or(info.port);
+    }
     info
 }
 

@@ -1,7 +1,7 @@
 //! One server process under test: built once, started on free ports, ended by its own id.
 //!
-//! The binary is `HALYARD_BIN` if that is set, else the one that `cargo build -p halyard-server`
-//! makes (without the simulator, as it ships). The same launcher starts the real `nats-server`,
+//! The binary is `HALYARD_BIN` if that is set, else the one beside the tests: `cargo test` has just
+//! built it. Where it is missing or older than a source, it is built first. The same launcher starts the real `nats-server`,
 //! since both take the same flags: the oracle tests need no second one.
 
 use std::io::{BufRead, Read, Write};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// What a server writes in its scratch directory.
 const LOG: &str = "server.log";
@@ -23,18 +23,45 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("HALYARD_BIN") {
         Some(path) => path.into(),
-        None => build(),
+        None => beside_the_tests().unwrap_or_else(build),
     })
 }
 
-/// Builds the server and returns the path of the binary, as cargo reports it.
+/// The binary that the same run of cargo has made, unless a source is newer.
+fn beside_the_tests() -> Option<PathBuf> {
+    let test = std::env::current_exe().ok()?;
+    let binary = test.parent()?.parent()?.join("halyard");
+    let built = binary.metadata().ok()?.modified().ok()?;
+    let crates = ["runtime", "engine", "raft", "net", "server"];
+    let newest = crates
+        .iter()
+        .filter_map(|name| newest_below(&workspace().join(name).join("src")))
+        .max()?;
+    (built >= newest).then_some(binary)
+}
+
+/// When the file below `dir` that was changed last was changed.
+fn newest_below(dir: &Path) -> Option<SystemTime> {
+    let entries = std::fs::read_dir(dir).ok()?;
+    let times = entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        match path.is_dir() {
+            true => newest_below(&path),
+            false => path.metadata().ok()?.modified().ok(),
+        }
+    });
+    times.max()
+}
+
+/// Builds the server and returns the path of the binary, as cargo reports it. With the features of the whole
+/// workspace, or every dependency would be built again.
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([
             "build",
-            "-p",
-            "halyard-server",
+            "--workspace",
+            "--bins",
             "--message-format=json-render-diagnostics",
         ])
         .current_dir(workspace())

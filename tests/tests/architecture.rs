@@ -100,19 +100,23 @@ fn metadata(extra: &[&str]) -> Value {
 /// The packages of the shipped binary: name, version, licence; found as cargo itself resolves them,
 /// with the features of `-p halyard-server` alone.
 fn shipped_tree() -> BTreeSet<(String, String, String)> {
+    tree(&["-p", "halyard-server"])
+}
+
+/// What cargo builds for the packages that `selection` names.
+fn tree(selection: &[&str]) -> BTreeSet<(String, String, String)> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([
             "tree",
             "--locked",
-            "-p",
-            "halyard-server",
             "-e",
             "normal,no-proc-macro",
             "--prefix",
             "none",
         ])
         .args(["--format", "{p}|{l}"])
+        .args(selection)
         .current_dir(halyard_tests::node::workspace())
         .output()
         .expect("cargo runs");
@@ -182,7 +186,8 @@ fn third_parties_stay_behind_their_crate() {
 
 #[test]
 fn the_shipped_binary_holds_no_simulator() {
-    let tree = shipped_tree();
+    // As `cargo run` and `cargo build` resolve features: over all members.
+    let tree = tree(&["--workspace"]);
     assert!(
         tree.iter().any(|(name, ..)| name == "tokio"),
         "the tree was read"

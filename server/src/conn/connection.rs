@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::outbound::Outbound;
 use crate::auth::Credential;
-use crate::broker::{ClientId, Publisher};
+use crate::broker::{ClientId, Publisher, Subscription};
 
 /// How a client reaches the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) started: Instant,
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) names: Mutex<ClientNames>,
+    /// Its subscriptions when it ended; empty before.
+    pub(crate) last_subscriptions: Mutex<Vec<LastSubscription>>,
     pub(crate) traffic: Traffic,
     /// It asked for protocol level 1 and has had its first PONG: it understands INFO at any time.
     pub(crate) async_info: AtomicBool,
@@ -107,6 +109,41 @@ pub struct ConnectionSnapshot {
     pub subscriptions: u64,
     /// What it said about itself.
     pub names: ClientNames,
+    /// The first of its subscriptions when it ended; empty while it is open.
+    pub last_subscriptions: Vec<LastSubscription>,
+}
+
+/// Subscriptions of a closed connection that the monitor can show.
+pub(crate) const LAST_SUBSCRIPTIONS_MAX: usize = 1000;
+
+/// A subscription of a connection that has ended.
+#[derive(Debug, Clone)]
+pub struct LastSubscription {
+    /// The account that it was in.
+    pub account: Arc<str>,
+    /// The subjects that it matched.
+    pub filter: Box<[u8]>,
+    /// Its queue group.
+    pub queue: Option<Box<[u8]>>,
+    /// The client's own name for it.
+    pub sid: Box<[u8]>,
+    /// Messages that it had taken.
+    pub delivered: u64,
+    /// After how many it would have ended; 0 is never.
+    pub max: u64,
+}
+
+impl LastSubscription {
+    pub(crate) fn new(account: &Arc<str>, subscription: &Subscription) -> Self {
+        Self {
+            account: Arc::clone(account),
+            filter: subscription.filter().into(),
+            queue: subscription.queue().map(Into::into),
+            sid: subscription.sid().into(),
+            delivered: subscription.delivered(),
+            max: subscription.max(),
+        }
+    }
 }
 
 impl Connection {
@@ -130,6 +167,10 @@ impl Connection {
             stalls: read(&self.traffic.stalls),
             subscriptions: self.traffic.subscriptions.load(Ordering::Relaxed) as u64,
             names: self.names.lock().clone(),
+            last_subscriptions: match stop {
+                Some(_) => std::mem::take(&mut *self.last_subscriptions.lock()),
+                None => Vec::new(),
+            },
         }
     }
 }

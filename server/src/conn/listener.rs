@@ -74,6 +74,7 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
         start: Timestamp::now(),
         started: Instant::now(),
         outbound,
+        last_subscriptions: Mutex::default(),
         names: Mutex::new(ClientNames {
             account,
             ..ClientNames::default()

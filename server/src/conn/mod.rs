@@ -17,7 +17,7 @@ mod registry;
 mod session;
 mod trace;
 
-pub use connection::{ClientNames, ConnectionSnapshot, Peer, Transport};
+pub use connection::{ClientNames, ConnectionSnapshot, LastSubscription, Peer, Transport};
 pub use front::Front;
 pub use pipe::InProcess;
 pub use registry::{Registry, Totals};

@@ -7,8 +7,9 @@
 //! Bytes leave in the order in which they were appended. The sum of what waits is bounded by `max_pending`: whoever
 //! exceeds it is closed as a slow consumer, and its buffers are dropped at once.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 
 use futures::task::AtomicWaker;
@@ -17,6 +18,7 @@ use halyard_net::proto::encoder;
 use halyard_runtime::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::connection::ClientNames;
 use super::link::Link;
 use super::output::{Output, Progress};
 use crate::broker::{ClientId, Delivered, Pressure, Publish, Sink, Subscription, flush};
@@ -28,7 +30,10 @@ pub(crate) struct Outbound {
     me: Weak<Self>,
     client: ClientId,
     /// The connection's name in logs.
+    /// Its address and number.
     who: Box<str>,
+    /// The same, and what it said and was let in as.
+    known: OnceLock<Box<str>>,
     task: AtomicWaker,
     max_pending: AtomicUsize,
     /// The client gets its own messages back.
@@ -83,6 +88,7 @@ impl Outbound {
             me: Weak::clone(me),
             client,
             who: who.into_boxed_str(),
+            known: OnceLock::new(),
             task: AtomicWaker::new(),
             max_pending: AtomicUsize::new(max_pending),
             echo: AtomicBool::new(true),
@@ -102,7 +108,24 @@ impl Outbound {
 
     /// The connection's name in logs.
     pub(crate) fn who(&self) -> &str {
-        &self.who
+        self.known.get().unwrap_or(&self.who)
+    }
+
+    /// What the client is called in logs from now on. The first CONNECT decides.
+    pub(crate) fn set_names(&self, names: &ClientNames) {
+        let mut known = self.who.to_string();
+        let mut parts = vec![&*names.lang, &*names.name];
+        parts.retain(|part| !part.is_empty());
+        // Writing to a string cannot fail.
+        if !names.version.is_empty() || !parts.is_empty() {
+            let version = &names.version;
+            let named = format!("v{version}:{}", parts.join(":"));
+            let _ = write!(known, " - {:?}", named.trim_end_matches(':'));
+        }
+        if let Some(user) = &names.user {
+            let _ = write!(known, " - {:?}", format!("{}/user:{user}", names.account));
+        }
+        self.known.set(known.into_boxed_str()).ok();
     }
 
     /// Appends protocol lines of the server itself; they leave with the next flush.
@@ -195,7 +218,7 @@ impl Outbound {
             .unwrap_or(line.len());
         let (operation, arguments) = line.split_at_checked(end).unwrap_or_default();
         let operation = String::from_utf8_lossy(operation);
-        protocol::sent(&self.who, &operation, arguments.trim_ascii());
+        protocol::sent(&self.who(), &operation, arguments.trim_ascii());
     }
 
     #[cold]
@@ -211,6 +234,7 @@ impl Outbound {
             message.size(),
         );
         self.trace(&line);
+        protocol::payload_sent(&self.who(), message.headers, message.payload);
     }
 
     fn close_locked(state: &mut State, reason: CloseReason) {
@@ -228,7 +252,7 @@ impl Outbound {
     fn end_append(&self, state: &mut State) -> bool {
         let most = self.max_pending.load(Ordering::Relaxed);
         if state.pending() > most {
-            let who = &self.who;
+            let who = self.who();
             tracing::info!("{who} - Slow Consumer Detected: MaxPending of {most} Exceeded");
             self.give_up(state, CloseReason::SlowConsumerPendingBytes);
         }

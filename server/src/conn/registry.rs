@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 use super::connection::{Connection, ConnectionSnapshot};
 use crate::broker::ClientId;
 
+/// Subscriptions of closed connections that are remembered in all.
+const REMEMBERED_MAX: usize = 100_000;
+
 /// Live and recently closed connections.
 #[derive(Default)]
 pub struct Registry {
@@ -22,6 +25,8 @@ pub struct Registry {
 struct State {
     live: BTreeMap<ClientId, Arc<Connection>>,
     closed: VecDeque<ConnectionSnapshot>,
+    /// Subscriptions that they had and the monitor can show.
+    remembered: usize,
     /// Sums over the connections that are gone.
     gone: Totals,
 }
@@ -87,11 +92,23 @@ impl Registry {
         state.live.remove(&connection.id);
         state.gone.add(&snapshot);
         while state.closed.len() >= keep.max(1) {
-            state.closed.pop_front();
+            let gone = state.closed.pop_front();
+            state.remembered -= gone.map_or(0, |gone| gone.last_subscriptions.len());
         }
         if keep > 0 {
+            state.remembered += snapshot.last_subscriptions.len();
             state.closed.push_back(snapshot);
         }
+        // The oldest ones lose their lists first.
+        let mut excess = state.remembered.saturating_sub(REMEMBERED_MAX);
+        for closed in &mut state.closed {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(closed.last_subscriptions.len());
+            closed.last_subscriptions = Vec::new();
+        }
+        state.remembered = state.remembered.min(REMEMBERED_MAX);
     }
 
     /// The live connections themselves, by number.

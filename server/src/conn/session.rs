@@ -13,7 +13,7 @@ use halyard_net::proto::{
 };
 use halyard_runtime::time::{Duration, Instant};
 
-use super::connection::{ClientNames, Connection};
+use super::connection::{ClientNames, Connection, LAST_SUBSCRIPTIONS_MAX, LastSubscription};
 use super::front::Front;
 use super::keepalive::{Keepalive, Ping};
 use super::trace;
@@ -158,7 +158,19 @@ impl Session {
 
     /// Ends every subscription.
     pub(crate) fn close(&mut self) {
+        let account: Arc<str> = self.router.account().name().into();
+        let mut last: Vec<_> = self.subscriptions.values().cloned().collect();
+        last.sort_unstable_by_key(|subscription| subscription.id());
+        last.truncate(LAST_SUBSCRIPTIONS_MAX);
+        let last = last
+            .iter()
+            .map(|held| LastSubscription::new(&account, held));
+        *self.connection.last_subscriptions.lock() = last.collect();
+        let count = self.subscriptions.len();
         self.forget_subscriptions();
+        // What the monitor shows of a closed connection is how it was.
+        let shown = &self.connection.traffic.subscriptions;
+        shown.store(count, Ordering::Relaxed);
         self.router.forget();
     }
 
@@ -224,7 +236,7 @@ impl Session {
             self.forget_subscriptions();
         }
         self.enter_account(&identity.account);
-        *self.connection.names.lock() = ClientNames {
+        let names = ClientNames {
             name: self.options.name.clone(),
             lang: self.options.lang.clone(),
             version: self.options.version.clone(),
@@ -232,6 +244,8 @@ impl Session {
             credential: identity.credential,
             account: identity.account,
         };
+        self.connection.outbound.set_names(&names);
+        *self.connection.names.lock() = names;
         self.connection
             .outbound
             .set_options(self.options.echo, headers);
@@ -492,6 +506,7 @@ fn is_reserved(subject: &[u8]) -> bool {
     match subject {
         [b'_', b'G', ..] => subject.starts_with(b"_GR_."),
         [b'$', b'N', ..] => subject.starts_with(b"$NRG."),
+        [b'$', b'G', ..] => subject.starts_with(b"$GR."),
         _ => false,
     }
 }
@@ -503,6 +518,7 @@ fn is_reserved_reply(reply: &[u8]) -> bool {
         [b'_', b'R', ..] => reply.starts_with(b"_R_."),
         [b'_', b'G', ..] => reply.starts_with(b"_GR_."),
         [b'$', b'J', ..] => reply.starts_with(b"$JS.ACK."),
+        [b'$', b'G', ..] => reply.starts_with(b"$GR."),
         _ => false,
     }
 }

@@ -54,6 +54,16 @@ pub fn sent(who: &dyn Display, operation: &str, arguments: &[u8]) {
 /// The headers and payload that `who` published.
 #[cold]
 pub fn payload(who: &dyn Display, headers: &[u8], payload: &[u8]) {
+    show_payload(who, "<<-", headers, payload);
+}
+
+/// The headers and payload that were sent to `who`.
+#[cold]
+pub fn payload_sent(who: &dyn Display, headers: &[u8], payload: &[u8]) {
+    show_payload(who, "->>", headers, payload);
+}
+
+fn show_payload(who: &dyn Display, arrow: &str, headers: &[u8], payload: &[u8]) {
     let max = PAYLOAD_BYTES_MAX.load(Ordering::Relaxed);
     let mut shown = Vec::with_capacity(headers.len() + payload.len().min(max));
     shown.extend_from_slice(headers);
@@ -63,7 +73,7 @@ pub fn payload(who: &dyn Display, headers: &[u8], payload: &[u8]) {
     let more = if shown.len() > max { "..." } else { "" };
     shown.truncate(max);
     let text = printable(&shown);
-    tracing::trace!(target: TARGET, "{who} - <<- MSG_PAYLOAD: [\"{text}{more}\"]");
+    tracing::trace!(target: TARGET, "{who} - {arrow} MSG_PAYLOAD: [\"{text}{more}\"]");
 }
 
 fn show(who: &dyn Display, arrow: &str, operation: &str, arguments: &[u8]) {

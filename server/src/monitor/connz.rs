@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::query::{BadQuery, Query};
 use super::state::{Answer, State, json};
 use super::text::{Time, between, round_trip, uptime};
-use crate::broker::{GLOBAL_ACCOUNT, Subscription};
-use crate::conn::{ConnectionSnapshot, Transport};
+use crate::broker::{ClientId, GLOBAL_ACCOUNT, Subscription};
+use crate::conn::{ConnectionSnapshot, LastSubscription, Transport};
 
 #[derive(Serialize)]
 struct Connz {
@@ -109,6 +109,21 @@ impl SubDetail {
             msgs: subscription.delivered(),
             max: subscription.max(),
             cid: subscription.client().map_or(0, |client| client.0),
+        }
+    }
+
+    /// Of a connection that is closed.
+    fn last(client: ClientId, subscription: &LastSubscription) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            account: subscription.account.to_string(),
+            account_tag: subscription.account.to_string(),
+            subject: text(&subscription.filter),
+            qgroup: subscription.queue.as_deref().map(text),
+            sid: text(&subscription.sid),
+            msgs: subscription.delivered,
+            max: subscription.max,
+            cid: client.0,
         }
     }
 }
@@ -326,15 +341,20 @@ fn conn_info(
     let list = subscriptions
         .get(&connection.id.0)
         .map_or(&[][..], Vec::as_slice);
-    let subject = |subscription: &Arc<Subscription>| {
-        String::from_utf8_lossy(subscription.filter()).into_owned()
-    };
+    let last = &connection.last_subscriptions;
+    let subject = |filter: &[u8]| String::from_utf8_lossy(filter).into_owned();
     let (mut subscriptions_list, mut subscriptions_list_detail) = (Vec::new(), Vec::new());
     match options.subs {
         Subs::No => {}
-        Subs::Subjects => subscriptions_list = list.iter().map(subject).collect(),
+        Subs::Subjects => {
+            let live = list.iter().map(|one| subject(one.filter()));
+            let last = last.iter().map(|one| subject(&one.filter));
+            subscriptions_list = live.chain(last).collect();
+        }
         Subs::Detail => {
-            subscriptions_list_detail = list.iter().map(|one| SubDetail::new("", one)).collect();
+            let live = list.iter().map(|one| SubDetail::new("", one));
+            let last = last.iter().map(|one| SubDetail::last(connection.id, one));
+            subscriptions_list_detail = live.chain(last).collect();
         }
     }
     let names = connection.names;

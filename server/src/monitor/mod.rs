@@ -14,6 +14,7 @@ mod healthz;
 mod index;
 mod jsz;
 mod links;
+mod queues;
 mod subsz;
 mod varz;
 

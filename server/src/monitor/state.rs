@@ -18,7 +18,7 @@ use super::http::HttpServer;
 use super::process::Process;
 use super::query::{BadQuery, Query};
 use super::text::Time;
-use super::{accountz, connz, healthz, index, jsz, links, subsz, varz};
+use super::{accountz, connz, healthz, index, jsz, links, queues, subsz, varz};
 use crate::config::Config;
 use crate::conn::Front;
 use crate::jetstream::JetStream;
@@ -55,6 +55,8 @@ pub(super) enum Answer {
     Status(StatusCode, Vec<u8>),
     /// A page for a browser.
     Html(String),
+    /// There is nothing of that kind here.
+    Missing(&'static str),
     /// The options of the request are wrong.
     Bad(String),
 }
@@ -152,11 +154,13 @@ fn answer(state: &State, path: &str, query: &Query<'_>) -> Option<Result<Answer,
         "/routez" => Ok(links::routez(state)),
         "/gatewayz" => Ok(links::gatewayz(state)),
         "/leafz" => Ok(links::leafz(state)),
+        "/ipqueuesz" => Ok(queues::answer(state)),
+        "/raftz" => Ok(Answer::Missing("No Raft nodes registered")),
         _ => return None,
     })
 }
 
-const ENDPOINTS: [&str; 12] = [
+const ENDPOINTS: [&str; 14] = [
     "/",
     "/varz",
     "/connz",
@@ -169,6 +173,8 @@ const ENDPOINTS: [&str; 12] = [
     "/routez",
     "/gatewayz",
     "/leafz",
+    "/ipqueuesz",
+    "/raftz",
 ];
 
 fn response(answer: Answer) -> Response<Full<Bytes>> {
@@ -180,6 +186,7 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
             "text/html; charset=utf-8",
             text.into_bytes(),
         ),
+        Answer::Missing(text) => return plain(StatusCode::NOT_FOUND, text.to_owned()),
         Answer::Bad(text) => return plain(StatusCode::BAD_REQUEST, text),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));

@@ -75,7 +75,7 @@ pub(super) fn answer(state: &State, query: &Query<'_>) -> Result<Answer, BadQuer
     let mut accounts = state.front.broker.accounts();
     accounts.retain(|account| wanted.is_empty() || account.name() == wanted);
     let mut list = Vec::new();
-    if query.bool("subs")? || !test.is_empty() {
+    if query.bool("subs")? {
         for account in &accounts {
             let found: Vec<Arc<Subscription>> = match test {
                 "" => account.subscriptions(),

@@ -168,7 +168,11 @@ fn varz(state: &State, config: &Config) -> Varz {
         proto: PROTO,
         go: info.go,
         host: config.host.clone(),
-        port: info.port,
+        port: if config.port == 0 {
+            info.port
+        } else {
+            config.port
+        },
         auth_required: info.auth_required,
         connect_urls: info.connect_urls,
         max_connections: config.limits.max_connections.map_or(-1, |max| max as i64),

@@ -48,11 +48,13 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
     }
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let fatal = log.clone();
-    match task::block_on(workers, start(line, config, log)) {
+    let code = match task::block_on(workers, start(line, config, log)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(text)) => fail(&fatal, &text),
         Err(error) => fail(&fatal, &format!("cannot start threads: {error}")),
-    }
+    };
+    fatal.flush();
+    code
 }
 
 fn fail(log: &Log, text: &str) -> ExitCode {

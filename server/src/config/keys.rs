@@ -281,6 +281,13 @@ fn logging(key: &str, value: &Value, config: &mut Config) -> Result<bool, Proble
         }
         "logtime" => log.time = value.bool()?,
         "logtime_utc" => log.time_utc = value.bool()?,
+        "log_format" => {
+            log.json = match value.string()? {
+                "text" => false,
+                "json" => true,
+                _ => return Err(value.at.problem("expected text or json")),
+            };
+        }
         "log_file" | "logfile" => log.file = path(value)?,
         "log_size_limit" | "logfile_size_limit" => {
             log.size_limit = Some(value.count()?).filter(|limit| *limit > 0);

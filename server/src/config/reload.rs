@@ -211,6 +211,7 @@ fn logging(old: &LogSettings, new: &LogSettings, differences: &mut Differences) 
     d.compare("trace_headers", &old.trace_headers, &new.trace_headers);
     d.compare("logtime", &old.time, &new.time);
     d.compare("logtime_utc", &old.time_utc, &new.time_utc);
+    d.compare("log_format", &old.json, &new.json);
     d.compare("logfile", &old.file, &new.file);
     d.compare("logfile_size_limit", &old.size_limit, &new.size_limit);
     d.compare("logfile_max_num", &old.max_files, &new.max_files);

@@ -207,6 +207,8 @@ pub struct LogSettings {
     pub time: bool,
     /// Date and time in UTC, not in local time.
     pub time_utc: bool,
+    /// Lines are JSON objects with `time`, `level`, `pid` and `msg`.
+    pub json: bool,
     /// File to log to; `None` is standard error.
     pub file: Option<PathBuf>,
     /// Size in bytes at which the file is renamed and a new one begun; `None` is never.
@@ -285,6 +287,7 @@ impl Default for LogSettings {
             trace_headers: false,
             time: true,
             time_utc: false,
+            json: false,
             file: None,
             size_limit: None,
             max_files: None,

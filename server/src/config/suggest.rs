@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "limits",
     "listen",
     "log_file",
+    "log_format",
     "logfile",
     "logfile_max_num",
     "logfile_size_limit",

@@ -1,3 +1,5 @@
+//! The proposal queue: shares, order, bounds and who is woken.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 

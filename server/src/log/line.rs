@@ -46,6 +46,7 @@ pub(super) struct Style {
     /// The time zone of the line's date; `None`: no date.
     zone: Option<TimeZone>,
     colour: bool,
+    json: bool,
     pid: u32,
 }
 
@@ -61,12 +62,22 @@ impl Style {
         Self {
             zone,
             colour,
+            json: false,
             pid: std::process::id(),
         }
     }
 
+    /// The same as JSON objects.
+    pub(super) fn json(mut self) -> Self {
+        self.json = true;
+        self
+    }
+
     /// The line with its end. Line ends within the text stay as they are.
     pub(super) fn line(&self, label: Label, text: &str, now: Timestamp) -> String {
+        if self.json {
+            return self.object(label, text, now);
+        }
         let mut line = String::with_capacity(text.len() + 64);
         // Writing to a string cannot fail.
         let _ = write!(line, "[{}] ", self.pid);
@@ -83,6 +94,22 @@ impl Style {
             false => write!(line, "[{}] ", label.text()),
         };
         line.push_str(text);
+        line.push('\n');
+        line
+    }
+}
+
+impl Style {
+    fn object(&self, label: Label, text: &str, now: Timestamp) -> String {
+        let at = jiff::Timestamp::from_nanosecond(i128::from(now.as_nanos())).ok();
+        let time = at.filter(|_| self.zone.is_some()).map(|at| at.to_string());
+        let mut line = serde_json::json!({
+            "time": time,
+            "level": label.text(),
+            "pid": self.pid,
+            "msg": text,
+        })
+        .to_string();
         line.push('\n');
         line
     }
@@ -139,6 +166,15 @@ mod tests {
         );
         let line = Style::new(false, true, true).line(Label::Error, "text", now);
         assert_eq!(line, format!("[{pid}] [\u{1b}[31mERR\u{1b}[0m] text\n"));
+        let line = Style::new(true, true, false)
+            .json()
+            .line(Label::Warn, "a \"b\"", now);
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let expected = serde_json::json!({
+            "time": "2006-01-02T15:04:05.123456789Z", "level": "WRN", "pid": pid, "msg": "a \"b\""
+        });
+        assert_eq!(value, expected);
+        assert!(line.ends_with('\n') && line.matches('\n').count() == 1);
         assert_eq!(backup_suffix(now), "2006.01.02.15.04.05.123456789");
     }
 }

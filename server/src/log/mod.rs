@@ -7,6 +7,7 @@
 
 mod line;
 pub mod protocol;
+mod queue;
 mod sink;
 
 use std::fmt::{self, Write};
@@ -14,6 +15,8 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use halyard_runtime::task;
+use halyard_runtime::time::Timestamp;
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -23,7 +26,11 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::config::LogSettings;
 use line::{Label, Style};
+use queue::{Line, Queue};
 use sink::Sink;
+
+/// Lines are written together up to about so many bytes.
+const WRITE_BYTES: usize = 64 << 10;
 
 /// Crates whose events are ours begin like this.
 const OUR_TARGETS: &str = "halyard";
@@ -35,6 +42,9 @@ pub struct Log(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     debug: AtomicBool,
+    /// A thread writes what waits in the queue; without it, lines are written where they arise.
+    has_writer: AtomicBool,
+    queue: Queue,
     output: Mutex<Output>,
 }
 
@@ -47,10 +57,20 @@ struct Output {
 /// Starts logging, for the rest of the process.
 ///
 /// # Errors
-/// The log file cannot be opened, or there is a log already.
+/// The log file cannot be opened, there is a log already, or the system gives no thread to write it.
 pub fn init(settings: &LogSettings) -> io::Result<Log> {
     let log = Log::new(settings)?;
     tracing::subscriber::set_global_default(log.clone()).map_err(io::Error::other)?;
+    let writer = log.clone();
+    let writing = task::spawn_dedicated("log", async move {
+        loop {
+            writer.0.queue.filled().await;
+            writer.flush();
+        }
+    });
+    // It runs as long as the process.
+    drop(writing?);
+    log.0.has_writer.store(true, Ordering::Release);
     Ok(log)
 }
 
@@ -63,6 +83,8 @@ impl Log {
         };
         Ok(Self(Arc::new(Shared {
             debug: AtomicBool::new(settings.debug),
+            has_writer: AtomicBool::new(false),
+            queue: Queue::default(),
             output: Mutex::new(output),
         })))
     }
@@ -73,6 +95,7 @@ impl Log {
     /// The new log file cannot be opened.
     pub fn change(&self, settings: &LogSettings) -> io::Result<()> {
         let sink = Sink::open(settings)?;
+        self.flush();
         {
             let mut output = self.0.output.lock();
             output.sink = sink;
@@ -89,22 +112,42 @@ impl Log {
     /// # Errors
     /// The file cannot be opened; the old one stays in use.
     pub fn reopen(&self) -> io::Result<()> {
+        self.flush();
         self.0.output.lock().sink.reopen()
     }
 
     /// Writes why the server cannot go on. The caller then ends the process with status 1.
     pub fn fatal(&self, text: &str) {
-        self.write(Label::Fatal, text);
+        self.write(Label::Fatal, text.to_owned());
+        self.flush();
     }
 
-    fn write(&self, label: Label, text: &str) {
+    fn write(&self, label: Label, text: String) {
+        let at = Timestamp::now();
+        self.0.queue.push(Line { label, text, at });
+        if !self.0.has_writer.load(Ordering::Acquire) {
+            self.flush();
+        }
+    }
+
+    /// Writes what waits; when it returns, everything that was logged before is written.
+    pub fn flush(&self) {
+        // The lock is taken first: lines that another thread has taken are written before ours.
         let mut output = self.0.output.lock();
-        let now = halyard_runtime::time::Timestamp::now();
-        let line = output.style.line(label, text, now);
-        if let Some(backup) = output.sink.write(line.as_bytes(), now) {
-            let text = format!("Rotated log, backup saved as {backup}");
-            let line = output.style.line(Label::Info, &text, now);
-            output.sink.write(line.as_bytes(), now);
+        let mut lines = self.0.queue.take().into_iter().peekable();
+        while let Some(first) = lines.peek() {
+            let at = first.at;
+            let mut text = String::new();
+            while text.len() < WRITE_BYTES
+                && let Some(line) = lines.next()
+            {
+                text.push_str(&output.style.line(line.label, &line.text, line.at));
+            }
+            if let Some(backup) = output.sink.write(text.as_bytes(), at) {
+                let text = format!("Rotated log, backup saved as {backup}");
+                let line = output.style.line(Label::Info, &text, at);
+                output.sink.write(line.as_bytes(), at);
+            }
         }
     }
 
@@ -123,7 +166,11 @@ impl Log {
 
 fn style(settings: &LogSettings) -> Style {
     let colour = settings.file.is_none() && io::stderr().is_terminal();
-    Style::new(settings.time, settings.time_utc, colour)
+    let style = Style::new(settings.time, settings.time_utc, colour);
+    match settings.json {
+        true => style.json(),
+        false => style,
+    }
 }
 
 impl Subscriber for Log {
@@ -159,7 +206,7 @@ impl Subscriber for Log {
             Level::DEBUG => Label::Debug,
             Level::TRACE => Label::Trace,
         };
-        self.write(label, &protocol::one_line(&text.finish()));
+        self.write(label, protocol::one_line(&text.finish()));
     }
 
     // Spans are not used: a line stands for itself.

@@ -67,14 +67,30 @@ fn print(report: &Report, arguments: &Arguments) {
         report.trace.iter().for_each(|line| println!("{line}"));
     }
     if !arguments.range || !report.is_good() {
-        println!("{:#?}", report.options);
+        println!("{}", compact(&report.options));
     }
     println!("{report}");
 }
 
+/// The options, each field of the outermost level on a line.
+fn compact(options: &Options) -> String {
+    let mut text = String::new();
+    for line in format!("{options:#?}").lines() {
+        let depth = line.len() - line.trim_start().len();
+        let begins = depth <= 4 && !line.trim_start().starts_with(['}', ']', ')']);
+        if begins && !text.is_empty() {
+            text.push('\n');
+        } else if !text.ends_with(['{', '[', '(']) && !text.is_empty() && depth > 4 {
+            text.push(' ');
+        }
+        text.push_str(if begins { line } else { line.trim_start() });
+    }
+    text
+}
+
 fn against(arguments: &Arguments, address: SocketAddr) -> ExitCode {
     let options = Options::from_seed(arguments.seeds.start);
-    println!("{options:#?}");
+    println!("{}", compact(&options));
     match halyard_runtime::task::block_on(2, halyard_sim::against(options, address)) {
         Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
         Ok(broken) => {

@@ -418,6 +418,7 @@ async fn commit(
         frames.open_segment(header);
     }
     let from = if fresh { 0 } else { tail.offset };
+    let begun = time::Instant::now();
     frames
         .write(&tail.file, from, batch)
         .map_err(|source| Error::io("writing the log", &tail.path, source))?;
@@ -443,7 +444,8 @@ async fn commit(
     if !wal.unmarked.swap(!marked, Ordering::AcqRel) && !marked {
         wal.upkeep.notify_one();
     }
-    wal.counters.batch(batch.len() as u64, frames.bytes);
+    let took = time::Instant::now() - begun;
+    wal.counters.batch(batch.len() as u64, frames.bytes, took);
     Ok(())
 }
 

@@ -411,6 +411,12 @@ impl JetStream {
         &self.erasure
     }
 
+    /// The figures of the node's log on disk.
+    #[must_use]
+    pub fn log_metrics(&self) -> Option<raft::LogMetrics> {
+        self.node().map(raft::Node::metrics)
+    }
+
     /// The node of everything that is on the disk.
     pub(super) fn node(&self) -> Option<&raft::Node> {
         self.nodes.first()

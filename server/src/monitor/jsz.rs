@@ -1,5 +1,6 @@
 //! `/jsz` and the JetStream part of `/varz`.
 
+use halyard_raft::LogMetrics;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -123,9 +124,26 @@ struct Own {
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption: Option<EncryptionState>,
     erasure: Erasure,
+    log: Log,
     /// Bytes on the disk that are not what was written: which file, where, and what stood there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damage: Vec<String>,
+}
+
+/// The node's log. Counts are since the server started, times in nanoseconds.
+#[derive(Serialize, Default)]
+struct Log {
+    /// Batches that were written and synced.
+    syncs: u64,
+    records: u64,
+    bytes_written: u64,
+    /// Of writing and syncing one batch.
+    mean_sync: u64,
+    slowest_sync: u64,
+    bytes_held: u64,
+    segments: u64,
+    /// The disk is full: proposals are refused.
+    full: bool,
 }
 
 /// What deletes and purges have left on the disk.
@@ -268,6 +286,22 @@ fn disabled(state: &State) -> Jsz {
     }
 }
 
+impl Log {
+    fn new(metrics: LogMetrics) -> Self {
+        let busy = nanos(metrics.busy);
+        Self {
+            syncs: metrics.syncs,
+            records: metrics.records,
+            bytes_written: metrics.bytes_written,
+            mean_sync: busy.checked_div(metrics.syncs).unwrap_or(0),
+            slowest_sync: nanos(metrics.slowest),
+            bytes_held: metrics.bytes_held,
+            segments: metrics.segments,
+            full: metrics.full,
+        }
+    }
+}
+
 fn own(jetstream: &JetStream) -> Own {
     let (mut pending_streams, mut oldest) = (0, None);
     for group in jetstream.groups() {
@@ -289,6 +323,7 @@ fn own(jetstream: &JetStream) -> Own {
     Own {
         encryption: EncryptionState::new(jetstream),
         erasure,
+        log: jetstream.log_metrics().map_or_else(Log::default, Log::new),
         damage: jetstream.damage(),
     }
 }

@@ -336,7 +336,7 @@ impl World {
         let Ok(create) = prepare(Form::Durable { name }, request, found.config()) else {
             return;
         };
-        self.command(Kind::Consumer, id, &create.to_bytes());
+        self.command(Kind::Consumer, id, &create.to_bytes(None));
     }
 
     fn restore(&mut self, name: &'static str, shape: &StreamShape, backup: &Backup) {

@@ -12,7 +12,7 @@ use super::message::{Delivered, Publish, Sink};
 use super::route::Route;
 use super::subject;
 use super::subscription::{Subscribe, Subscription};
-use super::watch::{Watch, Watches};
+use super::watch::{Notify, Watch, Watched, Watches};
 
 /// Subjects are spread by their first token over so many generations: an inbox that comes or goes does not spoil what
 /// connections remember about other subjects.
@@ -182,11 +182,41 @@ impl Account {
         subject: &[u8],
         notify: impl Fn(bool) + Send + Sync + 'static,
     ) -> InterestWatch {
-        let watch = self.watches.lock().add(subject, Box::new(notify));
-        watch.tell(|| self.interest(subject));
+        self.watch(subject, Watched::Interest, Box::new(notify))
+    }
+
+    /// Whether somebody listens to the literal `subject` itself: in the queue group, or for `None` outside of any. Who has
+    /// a filter that merely matches it only looks on.
+    #[must_use]
+    pub fn listens(&self, subject: &[u8], queue: Option<&[u8]>) -> bool {
+        let listens = |one: &Arc<Subscription>| one.filter() == subject && one.queue() == queue;
+        self.matching(subject).iter().any(listens)
+    }
+
+    /// The same as [`watch_interest`](Self::watch_interest) for who [`listens`](Self::listens).
+    pub fn watch_listeners(
+        self: &Arc<Self>,
+        subject: &[u8],
+        queue: Option<&[u8]>,
+        notify: impl Fn(bool) + Send + Sync + 'static,
+    ) -> InterestWatch {
+        let of = Watched::Listeners(queue.map(Into::into));
+        self.watch(subject, of, Box::new(notify))
+    }
+
+    fn watch(self: &Arc<Self>, subject: &[u8], of: Watched, notify: Box<Notify>) -> InterestWatch {
+        let watch = self.watches.lock().add(subject, of, notify);
+        watch.tell(|| self.is_watched(&watch));
         InterestWatch {
             account: Arc::clone(self),
             watch,
+        }
+    }
+
+    fn is_watched(&self, watch: &Watch) -> bool {
+        match &watch.of {
+            Watched::Interest => self.interest(&watch.subject),
+            Watched::Listeners(queue) => self.listens(&watch.subject, queue.as_deref()),
         }
     }
 
@@ -313,7 +343,7 @@ impl Account {
             held.matching(filter, &mut watches);
         }
         for watch in watches {
-            watch.tell(|| self.interest(&watch.subject));
+            watch.tell(|| self.is_watched(&watch));
         }
     }
 }

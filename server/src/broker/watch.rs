@@ -12,9 +12,18 @@ pub type Notify = dyn Fn(bool) + Send + Sync;
 
 const UNKNOWN: u8 = 2;
 
+/// What counts as interest.
+pub(super) enum Watched {
+    /// Any subscription that matches.
+    Interest,
+    /// Subscriptions to the subject itself, in this queue group or in none.
+    Listeners(Option<Box<[u8]>>),
+}
+
 pub(super) struct Watch {
     pub(super) id: u64,
     pub(super) subject: Box<[u8]>,
+    pub(super) of: Watched,
     notify: Box<Notify>,
     /// What it was last told: 0, 1 or [`UNKNOWN`].
     last: AtomicU8,
@@ -60,12 +69,13 @@ impl Watches {
         self.by_subject.is_empty()
     }
 
-    pub(super) fn add(&mut self, subject: &[u8], notify: Box<Notify>) -> Arc<Watch> {
+    pub(super) fn add(&mut self, subject: &[u8], of: Watched, notify: Box<Notify>) -> Arc<Watch> {
         self.next_id += 1;
         let last = AtomicU8::new(UNKNOWN);
         let watch = Arc::new(Watch {
             id: self.next_id,
             subject: subject.into(),
+            of,
             notify,
             last,
             pending: AtomicU32::new(0),
@@ -123,7 +133,7 @@ mod tests {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let note = Arc::clone(&heard);
         let notify = Box::new(move |interest| note.lock().push(interest));
-        let watch = Watches::default().add(b"in.box", notify);
+        let watch = Watches::default().add(b"in.box", Watched::Interest, notify);
         watch.tell(|| true);
         let interest = AtomicBool::new(false);
         watch.tell(|| {

@@ -13,12 +13,14 @@ use halyard_runtime::time::Timestamp;
 use super::api::errors::{ApiError, table};
 use super::backup::desk::Seat;
 use super::config::{Storage, StreamConfig, check_create, check_restore, normalize};
+use super::consumer::Command;
 use super::group::Reply;
 use super::group::command::{Kind, StreamCreate, StreamUpdate};
-use super::handle::StreamHandle;
+use super::handle::{GroupHandle, StreamHandle};
 use super::meta::{self, Assignment};
 use super::service::JetStream;
 use super::start::StartError;
+use super::stream::Stream;
 
 /// What became of a change.
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl JetStream {
             }
         }
         for group in [&self.file, &self.memory] {
+            forget_volatile(group).await;
             group.intake().caught_up().await;
         }
         Ok(())
@@ -390,4 +393,22 @@ fn done(reply: Option<Reply>) -> Option<()> {
             None
         }
     }
+}
+
+/// Consumers that were to be kept in memory have ended with the process that had them, also where their stream is on disk:
+/// who used them makes them anew. A server alone has no other replica that could still hold them.
+async fn forget_volatile(group: &GroupHandle) {
+    let gone: Vec<(StreamId, Vec<u8>)> = group.read(|machine| {
+        let of = |stream: &Stream| {
+            let consumers = stream.consumers().iter();
+            let gone = consumers.filter(|one| one.config().mem_storage);
+            gone.map(|one| (stream.id(), Command::Delete { id: one.id() }.to_bytes()))
+                .collect::<Vec<_>>()
+        };
+        machine.streams().flat_map(of).collect()
+    });
+    let deletes = gone
+        .iter()
+        .map(|(stream, body)| group.propose_encoded(Kind::Consumer, *stream, body));
+    futures::future::join_all(deletes).await;
 }

@@ -11,6 +11,7 @@
 mod raw;
 
 mod backup;
+mod consumers;
 mod delivery;
 mod full_disk;
 mod log_length;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use halyard_runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::command::{Command, ConsumerId};
+use super::command::{Command, ConsumerId, Seen};
 use super::info::{ConsumerInfo, Presence, remaining};
 use super::leader::Address;
 use super::machine::Consumer;
@@ -157,39 +157,20 @@ impl Asked<'_> {
         }
         let handle = self.stream(stream)?;
         let create = request::prepare(form, body, &handle.config())?;
-        self.check_bound(&handle, &create).await?;
-        let Reply::Created { id, .. } = propose(&handle, &create.to_bytes()).await? else {
-            return Err(Stop::Silence);
+        let (id, start) = loop {
+            match propose(&handle, &command(&handle, &create)?).await? {
+                Reply::Created { id, start } => break (id, start),
+                // Another request for the same name was faster: who listens is to be looked at again.
+                Reply::Changed => {}
+                _ => return Err(Stop::Silence),
+            }
         };
         let found = gather(&handle, &[id]).await.pop();
-        found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error().into())
-    }
-
-    /// The deliver subject of a push consumer stays while somebody listens.
-    async fn check_bound(
-        &self,
-        handle: &StreamHandle,
-        create: &request::Create,
-    ) -> Result<(), ApiError> {
-        let moved = find(handle, &create.name, |consumer| {
-            let old = consumer.config();
-            let moved = old.is_push()
-                && create.config.is_push()
-                && old.deliver_subject != create.config.deliver_subject;
-            moved.then_some(consumer.id())
-        });
-        let Ok(Some(consumer)) = moved else {
-            return Ok(());
-        };
-        let at = Address {
-            stream: handle.id(),
-            consumer,
-        };
-        let presence = handle.group().intake().presence(vec![at]).await;
-        match presence.first().is_some_and(|presence| presence.push_bound) {
-            true => Err(table::CONSUMER_NAME_EXIST.error()),
-            false => Ok(()),
-        }
+        let found = found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error())?;
+        Ok(match start {
+            Some(start) => found.at_start(start),
+            None => found,
+        })
     }
 
     async fn info(&self, stream: &str, name: &str) -> Result<ConsumerInfo, Stop> {
@@ -278,6 +259,27 @@ impl Asked<'_> {
             .with("not supported by this server yet")
             .into())
     }
+}
+
+/// The command for a request. The deliver subject of a push consumer stays while somebody listens.
+fn command(handle: &StreamHandle, create: &request::Create) -> Result<Vec<u8>, ApiError> {
+    if !create.config.is_push() {
+        return Ok(create.to_bytes(None));
+    }
+    let known = find(handle, &create.name, |one| (one.id(), one.config().clone()));
+    let Ok((id, old)) = known else {
+        return Ok(create.to_bytes(Some(Seen::default())));
+    };
+    let is_moved = old.is_push() && old.deliver_subject != create.config.deliver_subject;
+    let subject = old.deliver_subject.as_bytes();
+    if is_moved && handle.account().listens(subject, old.listeners()) {
+        return Err(table::CONSUMER_NAME_EXIST.error());
+    }
+    let seen = Seen {
+        id,
+        deliver_subject: &old.deliver_subject,
+    };
+    Ok(create.to_bytes(Some(seen)))
 }
 
 /// Something of a consumer, by name.

@@ -8,6 +8,7 @@
 //! progress  5 | id | consumer_seq | stream_seq               of a consumer without acks: how far it got, now and then
 //! pause     6 | id | until i64                               0: go on
 //! sent      7 | id | consumer_seq | count | (seq delta, length)*   runs of stream sequences; consumer_seq is the first's
+//! make      8 | action u8 | name | config | seen id, deliver subject   create, if what has the name is still as seen
 //! ```
 //!
 //! `deliver` is of former logs: the leader now sends a message as soon as it is stored, and `sent` tells the log of it.
@@ -42,6 +43,16 @@ pub struct Grant {
     pub batch: u32,
     /// Bytes of messages; 0 is no limit.
     pub max_bytes: u64,
+}
+
+/// What had a name when a request for it was proposed: only the leader knows who listens, and it looks before the log
+/// decides. If another request came between, it must look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen<'a> {
+    /// The consumer; 0 for none.
+    pub id: ConsumerId,
+    /// Where it delivers; empty if it is pulled from.
+    pub deliver_subject: &'a str,
 }
 
 /// One answer to one delivery.
@@ -79,6 +90,8 @@ pub enum Command<'a> {
         name: &'a str,
         /// Its resolved configuration.
         config: &'a [u8],
+        /// What has the name, as whoever proposed it saw it. `None`: it did not matter.
+        seen: Option<Seen<'a>>,
     },
     /// Drop a consumer.
     Delete {
@@ -131,6 +144,7 @@ const ACKS: u8 = 4;
 const PROGRESS: u8 = 5;
 const PAUSE: u8 = 6;
 const SENT: u8 = 7;
+const MAKE: u8 = 8;
 
 const ACK: u8 = 0;
 const NAK: u8 = 1;
@@ -145,11 +159,16 @@ impl<'a> Command<'a> {
                 action,
                 name,
                 config,
+                seen,
             } => {
-                out.put_u8(CREATE);
+                out.put_u8(if seen.is_some() { MAKE } else { CREATE });
                 out.put_u8(*action as u8);
                 put_bytes(out, name.as_bytes());
                 put_bytes(out, config);
+                if let Some(seen) = seen {
+                    put_u64(out, u64::from(seen.id));
+                    put_bytes(out, seen.deliver_subject.as_bytes());
+                }
             }
             Self::Delete { id } => {
                 out.put_u8(DELETE);
@@ -208,7 +227,7 @@ impl<'a> Command<'a> {
     pub fn decode(body: &'a [u8]) -> Result<Self, Unreadable> {
         let mut reader = Reader::new(body, "command");
         let command = match reader.u8()? {
-            CREATE => Self::Create {
+            kind @ (CREATE | MAKE) => Self::Create {
                 action: match reader.u8()? {
                     0 => Action::CreateOrUpdate,
                     1 => Action::Create,
@@ -217,6 +236,13 @@ impl<'a> Command<'a> {
                 },
                 name: reader.text()?,
                 config: reader.bytes()?,
+                seen: match kind {
+                    MAKE => Some(Seen {
+                        id: reader.u32()?,
+                        deliver_subject: reader.text()?,
+                    }),
+                    _ => None,
+                },
             },
             DELETE => Self::Delete { id: reader.u32()? },
             DELIVER => {
@@ -387,7 +413,17 @@ mod tests {
             Just(Command::Create {
                 action: Action::Update,
                 name: "n",
-                config: b"{}"
+                config: b"{}",
+                seen: None,
+            }),
+            any::<u32>().prop_map(|id| Command::Create {
+                action: Action::Create,
+                name: "n",
+                config: b"{}",
+                seen: Some(Seen {
+                    id,
+                    deliver_subject: "d"
+                }),
             }),
             any::<u32>().prop_map(|id| Command::Delete { id }),
             (any::<u32>(), prop::collection::vec(grant, 0..5))

@@ -189,6 +189,11 @@ impl ConsumerConfig {
         !self.deliver_subject.is_empty()
     }
 
+    /// The queue group that listens on the deliver subject of a push consumer. `None`: listeners outside of any group.
+    pub fn listeners(&self) -> Option<&[u8]> {
+        Some(self.deliver_group.as_bytes()).filter(|group| !group.is_empty())
+    }
+
     /// Outlives its users: it has a durable name.
     pub fn is_durable(&self) -> bool {
         !self.durable_name.is_empty()

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::BufMut;
-use halyard_engine::Filters;
+use halyard_engine::{Filters, SEQUENCE_MAX};
 
 use super::codec::{Reader, Unreadable, put_u64};
 use super::config::{ConsumerConfig, DeliverPolicy};
@@ -27,7 +27,11 @@ impl Cursor {
             DeliverPolicy::All => first_seq,
             DeliverPolicy::New => end,
             DeliverPolicy::Last => messages.last_matching(filters).unwrap_or(end),
-            DeliverPolicy::ByStartSequence => config.opt_start_seq.clamp(first_seq.min(end), end),
+            // It may lie beyond the end: what comes before it is then passed over.
+            DeliverPolicy::ByStartSequence => {
+                let start = config.opt_start_seq.min(SEQUENCE_MAX);
+                start.max(first_seq.min(end))
+            }
             DeliverPolicy::ByStartTime => config
                 .opt_start_time
                 .map_or(end, |time| messages.seq_at_time(time).max(first_seq)),
@@ -123,13 +127,6 @@ impl Cursor {
         if self.first.is_empty() {
             // The list is of the time of creation: what comes after it starts at `next`, which lies behind all of it.
             self.next = self.next.max(seq + 1);
-        }
-    }
-
-    /// A message that was passed last is to come again after all.
-    pub fn put_back(&mut self, seq: u64) {
-        if self.first.front().is_none_or(|front| seq < *front) && seq < self.next {
-            self.first.push_front(seq);
         }
     }
 

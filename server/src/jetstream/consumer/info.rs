@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::config::ConsumerConfig;
 use super::machine::{Consumer, Position};
 use super::messages::Messages;
+use super::set::Start;
 use crate::jetstream::api::timestamp;
 use crate::jetstream::limits::{API_LEVEL, NATS_VERSION};
 
@@ -102,6 +103,19 @@ impl ConsumerInfo {
             pause_remaining: paused.then(|| remaining(consumer.config(), now)),
             ts: timestamp::format(now),
         }
+    }
+}
+
+impl ConsumerInfo {
+    /// The same of a consumer that nothing was delivered to yet: what whoever made it is told, however fast it was served.
+    #[must_use]
+    pub fn at_start(mut self, start: Start) -> Self {
+        self.delivered = Sequence::new(start.at, None);
+        self.ack_floor = Sequence::new(start.at, None);
+        self.num_ack_pending = 0;
+        self.num_redelivered = 0;
+        self.num_pending = start.unseen;
+        self
     }
 }
 

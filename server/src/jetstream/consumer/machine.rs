@@ -193,10 +193,36 @@ impl Consumer {
         self.cursor.covers(seq) && (self.filters.is_everything() || subject())
     }
 
-    /// Replaces the configuration (checked before).
-    pub fn update(&mut self, config: ConsumerConfig, filters: Filters) {
-        self.config = config;
+    /// Replaces the configuration (checked before). It holds for what was delivered already, too: deadlines move by what
+    /// the time to answer has changed, and what waits to go out again is given up if it went out often enough.
+    ///
+    /// With other filters, messages that the consumer has passed over stay passed: one that was served all that matched
+    /// goes on at the end of the stream.
+    pub fn update(
+        &mut self,
+        config: ConsumerConfig,
+        filters: Filters,
+        messages: &dyn Messages,
+        to: &mut Changes<'_>,
+    ) {
+        let is_through = self.delivered.consumer > 0
+            && self.filters != filters
+            && self.cursor.peek(&self.filters, messages).is_none();
+        if is_through {
+            self.cursor.raise(messages.last_seq().saturating_add(1));
+        }
+        let before = std::mem::replace(&mut self.config, config);
         self.filters = filters;
+        let config = &self.config;
+        if before.ack_wait != config.ack_wait || before.backoff != config.backoff {
+            self.pending
+                .shift(|count| (before.wait_after(count), config.wait_after(count)));
+        }
+        if before.max_deliver != self.config.max_deliver {
+            for seq in self.pending.all_queued() {
+                self.give_up(seq, to);
+            }
+        }
     }
 
     /// Stops deliveries until a moment, or lets them go on.
@@ -204,20 +230,33 @@ impl Consumer {
         self.config.pause_until = until;
     }
 
-    /// Takes one answer of a client. Unknown, late and repeated ones change nothing.
-    pub fn answer(&mut self, ack: &Ack<'_>, to: &mut Changes<'_>) {
-        if self.config.ack_policy == AckPolicy::None || ack.stream_seq > self.delivered.stream {
-            return;
+    /// Takes one answer of a client. Late and repeated ones change nothing. False: it settles what was never delivered,
+    /// and must not be confirmed.
+    pub fn answer(&mut self, ack: &Ack<'_>, to: &mut Changes<'_>) -> bool {
+        let settles = matches!(ack.verb, Verb::Ack | Verb::Term(_));
+        if self.config.ack_policy == AckPolicy::None {
+            return false;
+        }
+        if ack.stream_seq > self.delivered.stream {
+            return !settles;
         }
         let seq = ack.stream_seq;
+        let of_all = self.config.ack_policy == AckPolicy::All;
         match ack.verb {
-            Verb::Ack if self.config.ack_policy == AckPolicy::All => self.ack_all(ack, to),
+            Verb::Ack if of_all => self.ack_all(ack, to),
             Verb::Ack => {
                 self.done(seq, to);
             }
             Verb::Term(reason) => {
                 let reason = reason.to_owned();
-                if let Some(entry) = self.done(seq, to) {
+                let ended = if of_all {
+                    let ended = self.pending.get(seq).copied();
+                    self.ack_all(ack, to);
+                    ended
+                } else {
+                    self.done(seq, to)
+                };
+                if let Some(entry) = ended {
                     to.effects.push(Effect::Terminated {
                         id: self.id,
                         stream_seq: seq,
@@ -235,6 +274,7 @@ impl Consumer {
                 }
             }
         }
+        true
     }
 
     /// The committed time is now `now`: deliveries without an answer go out again, or are given up.

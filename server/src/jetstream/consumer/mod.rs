@@ -43,7 +43,7 @@ mod script_test;
 #[cfg(test)]
 mod stage;
 
-pub use command::{Action, Command, ConsumerId, Grant};
+pub use command::{Action, Command, ConsumerId, Grant, Seen};
 pub use config::{AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy};
 pub use effect::Effect;
 pub use machine::{Consumer, Position};
@@ -51,4 +51,4 @@ pub use messages::Messages;
 pub use over_store::StoreMessages;
 pub use restored::Restored;
 pub use select::{Delivery, Selection};
-pub use set::{Consumers, Ctx, Reply};
+pub use set::{Consumers, Ctx, Reply, Start};

@@ -4,6 +4,7 @@
 //! indexes name exactly the entries that say so. Sorted maps only: the order is the same on every replica.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use halyard_runtime::time::Timestamp;
 
@@ -187,6 +188,25 @@ impl Pending {
                 },
             );
         }
+    }
+
+    /// Moves every deadline by the difference of two times to answer, which `waits` gives for a number of deliveries.
+    pub fn shift(&mut self, waits: impl Fn(u32) -> (Duration, Duration)) {
+        let nanos = |wait: Duration| i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+        self.due.clear();
+        for (seq, entry) in &mut self.entries {
+            if let State::Due(at) = &mut entry.state {
+                let (old, new) = waits(entry.count);
+                let moved = at.as_nanos().saturating_sub(nanos(old));
+                *at = Timestamp::from_nanos(moved.saturating_add(nanos(new)));
+                self.due.insert((*at, *seq));
+            }
+        }
+    }
+
+    /// The messages that wait to go out again, in the order of their turns.
+    pub fn all_queued(&self) -> Vec<u64> {
+        self.queue.values().copied().collect()
     }
 
     fn unlink(&mut self, seq: u64, state: State) {

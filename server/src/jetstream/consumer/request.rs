@@ -4,7 +4,7 @@ use halyard_runtime::random;
 use serde::Deserialize;
 
 use super::check;
-use super::command::{Action, Command};
+use super::command::{Action, Command, Seen};
 use super::config::ConsumerConfig;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::StreamConfig;
@@ -58,14 +58,15 @@ pub struct Create {
 }
 
 impl Create {
-    /// The command's body.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// The command's body; `seen` is what has the name, where that matters.
+    pub fn to_bytes(&self, seen: Option<Seen<'_>>) -> Vec<u8> {
         // A configuration that was read from JSON can be written as JSON.
         let config = serde_json::to_vec(&self.config).unwrap_or_default();
         Command::Create {
             action: self.action,
             name: &self.name,
             config: &config,
+            seen,
         }
         .to_bytes()
     }

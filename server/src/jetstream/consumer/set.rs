@@ -7,7 +7,7 @@ use halyard_runtime::time::Timestamp;
 
 use super::check;
 use super::codec::{Reader, Unreadable, put_u64};
-use super::command::{Ack, Action, Command, ConsumerId, Grant};
+use super::command::{Ack, Action, Command, ConsumerId, Grant, Seen};
 use super::config::ConsumerConfig;
 use super::effect::Effect;
 use super::machine::{Changes, Consumer, Position};
@@ -36,6 +36,15 @@ pub struct Ctx<'a> {
     pub effects: &'a mut Vec<Effect>,
 }
 
+/// How a new consumer starts, before anything is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// What counts as delivered and acknowledged.
+    pub at: Position,
+    /// Messages that are to come.
+    pub unseen: u64,
+}
+
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
@@ -45,13 +54,20 @@ pub enum Reply {
     Created {
         /// Its number.
         id: ConsumerId,
-        /// It was not there before.
-        is_new: bool,
+        /// How it starts, if it was not there before.
+        start: Option<Start>,
     },
+    /// Nothing: another has the name than was seen when the command was proposed.
+    Changed,
     /// It is gone.
     Deleted,
     /// What waiting requests get.
     Selected(Selection),
+    /// Answers were taken.
+    Answered {
+        /// The numbers, rising, of those that settle what was never delivered.
+        unknown: Vec<u32>,
+    },
     /// Done.
     Done,
 }
@@ -111,10 +127,16 @@ impl Consumers {
                 action,
                 name,
                 config,
-            } => match self.create(action, name, config, ctx) {
-                Ok((id, is_new)) => Reply::Created { id, is_new },
-                Err(refusal) => Reply::Refused(refusal),
-            },
+                seen,
+            } => {
+                if seen.is_some_and(|seen| seen != self.seen(name)) {
+                    return Reply::Changed;
+                }
+                match self.create(action, name, config, ctx) {
+                    Ok((id, start)) => Reply::Created { id, start },
+                    Err(refusal) => Reply::Refused(refusal),
+                }
+            }
             Command::Delete { id } => self.delete(id, ctx),
             Command::Deliver { id, grants } => self.deliver(id, &grants, ctx),
             Command::Acks { id, acks } => self.acks(id, &acks, ctx),
@@ -269,14 +291,14 @@ impl Consumers {
         name: &str,
         config: &[u8],
         ctx: &mut Ctx<'_>,
-    ) -> Result<(ConsumerId, bool), ApiError> {
+    ) -> Result<(ConsumerId, Option<Start>), ApiError> {
         let mut config: ConsumerConfig =
             serde_json::from_slice(config).map_err(|error| table::INVALID_JSON.with(error))?;
         name.clone_into(&mut config.name);
         let filters = check::parse_filters(&config)?;
         if let Some(id) = self.by_name.get(name).copied() {
             self.update(id, action, config, ctx)?;
-            return Ok((id, false));
+            return Ok((id, None));
         }
         if action == Action::Update {
             return Err(table::CONSUMER_DOES_NOT_EXIST.error());
@@ -290,26 +312,38 @@ impl Consumers {
         self.check_work_queue(SET_RECORD, &config, ctx.stream)?;
         self.last_id += 1;
         let id = self.last_id;
-        self.by_id.insert(
-            id,
-            Consumer::new(id, config, filters, ctx.messages, ctx.now),
-        );
+        let consumer = Consumer::new(id, config, filters, ctx.messages, ctx.now);
+        let start = Start {
+            at: consumer.delivered(),
+            unseen: consumer.unseen(ctx.messages),
+        };
+        self.by_id.insert(id, consumer);
         self.by_name.insert(name.to_owned(), id);
         self.dirty.extend([SET_RECORD, id]);
         ctx.effects.push(Effect::Changed { id, is_new: true });
-        Ok((id, true))
+        Ok((id, Some(start)))
+    }
+
+    /// What has a name, for who asks the leader before the log decides.
+    pub fn seen(&self, name: &str) -> Seen<'_> {
+        self.find(name).map_or_else(Seen::default, |one| Seen {
+            id: one.id(),
+            deliver_subject: &one.config().deliver_subject,
+        })
     }
 
     fn update(
         &mut self,
         id: ConsumerId,
         action: Action,
-        config: ConsumerConfig,
+        mut config: ConsumerConfig,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), ApiError> {
         let Some(old) = self.by_id.get(&id) else {
             return Err(table::CONSUMER_NOT_FOUND.error());
         };
+        // Only a request to pause changes a pause.
+        config.pause_until = old.config().pause_until;
         if check::is_same(old.config(), &config) {
             return Ok(());
         }
@@ -319,8 +353,8 @@ impl Consumers {
         check::check_update(old.config(), &config)?;
         self.check_work_queue(id, &config, ctx.stream)?;
         let filters = check::parse_filters(&config)?;
-        self.change(id, ctx, |consumer, _, to| {
-            consumer.update(config, filters);
+        self.change(id, ctx, |consumer, messages, to| {
+            consumer.update(config, filters, messages, to);
             to.effects.push(Effect::Changed { id, is_new: false });
         });
         Ok(())
@@ -391,11 +425,19 @@ impl Consumers {
     }
 
     fn acks(&mut self, id: ConsumerId, acks: &[Ack<'_>], ctx: &mut Ctx<'_>) -> Reply {
-        self.change(id, ctx, |consumer, _, to| {
-            for ack in acks {
-                consumer.answer(ack, to);
+        let mut unknown = Vec::new();
+        let reply = self.change(id, ctx, |consumer, _, to| {
+            for (number, ack) in (0_u32..).zip(acks) {
+                if !consumer.answer(ack, to) {
+                    unknown.push(number);
+                }
             }
-        })
+        });
+        if reply == Reply::Done {
+            Reply::Answered { unknown }
+        } else {
+            reply
+        }
     }
 
     /// Changes one consumer, then releases what it is done with.

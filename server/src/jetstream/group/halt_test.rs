@@ -72,6 +72,7 @@ fn bench() -> Bench {
         action: Action::Create,
         name: "c",
         config,
+        seen: None,
     };
     assert!(matches!(consume(&mut bench, &command), Reply::Consumer(_)));
     for id in [S, T] {
@@ -288,6 +289,7 @@ fn the_last_sequence_is_an_end_and_no_fault() {
         action: Action::Create,
         name: "c",
         config,
+        seen: None,
     };
     assert!(matches!(consume(&mut bench, &command), Reply::Consumer(_)));
     assert!(flush(&mut bench));

@@ -26,6 +26,8 @@ pub struct AckSubject<'a> {
     pub stream_seq: u64,
     /// Sequence in the consumer.
     pub consumer_seq: u64,
+    /// When the message was stored.
+    pub stored: Option<Timestamp>,
 }
 
 /// Reads an ack subject. `None`: it is none.
@@ -62,6 +64,10 @@ pub fn parse(subject: &[u8]) -> Option<AckSubject<'_>> {
         key: subject.get(*starts.get(first)?..key_end)?,
         stream_seq: number(token(first + 3)?)?,
         consumer_seq: number(token(first + 4)?)?,
+        stored: token(first + 5)
+            .and_then(number)
+            .and_then(|nanos| i64::try_from(nanos).ok())
+            .map(Timestamp::from_nanos),
     })
 }
 

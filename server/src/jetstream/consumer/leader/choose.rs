@@ -72,13 +72,10 @@ enum Offer {
 }
 
 impl Source<'_> {
-    fn next(&self, consumer: &Consumer, messages: &StoreMessages<'_>) -> Option<Offer> {
+    fn next(&mut self, consumer: &Consumer, messages: &StoreMessages<'_>) -> Option<Offer> {
         match self {
             Self::Acks(ahead) => ahead.next(consumer, messages).map(Offer::Again),
-            Self::Local(local) => local
-                .cursor
-                .peek(consumer.filters(), messages)
-                .map(Offer::Local),
+            Self::Local(local) => local.next(consumer, messages).map(Offer::Local),
         }
     }
 
@@ -100,7 +97,7 @@ impl Source<'_> {
     fn unseen(&self, consumer: &Consumer, messages: &StoreMessages<'_>) -> u64 {
         match self {
             Self::Acks(ahead) => ahead.unseen(consumer, messages),
-            Self::Local(local) => local.cursor.count(consumer.filters(), messages),
+            Self::Local(local) => local.unseen(consumer, messages),
         }
     }
 
@@ -118,11 +115,10 @@ impl Source<'_> {
                 ahead.send(next, consumer);
             }
             (Self::Local(local), _) => {
-                local.cursor.pass(delivery.stream_seq);
-                local.reached = Position {
+                local.sent(Position {
                     consumer: delivery.consumer_seq,
                     stream: delivery.stream_seq,
-                };
+                });
             }
             (Self::Acks(_), Offer::Local(_)) => {}
         }

@@ -25,6 +25,10 @@ impl Desk {
             self.timers.remove(&(due, at));
         }
         let account = Arc::clone(place.directory.account());
+        if worker.idle_max().is_some() {
+            worker.drop_gone(&account);
+            worker.note_use(now);
+        }
         if worker.resume_at.is_some_and(|due| due <= now) {
             worker.resume_at = None;
             self.ready.insert(at);
@@ -45,11 +49,9 @@ impl Desk {
             .idle_max()
             .filter(|idle| worker.used_at + *idle <= now)
         {
-            worker.drop_gone(&account);
             // Whatever comes of it, look again only after another such time.
-            let in_use = worker.is_in_use();
             worker.used_at = now;
-            if !in_use {
+            if !is_awaited(at, host) {
                 tracing::debug!(
                     "consumer {} is idle for {idle:?}: deleted",
                     worker.config.name
@@ -65,6 +67,16 @@ impl Desk {
     }
 }
 
+/// Whether a client still has time to answer a delivery.
+fn is_awaited(at: Address, host: &dyn Host) -> bool {
+    let mut awaited = false;
+    host.look(at.stream, &mut |view| {
+        let consumer = view.consumers.get(at.consumer);
+        awaited = consumer.is_some_and(|one| one.next_deadline().is_some());
+    });
+    awaited
+}
+
 /// What the log should know of a consumer without acks.
 pub(super) fn log_progress(worker: &mut Worker, id: ConsumerId) -> Option<Vec<u8>> {
     let local = worker.local.as_mut()?;
@@ -72,7 +84,7 @@ pub(super) fn log_progress(worker: &mut Worker, id: ConsumerId) -> Option<Vec<u8
         return None;
     }
     local.logged = local.reached.consumer;
-    let Position { consumer, stream } = local.reached;
+    let Position { consumer, stream } = local.complete();
     Some(
         Command::Progress {
             id,

@@ -14,20 +14,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_engine::{Store, StreamId};
-use halyard_runtime::time::Instant;
+use halyard_runtime::time::{Instant, Timestamp};
 
 use super::Token;
 use super::clock::log_progress;
 use super::directory::Directory;
-use super::intake::{Address, Event, Intake, Said};
+use super::intake::{Address, Event, Intake, Named, Said};
 use super::pull::Request;
 use super::push::Push;
 use super::send::Sender;
 use super::status;
-use super::worker::Worker;
+use super::worker::{Confirm, Worker};
 use crate::broker::{Account, ClientId};
 use crate::jetstream::config::StreamConfig;
 use crate::jetstream::consumer::command::{Ack, ConsumerId};
+use crate::jetstream::consumer::config::AckPolicy;
 use crate::jetstream::consumer::effect::Effect;
 use crate::jetstream::consumer::info::Presence;
 use crate::jetstream::consumer::machine::Consumer;
@@ -46,6 +47,15 @@ pub struct View<'a> {
     pub config: &'a StreamConfig,
     /// The group's store.
     pub store: &'a Store,
+}
+
+/// What a rate limit lets go at once on a stream whose messages have no limit: the largest message of most servers.
+const BURST_BYTES: u64 = 1 << 20;
+
+/// The time of the oldest message that the stream holds.
+fn oldest(view: &View<'_>, stream: StreamId) -> Option<Timestamp> {
+    let first = view.store.first_at_or_after(stream, 1)?;
+    view.store.time_of(stream, first).ok().flatten()
 }
 
 /// What the driver offers.
@@ -73,7 +83,7 @@ pub(super) enum Flight {
     Sent(Address),
     Acks {
         at: Address,
-        confirms: Vec<Bytes>,
+        confirms: Vec<Confirm>,
     },
     Other,
 }
@@ -138,11 +148,13 @@ impl Desk {
             }
         };
         let mut made = None;
+        let mut burst = 0;
         host.look(at.stream, &mut |view| {
-            made = view
-                .consumers
-                .get(at.consumer)
-                .map(|one| Worker::new(&place.name, one, now));
+            burst = StreamConfig::limit(view.config.max_msg_size).unwrap_or(BURST_BYTES);
+            made = view.consumers.get(at.consumer).map(|one| {
+                let oldest = oldest(&view, at.stream).unwrap_or_else(|| one.created());
+                Worker::new(&place.name, one, oldest, now)
+            });
         });
         let Some(mut worker) = made else { return };
         let (name, subject) = (
@@ -150,9 +162,14 @@ impl Desk {
             worker.config.deliver_subject.clone(),
         );
         if let Some(known) = self.workers.get_mut(&at) {
-            let moved = known.config.deliver_subject != subject;
+            let moved = known.config.deliver_subject != subject
+                || known.config.deliver_group != worker.config.deliver_group;
             known.config = worker.config;
+            known.used_at = now;
             if !moved {
+                if let Some(push) = &mut known.push {
+                    push.limit(known.config.rate_limit_bps, burst);
+                }
                 self.ready.insert(at);
                 return;
             }
@@ -163,12 +180,16 @@ impl Desk {
         }
         if !subject.is_empty() {
             let intake = Arc::clone(&self.intake);
-            let notify = move |present| intake.push(Event::Interest { at, present });
+            let notify = move |_| intake.push(Event::Interest { at });
             let account = place.directory.account();
-            let watch = account.watch_interest(subject.as_bytes(), notify);
-            worker.push = Some(Push::new(&place.name, &worker.config, watch));
+            let group = worker.config.listeners();
+            let watch = account.watch_listeners(subject.as_bytes(), group, notify);
+            worker.push = Some(Push::new(&place.name, &worker.config, burst, watch));
         }
-        place.directory.insert(&place.name, &name, at, &self.intake);
+        let takes_acks = worker.config.ack_policy != AckPolicy::None;
+        place
+            .directory
+            .insert(&place.name, &name, at, &self.intake, takes_acks);
         self.workers.insert(at, worker);
         self.ready.insert(at);
         self.set_timer(at);
@@ -212,13 +233,15 @@ impl Desk {
         match flight {
             Some(Flight::Sent(at)) => self.logged(at, reply == Reply::Done, now),
             // Refused (a full disk) or lost: the acks were not taken, and their senders must not be told that they were.
-            Some(Flight::Acks { .. }) if !matches!(reply, Reply::Done) => {}
             Some(Flight::Acks { at, confirms }) => {
-                let Some(place) = self.places.get(&at.stream) else {
+                let (Some(place), Reply::Answered { unknown }) =
+                    (self.places.get(&at.stream), reply)
+                else {
                     return;
                 };
-                for confirm in confirms {
-                    self.sender.empty(place.directory.account(), &confirm);
+                let known = |confirm: &Confirm| unknown.binary_search(&confirm.number).is_err();
+                for confirm in confirms.into_iter().filter(known) {
+                    self.sender.empty(place.directory.account(), &confirm.reply);
                 }
             }
             Some(Flight::Other) | None => {}
@@ -367,14 +390,14 @@ impl Desk {
             } => self.take_pull(at, client, reply, &body, now),
             Event::Ack {
                 at,
-                stream_seq,
-                consumer_seq,
+                of,
                 said,
                 client,
                 reply,
             } => {
-                let (seq, from) = ((stream_seq, consumer_seq), (client, reply));
-                self.take_ack(at, seq, said, from, now);
+                if self.names_a_message(at, &of, host) {
+                    self.take_ack(at, of, said, (client, reply), now);
+                }
             }
             Event::Flow { at, id } => {
                 let push = self
@@ -386,17 +409,7 @@ impl Desk {
                     self.ready.insert(at);
                 }
             }
-            Event::Interest { at, present } => {
-                let Some(worker) = self.workers.get_mut(&at) else {
-                    return;
-                };
-                worker.used_at = now;
-                if let Some(push) = &mut worker.push {
-                    push.bind(present, now);
-                    self.ready.insert(at);
-                }
-                self.set_timer(at);
-            }
+            Event::Interest { at } => self.take_interest(at, now),
             Event::Served { stream } => {
                 let mut known = Vec::new();
                 host.look(stream, &mut |view| {
@@ -450,6 +463,22 @@ impl Desk {
         }
     }
 
+    /// Who listens changed. How it is now is looked at, since what was told may be of a deliver subject of before.
+    fn take_interest(&mut self, at: Address, now: Instant) {
+        let (Some(worker), Some(place)) = (self.workers.get_mut(&at), self.places.get(&at.stream))
+        else {
+            return;
+        };
+        worker.used_at = now;
+        if let Some(push) = &mut worker.push {
+            let account = place.directory.account();
+            let present = account.listens(&push.subject, worker.config.listeners());
+            push.bind(present, now);
+            self.ready.insert(at);
+        }
+        self.set_timer(at);
+    }
+
     fn presence(&mut self, at: Address, host: &dyn Host) -> Presence {
         // Whoever has answered may ask what became of it.
         self.submit_acks(at, host);
@@ -469,7 +498,7 @@ impl Desk {
             host.look(at.stream, &mut |view| {
                 let messages = StoreMessages::new(view.store, at.stream);
                 let consumer = view.consumers.get(at.consumer);
-                presence.unseen = consumer.map(|one| local.cursor.count(one.filters(), &messages));
+                presence.unseen = consumer.map(|one| local.unseen(one, &messages));
             });
         }
         presence
@@ -488,7 +517,6 @@ impl Desk {
             return;
         };
         let account = place.directory.account();
-        worker.used_at = now;
         let refused = if worker.push.is_some() {
             Err("409 Consumer is push based".to_owned())
         } else {
@@ -520,6 +548,7 @@ impl Desk {
             end_by_shutdown(&mut self.sender, account, &request);
             return;
         }
+        worker.used_at = now;
         worker.waiting.push_back(request);
         self.ready.insert(at);
     }
@@ -527,7 +556,7 @@ impl Desk {
     fn take_ack(
         &mut self,
         at: Address,
-        (stream_seq, consumer_seq): (u64, u64),
+        of: Named,
         said: Said,
         (client, reply): (Option<ClientId>, Option<Bytes>),
         now: Instant,
@@ -536,17 +565,33 @@ impl Desk {
             return;
         };
         worker.used_at = now;
+        let number = u32::try_from(worker.acks.len()).unwrap_or(u32::MAX);
         worker.acks.push(&Ack {
-            stream_seq,
-            consumer_seq,
+            stream_seq: of.stream_seq,
+            consumer_seq: of.consumer_seq,
             verb: said.verb(),
         });
         self.answered.insert(at);
         match (said, reply) {
             (Said::Next(body), Some(reply)) => self.take_pull(at, client, reply, &body, now),
-            (_, Some(reply)) => worker.confirms.push(reply),
+            (_, Some(reply)) => worker.confirms.push(Confirm { number, reply }),
             (_, None) => {}
         }
+    }
+
+    /// Whether an answer is about a message of this stream, not one of the same number that a former stream of the same
+    /// name had: a message's time tells. Only what is older than the stream when its consumer came is looked at.
+    fn names_a_message(&self, at: Address, of: &Named, host: &dyn Host) -> bool {
+        let since = self.workers.get(&at).map(|worker| worker.since);
+        let Some(stored) = of.stored.filter(|stored| Some(*stored) < since) else {
+            return true;
+        };
+        let mut is_another = false;
+        host.look(at.stream, &mut |view| {
+            let held = view.store.time_of(at.stream, of.stream_seq);
+            is_another = matches!(held, Ok(Some(time)) if time != stored);
+        });
+        !is_another
     }
 
     fn submit_acks(&mut self, at: Address, host: &dyn Host) {
@@ -561,7 +606,7 @@ impl Desk {
             && let Some(place) = self.places.get(&at.stream)
         {
             for confirm in confirms.drain(..) {
-                self.sender.empty(place.directory.account(), &confirm);
+                self.sender.empty(place.directory.account(), &confirm.reply);
             }
         }
         let mut body = Vec::new();

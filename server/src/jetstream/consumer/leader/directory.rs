@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::ack_subject::{self, Answer};
-use super::intake::{Address, Event, Intake, Said};
+use super::intake::{Address, Event, Intake, Named, Said};
 use crate::broker::{Account, ClientId, Delivered, Publish, Sink, SubscribeError, Subscription};
 use crate::jetstream::consumer::command::Verb;
 
@@ -19,6 +19,7 @@ const NO_RESPONDERS: &[u8] = b"NATS/1.0 503\r\n\r\n";
 struct Target {
     at: Address,
     intake: Arc<Intake>,
+    takes_acks: bool,
 }
 
 /// The consumers of one account, by `<stream>.<consumer>`. Only looked up, never walked: order does not matter.
@@ -53,10 +54,18 @@ impl Directory {
     }
 
     /// Makes a consumer reachable.
-    pub fn insert(&self, stream: &str, consumer: &str, at: Address, intake: &Arc<Intake>) {
+    pub fn insert(
+        &self,
+        stream: &str,
+        consumer: &str,
+        at: Address,
+        intake: &Arc<Intake>,
+        takes_acks: bool,
+    ) {
         let target = Target {
             at,
             intake: Arc::clone(intake),
+            takes_acks,
         };
         self.targets.write().insert(key(stream, consumer), target);
     }
@@ -75,7 +84,7 @@ impl Directory {
     pub fn pull(&self, key: &[u8], client: Option<ClientId>, reply: &[u8], body: &[u8]) {
         let target = self.targets.read().get(key).cloned();
         match target {
-            Some(Target { at, intake }) => intake.push(Event::Pull {
+            Some(Target { at, intake, .. }) => intake.push(Event::Pull {
                 at,
                 client,
                 reply: Bytes::copy_from_slice(reply),
@@ -90,31 +99,44 @@ impl Directory {
             .publish(&Publish::new(reply, &[]).with_headers(NO_RESPONDERS));
     }
 
-    fn ack(&self, message: &Publish<'_>) -> Option<()> {
-        let subject = ack_subject::parse(message.route)?;
-        let answer = ack_subject::answer(message.payload)?;
-        let Some(Target { at, intake }) = self.targets.read().get(subject.key).cloned() else {
+    fn ack(&self, message: &Publish<'_>) {
+        let found = ack_subject::parse(message.route).and_then(|subject| {
+            let target = self.targets.read().get(subject.key).cloned()?;
+            // Who expects no acks does not listen for them.
+            target.takes_acks.then_some((subject, target))
+        });
+        let Some((subject, Target { at, intake, .. })) = found else {
             if let Some(reply) = message.reply {
                 self.nobody(reply);
             }
-            return None;
+            return;
         };
-        let said = match answer {
-            Answer::Verb(Verb::Ack) => Said::Ack,
-            Answer::Verb(Verb::Nak(delay)) => Said::Nak(delay),
-            Answer::Verb(Verb::Progress) => Said::Progress,
-            Answer::Verb(Verb::Term(reason)) => Said::Term(reason.into()),
-            Answer::Next(body) => Said::Next(Bytes::copy_from_slice(body)),
+        let said = match ack_subject::answer(message.payload) {
+            Some(Answer::Verb(Verb::Ack)) => Said::Ack,
+            Some(Answer::Verb(Verb::Nak(delay))) => Said::Nak(delay),
+            Some(Answer::Verb(Verb::Progress)) => Said::Progress,
+            Some(Answer::Verb(Verb::Term(reason))) => Said::Term(reason.into()),
+            Some(Answer::Next(body)) => Said::Next(Bytes::copy_from_slice(body)),
+            None => {
+                // It changes nothing, which is done.
+                if let Some(reply) = message.reply {
+                    self.account.publish(&Publish::new(reply, &[]));
+                }
+                return;
+            }
+        };
+        let of = Named {
+            stream_seq: subject.stream_seq,
+            consumer_seq: subject.consumer_seq,
+            stored: subject.stored,
         };
         intake.push(Event::Ack {
             at,
-            stream_seq: subject.stream_seq,
-            consumer_seq: subject.consumer_seq,
+            of,
             said,
             client: message.origin.client(),
             reply: message.reply.map(Bytes::copy_from_slice),
         });
-        Some(())
     }
 
     fn flow(&self, message: &Publish<'_>) -> Option<()> {
@@ -122,7 +144,7 @@ impl Directory {
         let dot = rest.iter().rposition(|byte| *byte == b'.')?;
         let (key, id) = rest.split_at_checked(dot)?;
         let id = std::str::from_utf8(id.get(1..)?).ok()?.parse().ok()?;
-        let Target { at, intake } = self.targets.read().get(key).cloned()?;
+        let Target { at, intake, .. } = self.targets.read().get(key).cloned()?;
         intake.push(Event::Flow { at, id });
         Some(())
     }
@@ -133,8 +155,7 @@ impl Sink for Acks {
         if !message.origin.is_outside() {
             return Delivered::Refused;
         }
-        // What is no ack of a living consumer is dropped, as late acks are.
-        let _ = self.0.ack(message);
+        self.0.ack(message);
         Delivered::Accepted
     }
 }

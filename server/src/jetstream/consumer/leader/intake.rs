@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use halyard_engine::StreamId;
+use halyard_runtime::time::Timestamp;
 use parking_lot::Mutex;
 
 use crate::broker::{ClientId, Delivered, Pressure, Publish, Sink, Subscription, flush};
@@ -51,6 +52,17 @@ impl Said {
     }
 }
 
+/// The delivery that an ack names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Named {
+    /// Sequence in the stream.
+    pub stream_seq: u64,
+    /// Sequence in the consumer.
+    pub consumer_seq: u64,
+    /// When the message was stored, if the ack says it.
+    pub stored: Option<Timestamp>,
+}
+
 /// One thing that came in.
 #[derive(Debug)]
 pub enum Event {
@@ -69,10 +81,8 @@ pub enum Event {
     Ack {
         /// For whom.
         at: Address,
-        /// Sequence in the stream.
-        stream_seq: u64,
-        /// Sequence in the consumer.
-        consumer_seq: u64,
+        /// To which delivery.
+        of: Named,
         /// What it says.
         said: Said,
         /// Who says it.
@@ -91,8 +101,6 @@ pub enum Event {
     Interest {
         /// For whom.
         at: Address,
-        /// Whether there is some.
-        present: bool,
     },
     /// A stream is served from now on: its consumers are, too.
     Served {

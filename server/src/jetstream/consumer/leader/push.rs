@@ -13,6 +13,9 @@ use crate::jetstream::consumer::config::ConsumerConfig;
 const WINDOW_BYTES_FIRST: u64 = 2 * 1024 * 1024;
 const WINDOW_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// A rate limit keeps nothing back for longer: a century.
+const LONGEST_NANOS: u64 = 100 * 366 * 86_400 * 1_000_000_000;
+
 /// The window of a push consumer with flow control.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
@@ -82,6 +85,47 @@ impl Flow {
     }
 }
 
+/// A rate limit: a bucket of so many bytes that runs empty at the rate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rate {
+    bits_per_second: u64,
+    /// How long a full bucket takes.
+    burst: Duration,
+    /// How long what is in it takes, as of then.
+    owed: Duration,
+    as_of: Option<Instant>,
+}
+
+impl Rate {
+    fn new(bits_per_second: u64, burst: u64) -> Option<Self> {
+        (bits_per_second > 0).then(|| Self {
+            bits_per_second,
+            burst: cost(burst, bits_per_second),
+            owed: Duration::ZERO,
+            as_of: None,
+        })
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        (self.bits_per_second, self.burst) == (other.bits_per_second, other.burst)
+    }
+
+    /// So many bytes went out. How long a message of the same size must wait, if it must.
+    fn sent(&mut self, bytes: u64, now: Instant) -> Option<Duration> {
+        let since = self.as_of.replace(now);
+        let run_out = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let cost = cost(bytes, self.bits_per_second);
+        self.owed = self.owed.saturating_sub(run_out).saturating_add(cost);
+        let next = self.owed.saturating_add(cost.min(self.burst));
+        next.checked_sub(self.burst).filter(|wait| !wait.is_zero())
+    }
+}
+
+fn cost(bytes: u64, bits_per_second: u64) -> Duration {
+    let nanos = u128::from(bytes) * 8_000_000_000 / u128::from(bits_per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX).min(LONGEST_NANOS))
+}
+
 /// Push delivery of one consumer.
 pub struct Push {
     /// Where messages go.
@@ -93,7 +137,7 @@ pub struct Push {
     heartbeat: Option<Duration>,
     /// When the next sign of life is due, if nothing is sent before.
     pub next_heartbeat: Option<Instant>,
-    bits_per_second: u64,
+    rate: Option<Rate>,
     /// When the rate limit lets the next message go.
     pub free_at: Option<Instant>,
     /// Ends with the consumer.
@@ -102,7 +146,8 @@ pub struct Push {
 
 impl Push {
     /// As configured; `watch` tells about interest in the subject.
-    pub fn new(stream: &str, config: &ConsumerConfig, watch: InterestWatch) -> Self {
+    /// `burst` is what the rate limit lets go at once, in bytes.
+    pub fn new(stream: &str, config: &ConsumerConfig, burst: u64, watch: InterestWatch) -> Self {
         let nanos = u64::try_from(config.idle_heartbeat).unwrap_or(0);
         Self {
             subject: Bytes::copy_from_slice(config.deliver_subject.as_bytes()),
@@ -110,7 +155,7 @@ impl Push {
             flow: config.flow_control.then(|| Flow::new(stream, &config.name)),
             heartbeat: (nanos > 0).then(|| Duration::from_nanos(nanos)),
             next_heartbeat: None,
-            bits_per_second: config.rate_limit_bps,
+            rate: Rate::new(config.rate_limit_bps, burst),
             free_at: None,
             _watch: watch,
         }
@@ -140,18 +185,24 @@ impl Push {
 
     /// Whether there is a rate limit: messages go one by one then.
     pub const fn is_slow(&self) -> bool {
-        self.bits_per_second > 0
+        self.rate.is_some()
+    }
+
+    /// Another rate limit holds from now on.
+    pub fn limit(&mut self, bits_per_second: u64, burst: u64) {
+        let changed = Rate::new(bits_per_second, burst);
+        let is_same = |rate: &Rate| changed.as_ref().is_some_and(|new| new.is_like(rate));
+        if !self.rate.as_ref().is_some_and(is_same) {
+            self.rate = changed;
+            self.free_at = None;
+        }
     }
 
     /// Something of so many bytes was sent.
     pub fn sent(&mut self, bytes: u64, now: Instant) {
         self.next_heartbeat = self.heartbeat.map(|every| now + every);
-        if let Some(nanos) = bytes
-            .saturating_mul(8_000_000_000)
-            .checked_div(self.bits_per_second)
-        {
-            let from = self.free_at.unwrap_or(now).max(now);
-            self.free_at = Some(from + Duration::from_nanos(nanos));
+        if let Some(rate) = &mut self.rate {
+            self.free_at = rate.sent(bytes, now).map(|wait| now + wait);
         }
     }
 
@@ -170,6 +221,28 @@ impl Push {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_limit_lets_a_burst_go_and_then_keeps_its_pace() {
+        let start = Instant::now();
+        let mut rate = Rate::new(16_000, 2_500).unwrap();
+        assert_eq!(rate.sent(1_000, start), None);
+        assert_eq!(rate.sent(1_000, start), Some(Duration::from_millis(250)));
+        let later = start + Duration::from_millis(250);
+        assert_eq!(rate.sent(1_000, later), Some(Duration::from_millis(500)));
+        // A pause fills the burst again, and no more than that.
+        let idle = start + Duration::from_secs(60);
+        assert_eq!(rate.sent(1_000, idle), None);
+        assert_eq!(rate.sent(1_000, idle), Some(Duration::from_millis(250)));
+        // A message that no burst holds goes out all the same, and what follows waits for it.
+        assert_eq!(
+            rate.sent(10_000, idle + Duration::from_secs(60)),
+            Some(Duration::from_secs(5))
+        );
+        assert_eq!(Rate::new(0, 1), None);
+        let mut slowest = Rate::new(1, u64::MAX).unwrap();
+        assert_eq!(slowest.sent(u64::MAX, start), Some(slowest.burst));
+    }
 
     #[test]
     fn a_window_closes_until_the_client_answers_and_grows_then() {

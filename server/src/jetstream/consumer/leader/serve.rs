@@ -36,6 +36,7 @@ impl Desk {
         }
         let account = Arc::clone(place.directory.account());
         worker.drop_gone(&account);
+        worker.note_use(now);
         if !worker.has_demand(now) {
             end_impatient(worker, &account, &mut self.sender);
             return;
@@ -234,8 +235,8 @@ fn may_deliver(
     };
     let messages = StoreMessages::new(view.store, stream);
     worker.ahead.settle(consumer);
-    let next = match &worker.local {
-        Some(local) => local.cursor.peek(consumer.filters(), &messages),
+    let next = match &mut worker.local {
+        Some(local) => local.next(consumer, &messages),
         None => worker.ahead.next(consumer, &messages).map(|next| next.seq),
     };
     let next = next.and_then(|seq| view.store.get(stream, seq).ok().flatten());

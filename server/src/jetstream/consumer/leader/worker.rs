@@ -1,10 +1,10 @@
 //! One consumer's waiting side: who asked, what is under way, when it wants to be looked at.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use halyard_runtime::time::Instant;
+use halyard_runtime::time::{Instant, Timestamp};
 
 use super::ahead::Ahead;
 use super::pull::Request;
@@ -12,30 +12,78 @@ use super::push::Push;
 use crate::broker::Account;
 use crate::jetstream::consumer::command::AckWriter;
 use crate::jetstream::consumer::config::{AckPolicy, ConsumerConfig};
-use crate::jetstream::consumer::cursor::Cursor;
 use crate::jetstream::consumer::machine::{Consumer, Position};
+use crate::jetstream::consumer::messages::Messages;
 
 /// Where a consumer without acks stands: here only, the log hears of it now and then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Local {
-    /// The next message.
-    pub cursor: Cursor,
+    /// Sequence in the stream up to which all is sent or passed over. What is behind it is the replicated cursor's, which hears
+    /// of each message that goes.
+    pub passed: u64,
+    /// Messages before it that nobody took.
+    pub again: BTreeSet<u64>,
     /// The last one sent.
     pub reached: Position,
     /// When that was.
-    pub at: halyard_runtime::time::Timestamp,
+    pub at: Timestamp,
     /// What the log knows.
     pub logged: u64,
 }
 
 impl Local {
-    /// Nobody took these messages, the last of a batch: they are sent again when somebody listens.
+    /// Nobody took these messages of a batch: they are sent again when somebody listens.
     pub fn take_back(&mut self, missed: &[u64]) {
-        for seq in missed.iter().rev() {
-            self.cursor.put_back(*seq);
-            self.reached.consumer = self.reached.consumer.saturating_sub(1);
+        self.again.extend(missed);
+        self.reached.consumer = self.reached.consumer.saturating_sub(missed.len() as u64);
+    }
+
+    /// A message was sent.
+    pub fn sent(&mut self, delivery: Position) {
+        if !self.again.remove(&delivery.stream) {
+            self.passed = delivery.stream;
+        }
+        self.reached = delivery;
+    }
+
+    /// How far all is sent: what the log is to know.
+    pub fn complete(&self) -> Position {
+        let open = self.again.first();
+        let stream = open.map_or(self.passed, |first| first.saturating_sub(1));
+        Position {
+            consumer: self.reached.consumer,
+            stream: stream.min(self.passed),
         }
     }
+
+    /// The next message to send.
+    pub fn next(&mut self, consumer: &Consumer, messages: &dyn Messages) -> Option<u64> {
+        while let Some(seq) = self.again.first().copied() {
+            if messages.contains(seq) {
+                return Some(seq);
+            }
+            self.again.pop_first();
+        }
+        let cursor = consumer.cursor();
+        cursor.peek_after(self.passed, consumer.filters(), messages)
+    }
+
+    /// How many messages are to come. Exact.
+    pub fn unseen(&self, consumer: &Consumer, messages: &dyn Messages) -> u64 {
+        let held = |seq: &&u64| messages.contains(**seq);
+        let again = self.again.iter().filter(held).count() as u64;
+        let cursor = consumer.cursor();
+        again + cursor.count_after(self.passed, consumer.filters(), messages)
+    }
+}
+
+/// An answer that is to be confirmed.
+#[derive(Debug)]
+pub struct Confirm {
+    /// Its number among those of the same command.
+    pub number: u32,
+    /// Where the confirmation goes.
+    pub reply: Bytes,
 }
 
 /// One consumer's waiting side.
@@ -57,7 +105,9 @@ pub struct Worker {
     /// Answers on their way into the log.
     pub acks: AckWriter,
     /// Who wants to hear that they are in it.
-    pub confirms: Vec<Bytes>,
+    pub confirms: Vec<Confirm>,
+    /// No message of the stream is older, those aside that came with times of their own.
+    pub since: Timestamp,
     /// Push delivery.
     pub push: Option<Push>,
     /// Delivery without acks.
@@ -65,7 +115,7 @@ pub struct Worker {
     /// Not before then: a pause, or the gap of a replay.
     pub resume_at: Option<Instant>,
     /// Store time and moment of the last message of a replay.
-    pub replayed: Option<(halyard_runtime::time::Timestamp, Instant)>,
+    pub replayed: Option<(Timestamp, Instant)>,
     /// When progress goes to the log.
     pub log_at: Option<Instant>,
     /// When it was last used.
@@ -76,10 +126,11 @@ pub struct Worker {
 
 impl Worker {
     /// The waiting side of a consumer that nobody has asked yet.
-    pub fn new(stream: &str, consumer: &Consumer, now: Instant) -> Self {
+    pub fn new(stream: &str, consumer: &Consumer, since: Timestamp, now: Instant) -> Self {
         let config = consumer.config().clone();
         let local = (config.ack_policy == AckPolicy::None).then(|| Local {
-            cursor: consumer.cursor().clone(),
+            passed: consumer.cursor().position().saturating_sub(1),
+            again: BTreeSet::new(),
             reached: consumer.delivered(),
             at: consumer
                 .delivered_at()
@@ -95,6 +146,7 @@ impl Worker {
             unreadable: None,
             acks: AckWriter::new(consumer.id()),
             confirms: Vec::new(),
+            since,
             push: None,
             local,
             resume_at: None,
@@ -133,6 +185,13 @@ impl Worker {
         }
         self.waiting
             .extend(served.into_iter().map(|(_, request)| request));
+    }
+
+    /// Who waits uses it until now: a consumer is idle from the end of the last request on.
+    pub fn note_use(&mut self, now: Instant) {
+        if self.is_in_use() {
+            self.used_at = self.used_at.max(now);
+        }
     }
 
     /// How long it may be idle.

@@ -421,6 +421,19 @@ impl Store {
         Ok(true)
     }
 
+    /// Removes a record that [`Store::keep`] may have written, or not yet: how often there was a flush differs from replica to
+    /// replica, so the digest does not tell. Unlike a removal by `keep` it belongs to the next cut.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`].
+    pub fn forget(&mut self, key: &[u8]) -> Result<(), Error> {
+        self.check_writable()?;
+        if let Some((key, _)) = self.records.remove_entry(key) {
+            self.upkeep.note_record(key, None);
+        }
+        Ok(())
+    }
+
     /// One record.
     #[must_use]
     pub fn record(&self, key: &[u8]) -> Option<Bytes> {

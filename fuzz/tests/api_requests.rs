@@ -151,6 +151,11 @@ fn pick<'a>(all: &[&'a str], number: u8) -> &'a str {
     all[usize::from(number) % all.len()]
 }
 
+/// Mostly few, and now and then very many.
+fn amount(count: u16) -> usize {
+    usize::from(if count > 65_000 { count } else { count % 256 })
+}
+
 fn value(piece: &Piece) -> Value {
     match piece {
         Piece::Null => Value::Null,
@@ -160,12 +165,14 @@ fn value(piece: &Piece) -> Value {
         Piece::Text(number) => pick(&TEXTS, *number).into(),
         Piece::Raw(bytes) => String::from_utf8_lossy(bytes).into(),
         Piece::Texts(all) => all.iter().map(|one| pick(&TEXTS, *one)).collect(),
-        Piece::Many(count) => (0..*count).map(|number| format!("m.{number}")).collect(),
+        Piece::Many(count) => (0..amount(*count))
+            .map(|number| format!("m.{number}"))
+            .collect(),
         Piece::Fields(count) => {
-            let fields = (0..*count).map(|number| (format!("k{number}"), Value::Null));
+            let fields = (0..amount(*count)).map(|number| (format!("k{number}"), Value::Null));
             Value::Object(fields.collect())
         }
-        Piece::Deep(count) => vec!["a"; usize::from(*count)].join(".").into(),
+        Piece::Deep(count) => vec!["a"; amount(*count)].join(".").into(),
         Piece::Numbers(all) => all.iter().map(|one| one.i64()).collect(),
     }
 }
@@ -180,11 +187,7 @@ fn object(fields: &[(u8, Piece)]) -> Map<String, Value> {
 fn body(subject: &str, body: &Body) -> Vec<u8> {
     match body {
         Body::Raw(bytes) => bytes.clone(),
-        Body::Nested(depth) => [
-            vec![b'['; usize::from(*depth)],
-            vec![b']'; usize::from(*depth)],
-        ]
-        .concat(),
+        Body::Nested(depth) => [vec![b'['; amount(*depth)], vec![b']'; amount(*depth)]].concat(),
         Body::Object(fields) => {
             let mut all = object(fields);
             // What the subject says, so that it gets further.
@@ -207,6 +210,7 @@ fn body(subject: &str, body: &Body) -> Vec<u8> {
 fn api_requests() {
     bolero::check!()
         .with_iterations(300)
+        .with_shrink_time(Duration::from_secs(10))
         .with_type::<Request>()
         .for_each(|request| {
             let subject = pick(&SUBJECTS, request.subject);

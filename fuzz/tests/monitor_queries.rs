@@ -107,6 +107,7 @@ fn line(query: &Query) -> String {
 fn monitor_queries() {
     bolero::check!()
         .with_iterations(300)
+        .with_shrink_time(Duration::from_secs(10))
         .with_type::<Query>()
         .for_each(|query| {
             let line = line(query);

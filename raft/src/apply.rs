@@ -409,4 +409,33 @@ mod tests {
         });
         assert!(noted.get());
     }
+
+    struct Panics;
+
+    impl Machine for Panics {
+        type Reply = ();
+        fn apply(&mut self, _: Applied, _: &Bytes) {
+            panic!("as planned by the test");
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_machine_does_not_end_the_one_who_applies() {
+        let seat = Seat {
+            machine: Arc::new(Mutex::new(Panics)),
+            waiters: Arc::new(WaitList::default()),
+        };
+        let payload = Bytes::from_static(b"x");
+        let mut sent = 0;
+        let mut reply = seat
+            .waiters
+            .propose(&payload, |ticket| sent = ticket)
+            .unwrap();
+        let noted = std::cell::Cell::new(false);
+        seat.apply(Applied { index: 1, term: 1 }, &payload, sent, &|| {
+            noted.set(true)
+        });
+        assert!(noted.get());
+        assert!(matches!(reply.try_recv(), Ok(Err(ProposeError::Unknown))));
+    }
 }

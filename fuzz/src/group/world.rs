@@ -48,13 +48,17 @@ pub struct World {
 }
 
 fn open(disk: &Arc<MemDisk>) -> Machine {
+    Machine::open(open_store(disk)).expect("its records can be read")
+}
+
+fn open_store(disk: &Arc<MemDisk>) -> Store {
     let options = Options {
         reserve_bytes: 0,
         merge_width: 2,
         ..Options::default()
     };
-    let (store, _) = Store::open(disk.clone(), Path::new("/g"), options).expect("a store opens");
-    Machine::open(store).expect("its records can be read")
+    let opened = Store::open(disk.clone(), Path::new("/g"), options);
+    opened.expect("a store opens").0
 }
 
 impl Default for World {
@@ -88,6 +92,66 @@ impl World {
         for id in self.streams.values() {
             assert_eq!(one.state(*id).ok(), other.state(*id).ok());
         }
+    }
+
+    /// Changes records behind the machine's back, and opens it again; `false`: it is refused. A change is a record's number, a
+    /// place in it and what stands there; after these come whole records of any bytes.
+    ///
+    /// # Panics
+    /// When the store, whose bytes are sound, does not open.
+    pub fn tamper(&mut self, changes: &[(u8, u16, u8)], others: &[(Vec<u8>, Vec<u8>)]) -> bool {
+        self.flush();
+        let mut store = open_store(&self.disk);
+        let records = store.records(&[]);
+        let mut records: Vec<_> = records
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect();
+        for (number, at, byte) in changes {
+            let number = usize::from(*number) % records.len().max(1);
+            let Some((_, value)) = records.get_mut(number) else {
+                continue;
+            };
+            let at = usize::from(*at) % (value.len() + 1);
+            match value.get_mut(at) {
+                Some(place) => *place = *byte,
+                None => value.truncate(usize::from(*byte)),
+            }
+        }
+        for (key, value) in records.iter().chain(others) {
+            store
+                .put(key, Bytes::copy_from_slice(value))
+                .expect("a record is taken");
+        }
+        let applied = store.applied();
+        if let Some(job) = store.begin_flush(applied) {
+            store.finish(job.run()).expect("a flush is written");
+        }
+        match Machine::open(open_store(&self.disk)) {
+            Ok(machine) => {
+                self.machine = machine;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Does one step over state that may be anything: a stream may halt, the machine goes on.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn endure(&mut self, op: &Op) {
+        match op {
+            Op::Flush | Op::Maintain | Op::Restart => {
+                if let Ok(Some(job)) = self.machine.begin_flush() {
+                    // A stream that cannot be written is told by an error.
+                    let _ = self.machine.accept(job.run());
+                }
+            }
+            // What the doors look at is not what they would see.
+            Op::Read { .. } => {}
+            op => self.perform(op),
+        }
+        assert!(self.machine.fault().is_none(), "{:?}", self.machine.fault());
     }
 
     fn perform(&mut self, op: &Op) {

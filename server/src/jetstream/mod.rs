@@ -26,6 +26,8 @@ pub mod backup;
 mod driver;
 pub mod erasure;
 pub mod gathered;
+#[cfg(test)]
+mod halted_start_test;
 pub mod handle;
 pub mod inbox;
 mod lanes;

@@ -232,6 +232,19 @@ fn a_flush_that_is_half_prepared_waits_until_the_broken_stream_is_gone() {
 }
 
 #[test]
+fn the_digest_does_not_tell_when_there_was_a_flush() {
+    let digest = |flushes: bool| {
+        let mut bench = bench();
+        if flushes {
+            assert!(flush(&mut bench));
+        }
+        assert!(matches!(delete(&mut bench, S), Reply::Done));
+        bench.machine.store().digest()
+    };
+    assert_eq!(digest(false), digest(true));
+}
+
+#[test]
 fn a_log_with_sequences_beyond_the_end_starts() {
     let mut bench = Bench::with(subjects(&["s"]));
     assert!(matches!(delete(&mut bench, S), Reply::Done));

@@ -260,7 +260,7 @@ impl Machine {
     pub(super) fn remove_records(&mut self, id: StreamId) -> Result<(), Fault> {
         for prefix in keys_of(id) {
             for (key, _) in collect(self, &prefix) {
-                self.store.remove(&key)?;
+                self.store.forget(&key)?;
             }
         }
         Ok(())

@@ -22,7 +22,9 @@ impl Overhead {
         headers_bytes: 0,
     };
 
-    pub(crate) fn size(self, record_len: usize, headers_len: u32) -> u64 {
+    /// What a message counts for: its record (subject, headers, payload) and what the store adds.
+    #[must_use]
+    pub fn size(self, record_len: usize, headers_len: u32) -> u64 {
         let headers = if headers_len > 0 {
             u64::from(self.headers_bytes)
         } else {

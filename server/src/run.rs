@@ -257,6 +257,10 @@ impl Server {
     pub fn reload(&self, config: Config) {
         let config = Arc::new(config);
         let authorization_changed = self.config().authorization != config.authorization;
+        if let Some(jetstream) = &self.jetstream {
+            let limits = &config.jetstream;
+            jetstream.set_limits(limits.max_memory_store, limits.max_file_store);
+        }
         let told = self.front.info();
         let fresh = hello(&config, self.addresses.first().copied());
         self.front.set_settings(config);

@@ -9,6 +9,7 @@
 
 pub mod flush;
 pub mod subject;
+pub mod traced;
 
 mod account;
 mod admission;

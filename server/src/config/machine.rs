@@ -17,7 +17,7 @@ const MEMORY_LIMIT_FILE: &str = "/sys/fs/cgroup/memory.max";
 
 impl JetStream {
     /// Fills in the limits that the user left to the machine: 75 % of its memory (or of what the control group allows)
-    /// and of what is free on the disk of the store. In a simulation nothing of the real machine may be seen: no limit.
+    /// and of what is free on the disk of the store (beside what streams hold there already). In a simulation nothing of the real machine may be seen: no limit.
     pub fn fill_limits(&mut self, disk: &dyn Disk) {
         if halyard_runtime::in_sim() {
             return;
@@ -28,6 +28,7 @@ impl JetStream {
                 .unwrap_or_else(|| memory_bytes().map_or(MEMORY_FALLBACK_BYTES, share)),
         );
         let dir = self.data_dir();
+        self.max_file_store_is_share |= self.max_file_store.is_none();
         self.max_file_store = Some(
             self.max_file_store
                 .unwrap_or_else(|| free_bytes(disk, &dir).map_or(STORAGE_FALLBACK_BYTES, share)),

@@ -102,19 +102,29 @@ fn fixed(old: &Config, new: &Config, differences: &mut Differences) {
     d.compare("StoreDir", &old.store_dir, &new.store_dir);
     d.compare("JetStreamDomain", &old.domain, &new.domain);
     d.compare("JetStreamStrict", &old.strict, &new.strict);
-    d.compare(
-        "JetStreamMaxMemory",
-        &old.max_memory_store,
-        &new.max_memory_store,
-    );
-    d.compare(
-        "JetStreamMaxStore",
-        &old.max_file_store,
-        &new.max_file_store,
-    );
+    // Streams may hold more from now on, but not less than they have been promised.
+    if is_lower(old.max_memory_store, new.max_memory_store) {
+        d.compare(
+            "decreasing JetStreamMaxMemory",
+            &old.max_memory_store,
+            &new.max_memory_store,
+        );
+    }
+    if is_lower(old.max_file_store, new.max_file_store) {
+        d.compare(
+            "decreasing JetStreamMaxStore",
+            &old.max_file_store,
+            &new.max_file_store,
+        );
+    }
     d.compare("JetStreamEraseWithin", &old.erase_within, &new.erase_within);
     d.compare("JetStreamLimits", &old.limits, &new.limits);
     encryption(old.encryption.as_ref(), new.encryption.as_ref(), d);
+}
+
+/// Whether a limit that was given is lowered. One that was not given was the machine's, and is not known here.
+fn is_lower(old: Option<u64>, new: Option<u64>) -> bool {
+    old.zip(new).is_some_and(|(old, new)| new < old)
 }
 
 /// Names what changed without a value.
@@ -191,6 +201,9 @@ fn live(old: &Config, new: &Config, differences: &mut Differences) {
     d.compare("pid_file", &old.pid_file, &new.pid_file);
     d.compare("ports_file_dir", &old.ports_file_dir, &new.ports_file_dir);
     logging(&old.log, &new.log, d);
+    let (o, n) = (&old.jetstream, &new.jetstream);
+    d.compare("max_memory_store", &o.max_memory_store, &n.max_memory_store);
+    d.compare("max_file_store", &o.max_file_store, &n.max_file_store);
     if old.authorization != new.authorization {
         let describe = |a: &Authorization| format!("{} users", a.users.len());
         let (old, new) = (describe(&old.authorization), describe(&new.authorization));
@@ -251,6 +264,19 @@ mod tests {
         );
         assert!(plan(&keyed("hunter2"), &old).is_err());
         assert_eq!(plan(&keyed("hunter2"), &keyed("hunter2")).unwrap(), []);
+
+        let limited = |bytes: u64| {
+            let mut config = old.clone();
+            config.jetstream.max_file_store = Some(bytes);
+            config.jetstream.max_memory_store = Some(7);
+            config
+        };
+        let changes = plan(&limited(5), &limited(6)).unwrap();
+        assert_eq!(changes[0].field, "max_file_store");
+        assert_eq!(
+            plan(&limited(5), &limited(4)).unwrap_err().to_string(),
+            "config reload not supported for decreasing JetStreamMaxStore: old=5, new=4"
+        );
 
         new.port = 4333;
         assert_eq!(

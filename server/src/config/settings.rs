@@ -140,8 +140,10 @@ pub struct JetStream {
     pub store_dir: Option<PathBuf>,
     /// Bytes that all memory streams together may hold; `None` is 75 % of the machine's memory.
     pub max_memory_store: Option<u64>,
-    /// Bytes that all file streams together may hold; `None` is 75 % of what is free at start.
+    /// Bytes that all file streams together may hold; `None` is what they hold at start and 75 % of what is free then.
     pub max_file_store: Option<u64>,
+    /// Whether that was filled in with a share of what is free.
+    pub max_file_store_is_share: bool,
     /// Name of this server's JetStream domain.
     pub domain: Option<String>,
     /// Refuse unknown fields in API requests.
@@ -269,6 +271,7 @@ impl Default for JetStream {
             store_dir: None,
             max_memory_store: None,
             max_file_store: None,
+            max_file_store_is_share: false,
             domain: None,
             strict: true,
             erase_within: Duration::from_secs(60),

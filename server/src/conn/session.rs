@@ -19,7 +19,8 @@ use super::keepalive::{Keepalive, Ping};
 use super::trace;
 use crate::auth;
 use crate::broker::{
-    Origin, Publish, Router, SYSTEM_ACCOUNT, Subscribe, SubscribeError, Subscription, subject,
+    Origin, Outcome, Publish, Router, SYSTEM_ACCOUNT, Subscribe, SubscribeError, Subscription,
+    subject, traced,
 };
 use crate::config::Config;
 use crate::log::protocol;
@@ -321,7 +322,13 @@ impl Session {
             .with_reply(reply)
             .with_headers(headers)
             .with_origin(Origin::Client(&self.connection.publisher));
-        let outcome = self.router.publish(&message);
+        let outcome = if headers_len > 0 && traced::is_only(headers) {
+            Outcome {
+                delivered: usize::from(self.router.account().interest(subject)),
+            }
+        } else {
+            self.router.publish(&message)
+        };
         if outcome.delivered == 0
             && self.options.no_responders
             && let Some(reply) = reply

@@ -13,7 +13,7 @@ use halyard_runtime::time::Timestamp;
 use super::api::errors::{ApiError, table};
 use super::backup::desk::Seat;
 use super::config::{Storage, StreamConfig, check_create, check_restore, normalize};
-use super::consumer::Command;
+use super::consumer::{Command, Consumer};
 use super::group::Reply;
 use super::group::command::{Kind, StreamCreate, StreamUpdate};
 use super::handle::{GroupHandle, StreamHandle};
@@ -59,6 +59,9 @@ impl JetStream {
                     group.name()
                 );
             }
+        }
+        for storage in [Storage::File, Storage::Memory] {
+            self.enforce(storage).await.ok_or(StartError::Stopped)?;
         }
         for (account, assignment) in all {
             let lost = assignment.storage() == Storage::Memory;
@@ -300,6 +303,9 @@ impl JetStream {
         if let Some(refusal) = self.check_reservation(account, &config) {
             return Change::Refused(refusal);
         }
+        if let Some(refusal) = check_consumers(&handle, &config) {
+            return Change::Refused(refusal);
+        }
         let command = meta::Command::Update {
             account: account.to_owned(),
             config: serde_json::to_vec(&config).unwrap_or_default(),
@@ -358,30 +364,47 @@ impl JetStream {
 
     /// Whether the server has room for what a stream may grow to.
     fn check_reservation(&self, account: &str, config: &StreamConfig) -> Option<ApiError> {
-        let asked = StreamConfig::limit(config.max_bytes)?;
-        let usage = self.usage(account);
+        let limit = self.limit(config.storage)?;
         let own = self.stream(account, &config.name);
+        let usage = self.usage(account);
+        let (reserved, refusal) = match config.storage {
+            Storage::File => (usage.reserved_storage, table::STORAGE_RESOURCES_EXCEEDED),
+            Storage::Memory => (usage.reserved_memory, table::MEMORY_RESOURCES_EXCEEDED),
+        };
+        if limit == 0 && own.is_none() {
+            // No such streams here at all.
+            return Some(refusal.error());
+        }
+        let asked = StreamConfig::limit(config.max_bytes)?;
         let own = own
             .and_then(|handle| StreamConfig::limit(handle.config().max_bytes))
             .unwrap_or(0);
-        let (limit, reserved, refusal) = match config.storage {
-            Storage::File => (
-                self.settings.max_storage,
-                usage.reserved_storage,
-                table::STORAGE_RESOURCES_EXCEEDED,
-            ),
-            Storage::Memory => (
-                self.settings.max_memory,
-                usage.reserved_memory,
-                table::MEMORY_RESOURCES_EXCEEDED,
-            ),
-        };
         let reserved = reserved + self.desk().reserved(config.storage);
         let wanted = (reserved - own.min(reserved)).saturating_add(asked);
-        limit
-            .is_some_and(|limit| wanted > limit)
-            .then(|| refusal.error())
+        (wanted > limit).then(|| refusal.error())
     }
+}
+
+/// Whether the consumers that there are keep the limits of a new configuration.
+fn check_consumers(handle: &StreamHandle, config: &StreamConfig) -> Option<ApiError> {
+    let limits = config.consumer_limits;
+    let exceeds = |value: i64, limit: i64| limit > 0 && value > limit;
+    let mut beyond: Vec<String> = handle.group().read(|machine| {
+        let stream = machine.stream(handle.id());
+        let consumers = stream.map(|stream| stream.consumers().iter());
+        let consumers = consumers.into_iter().flatten().map(Consumer::config);
+        consumers
+            .filter(|one| {
+                exceeds(one.max_ack_pending, limits.max_ack_pending)
+                    || exceeds(one.inactive_threshold, limits.inactive_threshold)
+            })
+            .map(|one| one.name.clone())
+            .collect()
+    });
+    beyond.sort_unstable();
+    let names = beyond.join(", ");
+    (!beyond.is_empty())
+        .then(|| table::STREAM_UPDATE.with(format!("change to limits violates consumers: {names}")))
 }
 
 /// `None`: nobody knows.

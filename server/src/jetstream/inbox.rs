@@ -24,6 +24,7 @@ pub use super::gathered::{Gathered, Waiter};
 use super::group::Reply;
 use super::group::command::{self, Kind};
 use super::limits::BATCH_BYTES_MAX;
+use super::stream::block;
 use crate::broker::{
     Admission, ClientId, Delivered, Pressure, Publish, Sink, Subscription, WriteNumber, flush,
 };
@@ -87,12 +88,13 @@ impl Inbox {
         if message.subject.len() > usize::from(u16::MAX) {
             return Err(Full);
         }
+        let headers = block::stored(message.headers);
         let put = |batch: &mut Gathered| {
             command::put_publish(
                 &mut batch.bytes,
                 stream,
                 message.subject,
-                message.headers,
+                &headers,
                 message.payload,
             );
             if halyard_runtime::planted("flipped-byte")

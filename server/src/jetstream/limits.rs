@@ -27,7 +27,7 @@ pub const DUPLICATE_WINDOW: i64 = 120_000_000_000;
 pub const MIN_AGE: i64 = 100_000_000;
 /// Shortest life of the marker of an expired subject, nanoseconds.
 pub const MARKER_TTL_MIN: i64 = 1_000_000_000;
-/// Bytes of the headers of a stored message; more is refused with 10097.
+/// Bytes of the headers of a stored message; so many and more are refused with 10097.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// Names in one page of `STREAM.NAMES` and `CONSUMER.NAMES`.
@@ -52,6 +52,8 @@ pub const BATCH_ID_BYTES_MAX: usize = 64;
 pub const BATCH_MESSAGES_MAX: u64 = 1000;
 /// Atomic batches of one stream that are open at one time; one more is refused with 10210.
 pub const BATCHES_OPEN_MAX: usize = 50;
+/// The same for all streams of a group.
+pub const GROUP_BATCHES_OPEN_MAX: usize = 1000;
 /// Nanoseconds without a member after which an atomic batch is abandoned.
 pub const BATCH_IDLE: i64 = 10_000_000_000;
 
@@ -90,6 +92,8 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_secs(16);
 pub const LOG_SCRUB_BYTES: u64 = 8 * 1024 * 1024;
 /// Expired messages that one entry removes one by one at most, in all streams of its group; the rest goes with the next.
 pub const EXPIRED_PER_TICK_MAX: usize = 10_000;
+/// Messages that one entry looks at most at where consumers may need them no longer; the rest goes with the next.
+pub const SWEPT_PER_ENTRY_MAX: usize = 5_000;
 /// While a damaged stream keeps its group from flushing, messages are taken until so many flushes' worth of them are in
 /// memory; then they are refused until the stream is repaired, purged or deleted.
 pub const HALTED_FLUSHES_MAX: usize = 8;

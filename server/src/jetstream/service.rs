@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use futures::channel::oneshot;
 use futures::lock::Mutex as AsyncMutex;
+use halyard_engine::StreamId;
 use halyard_raft as raft;
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::Timestamp;
@@ -18,7 +20,10 @@ use super::backup::Desk;
 use super::config::{Defaults, Storage, StreamConfig};
 use super::consumer::leader::Directories;
 use super::erasure::{self, Erasure};
+use super::group::Reply;
+use super::group::command::{Kind, Limit, encode_cold};
 use super::handle::{GroupHandle, StreamHandle};
+use super::inbox::Waiter;
 use super::lanes::Lanes;
 use super::limits::API_LEVEL;
 use super::reads::Reads;
@@ -96,6 +101,13 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Bytes that streams may hold; `None` is no limit.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    memory: Option<u64>,
+    storage: Option<u64>,
+}
+
 /// Streams of one account, by name.
 type Names = BTreeMap<String, Arc<StreamHandle>>;
 
@@ -103,6 +115,8 @@ type Names = BTreeMap<String, Arc<StreamHandle>>;
 pub struct JetStream {
     pub(super) broker: Arc<Broker>,
     pub(super) settings: Settings,
+    /// Bytes that memory and file streams may hold, as last said.
+    limits: Mutex<Limits>,
     nodes: Vec<raft::Node>,
     pub(super) meta: raft::Group<meta::Machine>,
     pub(super) file: Arc<GroupHandle>,
@@ -147,9 +161,18 @@ impl JetStream {
             file,
             memory,
         } = start::open(&settings, broker.admission(), &lanes).await?;
+        if settings.max_storage_is_share {
+            let held = file.read(|machine| machine.held().bytes);
+            settings.max_storage = settings.max_storage.map(|free| free.saturating_add(held));
+        }
+        let limits = Mutex::new(Limits {
+            memory: settings.max_memory,
+            storage: settings.max_storage,
+        });
         let service = Arc::new(Self {
             broker,
             settings,
+            limits,
             nodes,
             meta,
             file,
@@ -272,6 +295,49 @@ impl JetStream {
             Storage::File => &self.file,
             Storage::Memory => &self.memory,
         }
+    }
+
+    /// Bytes that the streams of a storage class may hold together; `None` is no limit.
+    #[must_use]
+    pub fn limit(&self, storage: Storage) -> Option<u64> {
+        let limits = *self.limits.lock();
+        match storage {
+            Storage::File => limits.storage,
+            Storage::Memory => limits.memory,
+        }
+    }
+
+    /// Puts other limits in force; `None` leaves one as it is. What is published from now on is held to them.
+    pub fn set_limits(&self, memory: Option<u64>, storage: Option<u64>) {
+        {
+            let mut limits = self.limits.lock();
+            limits.memory = memory.or(limits.memory);
+            limits.storage = storage.or(limits.storage);
+        }
+        for storage in [Storage::File, Storage::Memory] {
+            // Nobody waits for the answer: a start proposes it again where it is not in force.
+            drop(self.propose_limit(storage));
+        }
+    }
+
+    /// Makes a group hold to its limit.
+    pub(super) async fn enforce(&self, storage: Storage) -> Option<()> {
+        match self.propose_limit(storage) {
+            Some(answer) => answer.await.ok().map(|_| ()),
+            None => Some(()),
+        }
+    }
+
+    fn propose_limit(&self, storage: Storage) -> Option<oneshot::Receiver<Reply>> {
+        let bytes = self.limit(storage);
+        let group = self.group(storage);
+        if group.read(|machine| machine.held().bytes_max) == bytes {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let body = encode_cold(&Limit { bytes });
+        group.submit(Kind::Limit, StreamId(0), &body, Waiter::Call(sender));
+        Some(receiver)
     }
 
     /// Where pull requests and acks find their consumers.

@@ -113,10 +113,12 @@ pub struct Settings {
     pub domain: Option<String>,
     /// Whether unknown fields of requests are refused.
     pub strict: bool,
-    /// Bytes that memory streams may reserve; `None` is no limit.
+    /// Bytes that memory streams may hold and reserve when the server starts; `None` is no limit.
     pub max_memory: Option<u64>,
-    /// Bytes that file streams may reserve; `None` is no limit.
+    /// The same of file streams.
     pub max_storage: Option<u64>,
+    /// That limit is a share of what is free on the disk, beside what streams hold already.
+    pub max_storage_is_share: bool,
     /// Longest duplicate window, nanoseconds; `None` is no cap.
     pub duplicate_window_max: Option<i64>,
     /// Seals everything on the disk.
@@ -141,6 +143,7 @@ impl Settings {
             strict: jetstream.strict,
             max_memory: jetstream.max_memory_store,
             max_storage: jetstream.max_file_store,
+            max_storage_is_share: jetstream.max_file_store_is_share,
             duplicate_window_max: window.and_then(|window| i64::try_from(window.as_nanos()).ok()),
             encryption: jetstream.encryption.as_ref().map(at_rest::keys),
             erase_within: jetstream.erase_within,

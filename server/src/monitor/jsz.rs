@@ -12,6 +12,7 @@ use crate::broker::Account;
 use crate::jetstream::JetStream;
 use crate::jetstream::api::timestamp;
 use crate::jetstream::api::types::{ApiCounters, Cluster, State as StreamState};
+use crate::jetstream::config::Storage;
 use crate::jetstream::consumer::StoreMessages;
 use crate::jetstream::consumer::info::{ConsumerInfo, Presence};
 use crate::jetstream::handle::StreamHandle;
@@ -341,8 +342,8 @@ fn tenants(state: &State, jetstream: &JetStream) -> Vec<std::sync::Arc<Account>>
 fn config(jetstream: &JetStream) -> Config {
     let settings = jetstream.settings();
     Config {
-        max_memory: settings.max_memory.unwrap_or(u64::MAX),
-        max_storage: settings.max_storage.unwrap_or(u64::MAX),
+        max_memory: jetstream.limit(Storage::Memory).unwrap_or(u64::MAX),
+        max_storage: jetstream.limit(Storage::File).unwrap_or(u64::MAX),
         store_dir: settings.data_dir.display().to_string(),
         sync_always: true,
         domain: settings.domain.clone(),

@@ -15,7 +15,7 @@ use crate::broker::{Account, Delivered, Publish, Publisher, Sink, Subscription, 
 use crate::jetstream::consumer;
 use crate::jetstream::consumer::leader::Directory;
 use crate::jetstream::handle::StreamHandle;
-use crate::jetstream::limits::{API_LEVEL, REQUEST_BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
+use crate::jetstream::limits::{REQUEST_BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
 use crate::jetstream::reads::Read;
 use crate::jetstream::service::JetStream;
 use crate::jetstream::stream::headers;
@@ -65,12 +65,8 @@ impl Request {
 /// The refusal of a request that needs a newer API than this server's.
 pub(super) fn required_level(block: &[u8]) -> Option<ApiError> {
     let (_, level) = headers::pairs(block).find(|(name, _)| *name == b"Nats-Required-Api-Level")?;
-    let level = str::from_utf8(level)
-        .ok()
-        .and_then(|level| level.parse::<u32>().ok());
-    level
-        .is_none_or(|level| level > API_LEVEL)
-        .then(|| table::REQUIRED_API_LEVEL.error())
+    let is_met = level.is_empty() || headers::has_level(level);
+    (!is_met).then(|| table::REQUIRED_API_LEVEL.error())
 }
 
 /// The API as a subscriber of one account.

@@ -16,7 +16,9 @@ use crate::jetstream::change::Change;
 use crate::jetstream::config::{StreamConfig, check_pedantic};
 use crate::jetstream::group::Reply;
 use crate::jetstream::group::command::{Kind, Purge};
-use crate::jetstream::limits::{DELETED_DETAILS_MAX, LIST_PAGE, NAMES_PAGE, SUBJECTS_PAGE};
+use crate::jetstream::limits::{
+    DELETED_DETAILS_MAX, LIST_PAGE, NAMES_PAGE, SEQUENCE_ASKED_MAX, SUBJECTS_PAGE,
+};
 use crate::jetstream::service::JetStream;
 
 /// A refusal, or silence because nobody knows the outcome.
@@ -157,7 +159,7 @@ struct PurgeRequest {
 
 async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Purged, Stop> {
     let asked: PurgeRequest = json::parse(&request.payload, service.strict())?;
-    if asked.seq > 0 && asked.keep > 0 {
+    if (asked.seq > 0 && asked.keep > 0) || asked.seq > SEQUENCE_ASKED_MAX {
         return Err(table::BAD_REQUEST.error().into());
     }
     let handle = service

@@ -164,31 +164,35 @@ struct Session {
 
 /// Why a restore goes no further.
 enum Stop {
-    /// The backup, or this server, refuses.
-    Refused(String),
+    /// The backup, or this server, refuses: the answer.
+    Refused(ApiError),
     /// The server is stopping, or its group has failed.
     Unknown,
 }
 
+impl Stop {
+    fn refused(why: impl std::fmt::Display) -> Self {
+        Self::Refused(table::STREAM_RESTORE.with(why))
+    }
+}
+
 impl From<Refused> for Stop {
     fn from(refused: Refused) -> Self {
-        Self::Refused(refused.to_string())
+        Self::refused(refused)
     }
 }
 
 impl Session {
     async fn run(mut self) {
         let name = self.assignment.config.name.clone();
-        let mut failed: Option<String> = None;
+        let mut failed: Option<ApiError> = None;
         let (start, mut bytes) = (Timestamp::now(), 0);
         let outcome = loop {
             let Ok(chunk) = time::timeout(PATIENCE, self.intake.next()).await else {
-                break Err(Stop::Refused(
-                    "the client sends nothing any more".to_owned(),
-                ));
+                break Err(Stop::refused("the client sends nothing any more"));
             };
             let Some(Chunk { reply, payload }) = chunk else {
-                break Err(Stop::Refused("more was sent than was asked for".to_owned()));
+                break Err(Stop::refused("more was sent than was asked for"));
             };
             if payload.is_empty() {
                 let outcome = match failed.take() {
@@ -225,7 +229,7 @@ impl Session {
                 tell(&self.account, &name, &News::RestoreComplete(start, bytes));
             }
             Err(Stop::Refused(why)) => {
-                tracing::warn!("restore of stream {name} failed: {why}");
+                tracing::warn!("restore of stream {name}: {}", why.description);
                 self.abandon().await;
             }
             // The next start sorts it out.
@@ -249,7 +253,7 @@ impl Session {
                     did_create: true,
                 })
             }
-            Change::Refused(refusal) => Err(Stop::Refused(refusal.description.into_owned())),
+            Change::Refused(refusal) => Err(Stop::refused(refusal.description)),
             Change::Unknown => Err(Stop::Unknown),
         }
     }
@@ -258,9 +262,7 @@ impl Session {
     fn answer(&self, to: &[u8], outcome: Result<Created, Stop>) -> Result<(), Stop> {
         let body = match &outcome {
             Ok(created) => reply("stream_create", &Ok::<_, ApiError>(created)),
-            Err(Stop::Refused(why)) => {
-                reply::<()>("stream_create", &Err(table::STREAM_RESTORE.with(why)))
-            }
+            Err(Stop::Refused(why)) => reply::<()>("stream_create", &Err(why.clone())),
             Err(Stop::Unknown) => Vec::new(),
         };
         if !body.is_empty() {
@@ -317,7 +319,7 @@ impl Filling {
                 Step::Item(Item::Consumer(consumer)) => self.consumers.push(*consumer),
                 Step::Item(Item::Deleted(seq)) => self.deleted.push(seq),
                 Step::Item(Item::Message(message)) => {
-                    let too_long = |_| Stop::Refused("a message is too long".to_owned());
+                    let too_long = |_| Stop::refused("a message is too long");
                     let message = body::Message {
                         seq: message.seq,
                         time: message.time,
@@ -384,12 +386,7 @@ impl Filling {
 async fn answered(reply: oneshot::Receiver<Reply>) -> Result<(), Stop> {
     match reply.await {
         Ok(Reply::Done) => Ok(()),
-        Ok(Reply::Refused(refusal)) => {
-            // The refusal's own words stand in a frame that the answer puts around them again.
-            let text = refusal.description.as_ref();
-            let text = text.strip_prefix("restore failed: ").unwrap_or(text);
-            Err(Stop::Refused(text.to_owned()))
-        }
+        Ok(Reply::Refused(refusal)) => Err(Stop::Refused(*refusal)),
         _ => Err(Stop::Unknown),
     }
 }

@@ -153,7 +153,7 @@ pub struct StreamConfig {
     /// How segments are compressed.
     #[serde(default)]
     pub compression: Compression,
-    /// Sequence of the first message; 0 is 1.
+    /// Sequence of the first message; 0 is 1. It counts when the stream is made: an update keeps it, and changes nothing.
     #[serde(default, skip_serializing_if = "is_zero_u64")]
     pub first_seq: u64,
     /// Renames subjects on their way in; not supported yet.
@@ -205,7 +205,7 @@ pub struct StreamConfig {
     /// When a publish is acknowledged.
     #[serde(default, skip_serializing_if = "is_default_persist_mode")]
     pub persist_mode: PersistMode,
-    /// Flow-controlled batches. Kept; a publish that uses them is refused, since they are not there yet.
+    /// Flow-controlled batches; not supported yet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_batched: bool,
     /// Free key-value pairs; `_nats.` is reserved.

@@ -22,9 +22,6 @@ pub fn check_update(
         return Err(invalid("stream configuration name must match original"));
     }
     check(new, defaults)?;
-    if old.max_consumers != new.max_consumers {
-        return refuse("change MaxConsumers");
-    }
     if old.storage != new.storage {
         return refuse("change storage type");
     }
@@ -50,9 +47,6 @@ pub fn check_update(
     }
     if old.allow_msg_counter != new.allow_msg_counter {
         return refuse("change message counter setting");
-    }
-    if old.first_seq != new.first_seq && new.first_seq != 0 {
-        return refuse("change first sequence");
     }
     Ok(())
 }

@@ -85,6 +85,9 @@ pub fn check_create(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
     if config.sealed {
         return Err(invalid("stream configuration for create can not be sealed"));
     }
+    if config.mirror_direct && config.mirror.is_none() {
+        return Err(invalid("stream has no mirror but does have mirror direct"));
+    }
     check(config, defaults)
 }
 
@@ -311,6 +314,7 @@ fn check_absent_features(config: &StreamConfig) -> Result<(), ApiError> {
         (config.subject_transform.is_some(), "subject transforms"),
         (config.allow_msg_counter, "message counters"),
         (config.allow_msg_schedules, "message schedules"),
+        (config.allow_batched, "batch publishing"),
         (
             config.persist_mode != PersistMode::Default,
             "async persist mode",

@@ -187,10 +187,11 @@ impl Consumer {
     /// Whether the message must be kept for it, on a stream that keeps what its consumers need. `subject` is asked for
     /// only where filters decide.
     pub fn needs(&self, seq: u64, subject: impl FnOnce() -> bool) -> bool {
-        if self.pending.get(seq).is_some() {
-            return true;
-        }
-        self.cursor.covers(seq) && (self.filters.is_everything() || subject())
+        // What was given up stays until it is acknowledged after all, deleted, or the consumer goes.
+        let is_open = self.cursor.covers(seq)
+            || self.pending.get(seq).is_some()
+            || self.given_up.contains(&seq);
+        is_open && (self.filters.is_everything() || subject())
     }
 
     /// Replaces the configuration (checked before). It holds for what was delivered already, too: deadlines move by what

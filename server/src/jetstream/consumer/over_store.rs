@@ -104,7 +104,7 @@ impl Messages for StoreMessages<'_> {
     }
 
     fn with_subject(&self, seq: u64, look: &mut dyn FnMut(&[u8])) -> bool {
-        let message = self.answer(self.store.get(self.id, seq), None);
-        message.inspect(|message| look(message.subject())).is_some()
+        let subject = self.answer(self.store.subject_of(self.id, seq), None);
+        subject.inspect(|subject| look(subject)).is_some()
     }
 }

@@ -34,6 +34,8 @@ pub struct Ctx<'a> {
     pub removed: &'a mut Vec<u64>,
     /// What the leader tells others; dropped on replay.
     pub effects: &'a mut Vec<Effect>,
+    /// Set when a consumer has other filters than before: messages may have lost their last reader.
+    pub narrowed: bool,
 }
 
 /// How a new consumer starts, before anything is delivered.
@@ -189,6 +191,13 @@ impl Consumers {
         self.by_id
             .values()
             .any(|one| one.needs(seq, || one.filters().matches(subject)))
+    }
+
+    /// Whether a consumer needs every message from there on.
+    pub fn want_all_from(&self, seq: u64) -> bool {
+        let all = self.by_id.values();
+        let mut all = all.filter(|one| one.filters().is_everything());
+        all.any(|one| seq >= one.cursor().next())
     }
 
     /// Whether any consumer wants messages of the subject.
@@ -353,6 +362,7 @@ impl Consumers {
         check::check_update(old.config(), &config)?;
         self.check_work_queue(id, &config, ctx.stream)?;
         let filters = check::parse_filters(&config)?;
+        ctx.narrowed |= !old.config().filters().eq(config.filters());
         self.change(id, ctx, |consumer, messages, to| {
             consumer.update(config, filters, messages, to);
             to.effects.push(Effect::Changed { id, is_new: false });
@@ -400,7 +410,8 @@ impl Consumers {
         self.dirty.insert(id);
         ctx.effects.push(Effect::Deleted { id });
         if ctx.stream.retention == Retention::Interest {
-            let seen: Vec<u64> = gone.pending.iter().map(|(seq, _)| seq).collect();
+            let pending = gone.pending.iter().map(|(seq, _)| seq);
+            let seen: Vec<u64> = pending.chain(gone.given_up.iter().copied()).collect();
             self.release(id, &seen, ctx);
             let mut cursor = gone.cursor().clone();
             while let Some(seq) = cursor.peek(gone.filters(), ctx.messages) {

@@ -50,6 +50,8 @@ pub enum Kind {
     Restore = 20,
     /// A replica has erased what was asked for.
     Erased = 9,
+    /// How many bytes the group's streams may hold.
+    Limit = 21,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             7 => Self::MessageDelete,
             8 => Self::Consumer,
             20 => Self::Restore,
+            21 => Self::Limit,
             9 => Self::Erased,
             _ => return None,
         })
@@ -104,6 +107,19 @@ impl Publish {
         self.record
             .get(start..start + self.headers_len as usize)
             .unwrap_or_default()
+    }
+
+    /// The same message with another header block, of less than 4 GiB.
+    #[must_use]
+    pub fn with_headers(&self, headers: &[u8]) -> Self {
+        let body = usize::from(self.subject_len) + self.headers_len as usize;
+        let payload = self.record.get(body..).unwrap_or_default();
+        let headers_len = u32::try_from(headers.len());
+        Self {
+            record: Bytes::from([self.subject(), headers, payload].concat()),
+            headers_len: headers_len.expect("headers are shorter than 4 GiB"),
+            ..*self
+        }
     }
 
     /// Bytes of headers and payload.
@@ -170,6 +186,13 @@ pub struct Erased {
     pub replicas: Vec<u64>,
 }
 
+/// The body of [`Kind::Limit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Bytes that the group's streams together may hold; `None` is no limit.
+    pub bytes: Option<u64>,
+}
+
 /// One command, decoded as far as the group needs; bodies stay slices of the entry.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -193,6 +216,8 @@ pub enum Command {
     Restore(StreamId, Bytes),
     /// A replica is done with erasing.
     Erased(Erased),
+    /// How much the group's streams may hold.
+    Limit(Limit),
 }
 
 impl Command {
@@ -201,7 +226,7 @@ impl Command {
     pub const fn stream(&self) -> Option<StreamId> {
         match self {
             Self::Publish(publish) => Some(publish.stream),
-            Self::Tick | Self::Erased(_) => None,
+            Self::Tick | Self::Erased(_) | Self::Limit(_) => None,
             Self::StreamCreate(id, _)
             | Self::StreamUpdate(id, _)
             | Self::StreamDelete(id, _)
@@ -375,6 +400,7 @@ fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
         Kind::Consumer => Command::Consumer(stream, body.slice(8..)),
         Kind::Restore => Command::Restore(stream, body.slice(8..)),
         Kind::Erased => Command::Erased(decode_cold(rest)?),
+        Kind::Limit => Command::Limit(decode_cold(rest)?),
     })
 }
 

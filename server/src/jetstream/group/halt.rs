@@ -96,6 +96,7 @@ impl Machine {
     /// The stream's state in memory is not to be believed from here on.
     pub(super) fn break_stream(&mut self, id: StreamId, what: &str) {
         self.store.break_stream(id, what);
+        self.recount();
         self.forget_deadline(id);
         if self.halted.get(&id).is_some_and(|halt| halt.is_broken) {
             return;
@@ -217,6 +218,7 @@ impl Machine {
             }
         }
         self.halted.remove(&id);
+        self.recount();
         effects.push((id, consumer::Effect::StreamDeleted));
         Ok(Reply::Done)
     }

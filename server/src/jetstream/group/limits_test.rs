@@ -63,7 +63,13 @@ impl Naive {
     }
 
     /// Why a stream that refuses what does not fit refuses it.
-    fn refuses(&self, config: &StreamConfig, subject: u8, size: u64) -> Option<&'static str> {
+    fn refuses(
+        &self,
+        config: &StreamConfig,
+        subject: u8,
+        size: u64,
+        rollup: bool,
+    ) -> Option<&'static str> {
         if config.discard != Discard::New {
             return None;
         }
@@ -71,7 +77,7 @@ impl Naive {
         if let Some(max) = StreamConfig::limit(config.max_msgs_per_subject) {
             let of = self.of(subject);
             if of.len() as u64 >= max {
-                if config.discard_new_per_subject {
+                if config.discard_new_per_subject && !rollup {
                     return Some("10077 maximum messages per subject exceeded");
                 }
                 replaced = self.messages[&of[0]].size;
@@ -107,6 +113,9 @@ impl Naive {
     }
 
     fn trim(&mut self, config: &StreamConfig) {
+        if config.discard == Discard::New {
+            return;
+        }
         let over = |naive: &Self| {
             let count = naive.messages.len() as u64;
             StreamConfig::limit(config.max_msgs).is_some_and(|max| count > max)
@@ -141,7 +150,7 @@ impl Naive {
             Ttl::Seconds(seconds) => Some(now + seconds * SECOND),
         };
         let size = size(headers.len(), wish.payload);
-        if let Some(why) = self.refuses(config, wish.subject, size) {
+        if let Some(why) = self.refuses(config, wish.subject, size, wish.rollup) {
             return why.into();
         }
         let one = One {
@@ -210,7 +219,7 @@ impl Naive {
             "NATS/1.0\r\nNats-Marker-Reason: MaxAge\r\nNats-TTL: {seconds}s\r\nNats-Rollup: sub\r\n\r\n"
         );
         let size = size(headers.len(), 0);
-        if self.refuses(config, one.subject, size).is_none() {
+        if self.refuses(config, one.subject, size, false).is_none() {
             let marker = One {
                 subject: one.subject,
                 size,
@@ -459,6 +468,10 @@ fn play(bench: &mut Bench, naive: &mut Naive, config: &mut StreamConfig, step: &
             hit.truncate(hit.len().saturating_sub(keep as usize));
             for seq in hit {
                 naive.messages.remove(&seq);
+            }
+            if subject.is_none() {
+                // The next message has the sequence that the purge ends before.
+                naive.last = naive.last.max(below.saturating_sub(1));
             }
         }
         Step::Change(limits) => {

@@ -24,7 +24,7 @@ use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
 use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
 use crate::jetstream::stream::headers;
-use crate::jetstream::stream::machine::Fault;
+use crate::jetstream::stream::machine::{Fault, Held};
 use crate::jetstream::stream::publish::Stored;
 use crate::jetstream::stream::{Refusal, Stream, Turn};
 
@@ -79,6 +79,8 @@ pub struct Machine {
     pub(super) time: Timestamp,
     pub(super) erasures: Erasures,
     applied: u64,
+    /// What all streams hold together, as of the last command.
+    pub(super) held: Held,
     /// Bytes of the entries applied since the last cut.
     logged_bytes: u64,
     fault: Option<Fault>,
@@ -102,6 +104,7 @@ impl Machine {
             registered: BTreeMap::new(),
             time: Timestamp::EPOCH,
             erasures: Erasures::default(),
+            held: Held::default(),
             logged_bytes: 0,
             fault: None,
             is_applying: false,
@@ -109,6 +112,7 @@ impl Machine {
             unsaved: Unsaved::default(),
         };
         machine.load()?;
+        machine.recount();
         for id in machine.streams.keys().copied().collect::<Vec<_>>() {
             if machine.store.last_seq(id) > SEQUENCE_MAX {
                 machine.break_stream(id, &beyond(machine.store.last_seq(id)));
@@ -151,6 +155,12 @@ impl Machine {
     #[must_use]
     pub const fn erasures(&self) -> &Erasures {
         &self.erasures
+    }
+
+    /// What all streams hold together, and how much that may be.
+    #[must_use]
+    pub const fn held(&self) -> Held {
+        self.held
     }
 
     /// Index of the last entry.
@@ -327,6 +337,10 @@ impl Machine {
                 self.erasures.done(&erased, self.time);
                 Ok(Reply::Done)
             }
+            Command::Limit(limit) => {
+                self.held.bytes_max = limit.bytes;
+                Ok(Reply::Done)
+            }
         }
     }
 
@@ -340,11 +354,13 @@ impl Machine {
             return Ok(Reply::NoStream);
         };
         self.unsaved.note(&mut self.store, stream)?;
+        let before = (self.store.stream_bytes(id), stream.open_batches());
         let mut turn = Turn {
             store: &mut self.store,
             now: self.time,
             effects,
             erased: false,
+            group: self.held,
         };
         let record = publish.record.clone();
         let start = usize::from(publish.subject_len);
@@ -353,12 +369,13 @@ impl Machine {
         let erased = turn.erased;
         // What is stored later ends later, unless it says otherwise: nothing needs to be read.
         let deadline = stream.deadline_of_new(&self.store, self.time);
+        self.count(id, before);
         if erased {
             self.ask_erasure(id)?;
         }
         let reply = match stored? {
             Ok(Stored::As(seq)) => Reply::Stored(seq),
-            Ok(Stored::Staged) => return Ok(Reply::Staged),
+            Ok(Stored::Staged) => Reply::Staged,
             Ok(Stored::Batch { last, count }) => {
                 let asked = headers::parse(record.get(block).unwrap_or_default());
                 let id = asked.batch_id.unwrap_or_default().into();
@@ -381,20 +398,41 @@ impl Machine {
             return Ok(Reply::NoStream);
         };
         self.unsaved.note(&mut self.store, stream)?;
+        let before = (self.store.stream_bytes(id), stream.open_batches());
         let mut turn = Turn {
             store: &mut self.store,
             now: self.time,
             effects,
             erased: false,
+            group: self.held,
         };
         let reply = run(stream, &mut turn);
+        let erased = turn.erased;
+        self.count(id, before);
         // Also where it then met damage: what has gone must vanish.
-        if turn.erased {
+        if erased {
             self.ask_erasure(id)?;
         }
         let reply = reply?;
         self.register(id)?;
         Ok(reply)
+    }
+
+    /// Counts what all streams hold anew: nobody knows how far a change has come.
+    pub(super) fn recount(&mut self) {
+        let (store, held) = (&self.store, &mut self.held);
+        let bytes = self.streams.keys().map(|id| store.stream_bytes(*id));
+        held.bytes = bytes.fold(0, u64::saturating_add);
+        held.batches = self.streams.values().map(Stream::open_batches).sum();
+    }
+
+    /// A stream that held so many bytes and open batches has changed, or has gone.
+    fn count(&mut self, id: StreamId, (bytes, batches): (u64, usize)) {
+        let stream = self.streams.get(&id);
+        let batches_now = stream.map_or(0, Stream::open_batches);
+        let held = &mut self.held;
+        held.bytes = held.bytes + self.store.stream_bytes(id) - bytes;
+        held.batches = held.batches + batches_now - batches;
     }
 
     /// The entry being applied removed messages of a stream whose bytes must vanish: those of its open batches that were
@@ -441,7 +479,8 @@ impl Machine {
         };
         self.unsaved.note(&mut self.store, &mut stream)?;
         self.forget_deadline(id);
-        if self.store.last_seq(id) > 0 || stream.has_batches() {
+        let before = (self.store.stream_bytes(id), stream.open_batches());
+        if self.store.last_seq(id) > 0 || stream.open_batches() > 0 {
             self.ask_erasure(id)?;
         }
         if self.erasures.pending_in(id) {
@@ -452,6 +491,7 @@ impl Machine {
         }
         self.remove_records(id)?;
         self.store.drop_stream(id, Erase::Yes)?;
+        self.count(id, before);
         Ok(Reply::Done)
     }
 

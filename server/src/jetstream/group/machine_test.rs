@@ -549,6 +549,7 @@ fn a_dropped_stream_leaves_nothing_and_bad_bytes_change_nothing() {
 fn an_atomic_batch_is_stored_whole_or_not_at_all() {
     let mut bench = Bench::with(StreamConfig {
         allow_atomic: true,
+        allow_rollup_hdrs: true,
         ..subjects(&["s.>"])
     });
     let member = |bench: &mut Bench, seq: &str, subject: &str, more: &[(&str, &str)]| {
@@ -574,7 +575,7 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
         &mut bench,
         "3",
         "s.a",
-        &[commit, ("Nats-Expected-Last-Subject-Sequence", "1")],
+        &[commit, ("Nats-Expected-Last-Sequence", "")],
     );
     assert!(last.starts_with("Batch { last: 3, count: 3"), "{last}");
     assert_eq!(bench.sequences(), [1, 2, 3]);
@@ -606,6 +607,38 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
         member(&mut bench, "1", "s.c", &[]),
         "10176 atomic publish batch is incomplete"
     );
+    // What a member expects of what another one writes was not known to the publisher.
+    for (name, value, refusal) in [
+        (
+            "Nats-Expected-Last-Subject-Sequence",
+            "4",
+            "10164 wrong last sequence",
+        ),
+        (
+            "Nats-Expected-Last-Sequence",
+            "4",
+            "10164 wrong last sequence",
+        ),
+        (
+            "Nats-Expected-Last-Sequence",
+            "3",
+            "10071 wrong last sequence: 4",
+        ),
+        ("Nats-Rollup", "sub", "10111 batch rollup sub invalid"),
+        ("Nats-Rollup", "all", "10111 batch rollup all invalid"),
+        (
+            "Nats-Required-Api-Level",
+            "99",
+            "10185 JetStream minimum api level required",
+        ),
+    ] {
+        assert_eq!(member(&mut bench, "1", "s.c", &[]), "Staged");
+        let said = member(&mut bench, "2", "s.c", &[commit, (name, value)]);
+        assert_eq!(said, refusal, "{name}");
+    }
+    let alone = member(&mut bench, "1", "s.c", &[("Nats-Batch-Commit", "eob")]);
+    assert_eq!(alone, "10176 atomic publish batch is incomplete");
+    assert_eq!(bench.sequences(), [1, 2, 3]);
     let strange = ("Nats-Expected-Last-Msg-Id", "x");
     let refused = member(&mut bench, "1", "s.c", &[strange, commit]);
     assert!(refused.starts_with("10177 "), "{refused}");

@@ -12,6 +12,8 @@ mod records;
 #[cfg(test)]
 mod halt_test;
 #[cfg(test)]
+mod held_test;
+#[cfg(test)]
 mod lifespan_test;
 #[cfg(test)]
 mod limits_test;

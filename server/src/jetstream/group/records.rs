@@ -9,6 +9,7 @@
 //! e | id u64               what was asked to be erased in a stream, also a dropped one (postcard)
 //! b | id u64               open atomic batches (postcard)
 //! c | id u64 | n u32       one consumer, in its own encoding
+//! l                        bytes u64 that all streams together may hold; none for no limit
 //! ```
 //!
 //! Numbers in keys are big endian, so that they sort. Records are written with the cut of a flush, or of a stream
@@ -32,6 +33,7 @@ const PLAIN_IDS: u8 = b'd';
 const ERASURES: u8 = b'e';
 const BATCHES: u8 = b'b';
 const CONSUMER: u8 = b'c';
+const LIMIT: &[u8] = b"l";
 
 /// Why a group cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +129,9 @@ impl Machine {
     pub(super) fn open_cut(&mut self) -> Result<(), Fault> {
         let time = self.time.as_nanos().to_le_bytes();
         self.store.keep(GROUP, Some(time.to_vec().into()))?;
+        let limit = self.held.bytes_max.map(u64::to_le_bytes);
+        self.store
+            .keep(LIMIT, limit.map(|limit| limit.to_vec().into()))?;
         self.save_erasures()?;
         let unsaved = &mut self.unsaved;
         assert!(unsaved.saving.is_empty(), "the cut before has its records");
@@ -223,6 +228,12 @@ impl Machine {
                 .first_chunk::<8>()
                 .ok_or_else(|| damaged(GROUP, "a time"))?;
             self.time = Timestamp::from_nanos(i64::from_le_bytes(*time));
+        }
+        if let Some(limit) = self.store.record(LIMIT) {
+            let limit = limit
+                .first_chunk::<8>()
+                .ok_or_else(|| damaged(LIMIT, "a number of bytes"))?;
+            self.held.bytes_max = Some(u64::from_le_bytes(*limit));
         }
         for (key, record) in collect(self, &[STREAM]) {
             let (id, _) = split(&key).ok_or_else(|| damaged(&key, "a stream's key"))?;

@@ -255,7 +255,7 @@ impl Machine {
         (reply, steps)
     }
 
-    fn update(&self, account: String, mut config: StreamConfig) -> (Reply, Vec<Step>) {
+    fn update(&self, account: String, config: StreamConfig) -> (Reply, Vec<Step>) {
         let Some(known) = self.stream(&account, &config.name).cloned() else {
             return refused(table::STREAM_NOT_FOUND.error());
         };
@@ -263,7 +263,6 @@ impl Machine {
         if let Err(refusal) = check_update(&known.config, &config, &Defaults::default()) {
             return refused(refusal);
         }
-        config.first_seq = known.config.first_seq;
         if self
             .accounts
             .get(&account)

@@ -15,12 +15,15 @@ use super::headers::{self, Asked};
 use super::machine::{Outcome, Stream, Turn};
 use super::marker::life_span;
 use super::message_id::MessageId;
-use super::publish::{Stored, check_rollup, check_shape};
+use super::publish::{Rollup, Stored, check_rollup, check_shape, check_size};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::group::command::Publish;
 use crate::jetstream::limits::{
-    BATCH_ID_BYTES_MAX, BATCH_IDLE, BATCH_MESSAGES_MAX, BATCHES_OPEN_MAX,
+    BATCH_ID_BYTES_MAX, BATCH_IDLE, BATCH_MESSAGES_MAX, BATCHES_OPEN_MAX, GROUP_BATCHES_OPEN_MAX,
 };
+
+/// The commit of a message that ends a batch and is not stored with it.
+const END: &[u8] = b"eob";
 
 /// The members of one batch so far.
 #[derive(Debug, Clone)]
@@ -92,9 +95,16 @@ impl Batches {
         true
     }
 
-    /// Whether none is open.
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
+    /// How many are open.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// When the first of them is abandoned if nobody goes on with it.
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        let ends = |open: &Open| open.touched.as_nanos().saturating_add(BATCH_IDLE + 1);
+        let first = self.open.values().map(ends).min();
+        first.map(Timestamp::from_nanos)
     }
 
     /// Abandons those that have waited for too long.
@@ -111,7 +121,7 @@ impl Stream {
     pub(super) fn publish_in_batch(
         &mut self,
         turn: &mut Turn<'_>,
-        publish: Publish,
+        mut publish: Publish,
         id: &[u8],
     ) -> Outcome<Stored> {
         if !self.config.allow_atomic {
@@ -119,7 +129,7 @@ impl Stream {
         }
         self.batches.forget_idle(turn.now);
         self.batches.dirty = true;
-        let taken = self.take_member(turn.now, &publish, id);
+        let taken = self.take_member(turn, &mut publish, id);
         let messages = match taken {
             Ok(None) => return Ok(Ok(Stored::Staged)),
             Ok(Some(messages)) => messages,
@@ -148,41 +158,49 @@ impl Stream {
     /// Adds a member; all of them if it was the last.
     fn take_member(
         &mut self,
-        now: Timestamp,
-        publish: &Publish,
+        turn: &Turn<'_>,
+        publish: &mut Publish,
         id: &[u8],
     ) -> Result<Option<Vec<Publish>>, ApiError> {
-        let asked = headers::parse(publish.headers());
-        if id.is_empty() || id.len() > BATCH_ID_BYTES_MAX {
+        let record = publish.clone();
+        let asked = headers::parse(record.headers());
+        if id.len() > BATCH_ID_BYTES_MAX {
             return Err(table::ATOMIC_PUBLISH_INVALID_BATCH_ID.error());
         }
-        let Some(seq) = asked.batch_seq.filter(|seq| *seq > 0) else {
+        let Some(seq) = asked.batch_seq else {
             return Err(table::ATOMIC_PUBLISH_MISSING_SEQ.error());
         };
-        if seq == 1 && !self.batches.open.contains_key(id) {
-            if self.batches.open.len() >= BATCHES_OPEN_MAX {
-                return Err(table::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT.error());
-            }
-            let open = Open {
-                messages: Vec::new(),
-                touched: now,
-            };
-            self.batches.open.insert(id.into(), open);
+        let is_end = asked.batch_commit == Some(END);
+        // The end of a batch is no member of it.
+        if seq.saturating_sub(u64::from(is_end)) > BATCH_MESSAGES_MAX {
+            return Err(table::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MESSAGES_MAX));
+        }
+        if asked
+            .required_level
+            .is_some_and(|level| !headers::has_level(level))
+        {
+            return Err(table::REQUIRED_API_LEVEL.error());
+        }
+        if asked.required_level.is_some() {
+            // It was for this server, and is for no reader.
+            let block = headers::without(publish.headers(), b"Nats-Required-Api-Level");
+            *publish = publish.with_headers(&block);
+        }
+        check_size(&self.config, publish)?;
+        let stored = match asked.batch_commit {
+            None | Some(b"1") => true,
+            Some(END) => false,
+            Some(_) => return Err(table::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT.error()),
+        };
+        if seq == 1 && stored && !self.batches.open.contains_key(id) {
+            self.open_batch(turn, id)?;
         }
         let open = self.batches.open.get_mut(id);
         let incomplete = || table::ATOMIC_PUBLISH_INCOMPLETE_BATCH.error();
         let open = open
             .filter(|open| open.messages.len() as u64 + 1 == seq)
             .ok_or_else(incomplete)?;
-        if seq > BATCH_MESSAGES_MAX {
-            return Err(table::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MESSAGES_MAX));
-        }
-        open.touched = now;
-        let stored = match asked.batch_commit {
-            None | Some(b"1") => true,
-            Some(b"eob") => false,
-            Some(_) => return Err(table::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT.error()),
-        };
+        open.touched = turn.now;
         if stored {
             open.messages.push(publish.clone());
         } else if let Some(last) = open.messages.last_mut() {
@@ -194,17 +212,41 @@ impl Stream {
         Ok(self.batches.open.remove(id).map(|open| open.messages))
     }
 
+    /// Begins a batch: so many may be open in a stream, and in all of them, for each waits in memory.
+    fn open_batch(&mut self, turn: &Turn<'_>, id: &[u8]) -> Result<(), ApiError> {
+        if self.batches.open.len() >= BATCHES_OPEN_MAX
+            || turn.group.batches >= GROUP_BATCHES_OPEN_MAX
+        {
+            return Err(table::ATOMIC_PUBLISH_TOO_MANY_INFLIGHT.error());
+        }
+        if turn.group.is_full_with(0) {
+            return Err(table::INSUFFICIENT_RESOURCES.error());
+        }
+        let open = Open {
+            messages: Vec::new(),
+            touched: turn.now,
+        };
+        self.batches.open.insert(id.into(), open);
+        Ok(())
+    }
+
     /// Every condition of every member, in order, against the stream and the members before it.
     fn check_members(
         &self,
         turn: &Turn<'_>,
         messages: &[Publish],
     ) -> Result<Option<ApiError>, super::machine::Fault> {
+        let all_but_last = messages.len().saturating_sub(1);
+        if let Some(refusal) =
+            self.check_held(turn, messages.get(..all_but_last).unwrap_or_default())
+        {
+            return Ok(Some(refusal));
+        }
         let mut ids = BTreeSet::new();
         for (at, message) in messages.iter().enumerate() {
             let asked = headers::parse(message.headers());
             let before = messages.get(..at).unwrap_or_default();
-            if let Err(refusal) = check_member(&self.config, message, &asked, at) {
+            if let Err(refusal) = check_member(&self.config, message, &asked) {
                 return Ok(Some(refusal));
             }
             if let Some(id) = asked.msg_id
@@ -216,10 +258,14 @@ impl Stream {
             if let Some(refusal) = self.check_expected(turn, message, &asked, before)? {
                 return Ok(Some(refusal));
             }
-            if let Err(refusal) = check_rollup(&self.config, asked.rollup) {
+            let rollup = match check_rollup(&self.config, asked.rollup) {
+                Ok(rollup) => rollup,
+                Err(refusal) => return Ok(Some(refusal)),
+            };
+            if let Err(refusal) = check_rollup_in(rollup, message.subject(), before) {
                 return Ok(Some(refusal));
             }
-            if let Some(refusal) = self.check_room(turn, message, before)? {
+            if let Some(refusal) = self.check_room(turn, message, rollup.is_some(), before)? {
                 return Ok(Some(refusal));
             }
         }
@@ -232,19 +278,31 @@ fn check_member(
     config: &crate::jetstream::config::StreamConfig,
     publish: &Publish,
     asked: &Asked<'_>,
-    at: usize,
 ) -> Result<(), ApiError> {
-    let unsupported = |name: &str| Err(table::ATOMIC_PUBLISH_UNSUPPORTED_HEADER_BATCH.with(name));
     if asked.expected_last_msg_id.is_some() {
-        return unsupported("Nats-Expected-Last-Msg-Id");
-    }
-    if asked.expected_last_seq.is_some() && at > 0 {
-        return unsupported("Nats-Expected-Last-Sequence");
+        let name = "Nats-Expected-Last-Msg-Id";
+        return Err(table::ATOMIC_PUBLISH_UNSUPPORTED_HEADER_BATCH.with(name));
     }
     check_shape(config, publish, asked)?;
     match asked.ttl {
         Some(_) if !config.allow_msg_ttl => Err(table::MESSAGE_TTL_DISABLED.error()),
         Some(ttl) if headers::parse_ttl(ttl).is_none() => Err(table::MESSAGE_TTL_INVALID.error()),
+        _ => Ok(()),
+    }
+}
+
+/// A rollup would take members of its own batch away, which the publisher is told are stored.
+fn check_rollup_in(
+    rollup: Option<Rollup>,
+    subject: &[u8],
+    before: &[Publish],
+) -> Result<(), ApiError> {
+    let refuse = |what: &str| Err(table::STREAM_ROLLUP_FAILED.with(what));
+    match rollup {
+        Some(Rollup::Subject) if before.iter().any(|one| one.subject() == subject) => {
+            refuse("batch rollup sub invalid")
+        }
+        Some(Rollup::All) if !before.is_empty() => refuse("batch rollup all invalid"),
         _ => Ok(()),
     }
 }
@@ -255,10 +313,5 @@ fn mark_last(last: &mut Publish) {
     let Some(headers) = last.headers().strip_suffix(b"\r\n") else {
         return;
     };
-    let body = usize::from(last.subject_len) + last.headers_len as usize;
-    let payload = last.record.get(body..).unwrap_or_default();
-    let record = [last.subject(), headers, LINE, payload].concat();
-    let headers_len = u32::try_from(headers.len() + LINE.len());
-    last.headers_len = headers_len.expect("headers are shorter than 4 GiB");
-    last.record = Bytes::from(record);
+    *last = last.with_headers(&[headers, LINE].concat());
 }

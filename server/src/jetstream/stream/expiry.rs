@@ -10,6 +10,7 @@ use halyard_runtime::time::Timestamp;
 
 use super::headers::Ttl;
 use super::machine::{Fault, Stream, Turn};
+use crate::jetstream::limits::SWEPT_PER_ENTRY_MAX;
 
 /// The last moment at which a message with an end can end.
 const LAST: i64 = FOREVER.as_nanos() - 1;
@@ -24,6 +25,11 @@ impl Stream {
         self.expire(turn, budget)?;
         self.dedupe.forget(turn.now);
         panic_if_planted("panic-in-tick", self.id == StreamId(1));
+        self.batches.forget_idle(turn.now);
+        let most = (*budget).min(SWEPT_PER_ENTRY_MAX);
+        let mut looks = most;
+        self.sweep(turn, &mut looks)?;
+        *budget -= most - looks;
         self.with_consumers(turn, |consumers, ctx| consumers.tick(ctx))
     }
 
@@ -43,6 +49,12 @@ impl Stream {
         if let Some((time, _)) = store.next_expiry(self.id) {
             earlier(time);
         }
+        if let Some(time) = self.batches.next_deadline() {
+            earlier(time);
+        }
+        if self.sweeping.is_some() {
+            earlier(Timestamp::EPOCH);
+        }
         Ok(next)
     }
 
@@ -54,7 +66,8 @@ impl Stream {
             .allow_msg_ttl
             .then(|| store.next_expiry(self.id));
         let own = own.flatten().map(|(time, _)| time);
-        age.into_iter().chain(own).min()
+        let batch = self.batches.next_deadline();
+        age.into_iter().chain(own).chain(batch).min()
     }
 
     fn age_ends(&self, stored: Timestamp) -> Timestamp {

@@ -1,9 +1,10 @@
 //! What a publisher asks for in `Nats-*` headers: conditions, deduplication, rollup, its own age limit.
 //!
 //! One pass over the header block, nothing copied. Names are matched exactly, as the peer does; the first of several
-//! equal names counts.
+//! equal names counts, and an empty value asks for nothing, as if the line were not there.
 
 use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::limits::API_LEVEL;
 
 /// What a message's headers ask of the stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,14 +23,16 @@ pub struct Asked<'a> {
     pub expected_subject: Option<&'a [u8]>,
     /// `Nats-Rollup`.
     pub rollup: Option<&'a [u8]>,
-    /// `Nats-TTL`; an empty one is none.
+    /// `Nats-TTL`.
     pub ttl: Option<&'a [u8]>,
     /// `Nats-Batch-Id`: a member of this atomic batch.
     pub batch_id: Option<&'a [u8]>,
-    /// `Nats-Batch-Sequence`: which member, from 1; 0 if it is no number.
+    /// `Nats-Batch-Sequence`: which member, from 1; `None` also if it is no number.
     pub batch_seq: Option<u64>,
-    /// `Nats-Batch-Commit`: the last member.
+    /// `Nats-Batch-Commit`: the last member. An empty one is an error of the batch, so it is kept.
     pub batch_commit: Option<&'a [u8]>,
+    /// `Nats-Required-Api-Level`; only members of a batch are held to it.
+    pub required_level: Option<&'a [u8]>,
     /// A header that only a feature understands which this server does not have.
     pub refused: Option<Refused>,
 }
@@ -56,8 +59,10 @@ impl Expected {
 pub enum Refused {
     /// `Nats-Incr`.
     Counter,
-    /// `Nats-Schedule`.
+    /// `Nats-Schedule`, `Nats-Schedule-Time-Zone`.
     Schedule,
+    /// `Nats-Scheduler`, `Nats-Schedule-Next`: what only a schedule writes.
+    Scheduler,
     /// `Nats-Stream-Source`.
     StreamSource,
 }
@@ -69,6 +74,7 @@ impl Refused {
         match self {
             Self::Counter => table::MESSAGE_INCR_DISABLED.error(),
             Self::Schedule => table::MESSAGE_SCHEDULES_DISABLED.error(),
+            Self::Scheduler => table::MESSAGE_SCHEDULES_SCHEDULER_INVALID.error(),
             Self::StreamSource => table::MESSAGE_SOURCE_HDR_NOT_ALLOWED.error(),
         }
     }
@@ -87,35 +93,75 @@ pub enum Ttl {
 #[must_use]
 pub fn parse(headers: &[u8]) -> Asked<'_> {
     let mut asked = Asked::default();
+    let (mut last_seq, mut last_subject_seq, mut batch_seq) = (None, None, None);
+    let (mut counter, mut schedule, mut scheduler, mut source) = (None, None, None, None);
     for (name, value) in pairs(headers) {
         let Some(name) = name.strip_prefix(b"Nats-") else {
             continue;
         };
-        match name {
-            b"Msg-Id" => set(&mut asked.msg_id, value),
-            b"Expected-Stream" => set(&mut asked.expected_stream, value),
-            b"Expected-Last-Msg-Id" => set(&mut asked.expected_last_msg_id, value),
-            b"Expected-Last-Sequence" => set(&mut asked.expected_last_seq, expected(value)),
-            b"Expected-Last-Subject-Sequence" => {
-                set(&mut asked.expected_last_subject_seq, expected(value));
-            }
-            b"Expected-Last-Subject-Sequence-Subject" => set(&mut asked.expected_subject, value),
-            b"Rollup" => set(&mut asked.rollup, value),
-            b"TTL" => set(&mut asked.ttl, value),
-            b"Incr" => set(&mut asked.refused, Refused::Counter),
-            b"Batch-Id" => set(&mut asked.batch_id, value),
-            b"Batch-Sequence" => set(&mut asked.batch_seq, number(value).unwrap_or(0)),
-            b"Batch-Commit" => set(&mut asked.batch_commit, value),
-            b"Schedule" => set(&mut asked.refused, Refused::Schedule),
-            b"Stream-Source" => set(&mut asked.refused, Refused::StreamSource),
-            _ => {}
-        }
+        let place = match name {
+            b"Msg-Id" => &mut asked.msg_id,
+            b"Expected-Stream" => &mut asked.expected_stream,
+            b"Expected-Last-Msg-Id" => &mut asked.expected_last_msg_id,
+            b"Expected-Last-Sequence" => &mut last_seq,
+            b"Expected-Last-Subject-Sequence" => &mut last_subject_seq,
+            b"Expected-Last-Subject-Sequence-Subject" => &mut asked.expected_subject,
+            b"Rollup" => &mut asked.rollup,
+            b"TTL" => &mut asked.ttl,
+            b"Incr" => &mut counter,
+            b"Batch-Id" => &mut asked.batch_id,
+            b"Batch-Sequence" => &mut batch_seq,
+            b"Batch-Commit" => &mut asked.batch_commit,
+            b"Required-Api-Level" => &mut asked.required_level,
+            b"Schedule" | b"Schedule-Time-Zone" => &mut schedule,
+            b"Scheduler" | b"Schedule-Next" => &mut scheduler,
+            b"Stream-Source" => &mut source,
+            _ => continue,
+        };
+        place.get_or_insert(value);
     }
-    asked.ttl = asked.ttl.filter(|ttl| !ttl.is_empty());
+    for place in [
+        &mut asked.msg_id,
+        &mut asked.expected_stream,
+        &mut asked.expected_last_msg_id,
+        &mut asked.expected_subject,
+        &mut asked.rollup,
+        &mut asked.ttl,
+        &mut asked.batch_id,
+        &mut asked.required_level,
+    ] {
+        *place = given(*place);
+    }
+    asked.expected_last_seq = given(last_seq).map(expected);
+    asked.expected_last_subject_seq = given(last_subject_seq).map(expected);
+    asked.batch_seq = batch_seq.and_then(number);
+    asked.refused = [
+        (counter, Refused::Counter),
+        (schedule, Refused::Schedule),
+        (scheduler, Refused::Scheduler),
+        (source, Refused::StreamSource),
+    ]
+    .into_iter()
+    .find_map(|(value, refused)| given(value).map(|_| refused));
     asked
 }
 
-/// Names and values of a header block; lines without a colon are passed over.
+/// A value that is not empty.
+fn given(value: Option<&[u8]>) -> Option<&[u8]> {
+    value.filter(|value| !value.is_empty())
+}
+
+/// Whether this server's API is of that level or a later one; text that is no number is none.
+#[must_use]
+pub fn has_level(required: &[u8]) -> bool {
+    str::from_utf8(required)
+        .ok()
+        .and_then(|level| level.parse::<u32>().ok())
+        .is_some_and(|level| level <= API_LEVEL)
+}
+
+/// Names and values of a header block; lines without a colon are passed over. Blanks before a value do not count, what is
+/// behind it does, as with the peer.
 pub fn pairs(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     headers
         .split(|byte| *byte == b'\n')
@@ -123,7 +169,12 @@ pub fn pairs(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         .filter_map(|line| {
             let colon = line.iter().position(|byte| *byte == b':')?;
             let (name, value) = line.split_at_checked(colon)?;
-            Some((name, value.get(1..)?.trim_ascii()))
+            let mut value = value.get(1..)?;
+            value = value.strip_suffix(b"\r").unwrap_or(value);
+            while let Some(rest) = value.strip_prefix(b" ") {
+                value = rest;
+            }
+            Some((name, value))
         })
 }
 
@@ -229,13 +280,9 @@ fn expected(value: &[u8]) -> Expected {
 }
 
 fn number(value: &[u8]) -> Option<u64> {
+    // No sign.
+    value.first().filter(|first| first.is_ascii_digit())?;
     str::from_utf8(value).ok()?.parse().ok()
-}
-
-fn set<T>(place: &mut Option<T>, value: T) {
-    if place.is_none() {
-        *place = Some(value);
-    }
 }
 
 #[cfg(test)]
@@ -313,8 +360,40 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_life_span_is_none() {
-        let asked = parse(b"NATS/1.0\r\nNats-TTL: \r\nNats-TTL: 3\r\n\r\n");
-        assert_eq!(asked.ttl, None);
+    fn an_empty_value_asks_for_nothing() {
+        let names = [
+            "Msg-Id",
+            "Expected-Stream",
+            "Expected-Last-Msg-Id",
+            "Expected-Last-Sequence",
+            "Expected-Last-Subject-Sequence",
+            "Expected-Last-Subject-Sequence-Subject",
+            "Rollup",
+            "TTL",
+            "Incr",
+            "Batch-Id",
+            "Batch-Sequence",
+            "Required-Api-Level",
+            "Schedule",
+            "Schedule-Time-Zone",
+            "Scheduler",
+            "Schedule-Next",
+            "Stream-Source",
+        ];
+        for name in names {
+            for empty in ["", " ", "   "] {
+                // The first line of a name counts, also where it says nothing.
+                let block = format!("NATS/1.0\r\nNats-{name}:{empty}\r\nNats-{name}: 3\r\n\r\n");
+                assert_eq!(parse(block.as_bytes()), Asked::default(), "{name}");
+            }
+            let block = format!("NATS/1.0\r\nNats-{name}: 3\r\n\r\n");
+            assert_ne!(parse(block.as_bytes()), Asked::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_level_is_a_number() {
+        assert!(has_level(b"0") && has_level(API_LEVEL.to_string().as_bytes()));
+        assert!(!has_level(b"99") && !has_level(b"abc") && !has_level(b"-1"));
     }
 }

@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::batch::Batches;
 use super::dedupe::{Dedupe, Record};
 use super::message_id::{HASH_BYTES, LastId, MessageId};
+use super::sweep::Sweep;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Retention, StreamConfig};
 use crate::jetstream::consumer::{self, Consumers, StoreMessages};
 use crate::jetstream::group::command::{MessageDelete, Purge};
+use crate::jetstream::limits::SEQUENCE_ASKED_MAX;
 
 /// Why a command changed nothing, for the one who sent it.
 pub type Refusal = Box<ApiError>;
@@ -35,6 +37,28 @@ pub struct Turn<'a> {
     pub effects: &'a mut Vec<(StreamId, consumer::Effect)>,
     /// Set when messages were removed whose bytes must vanish.
     pub erased: bool,
+    /// What all streams of the group had together when the command began.
+    pub group: Held,
+}
+
+/// What streams hold, and how much that may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes of their messages.
+    pub bytes: u64,
+    /// Where publishes are refused: beyond so many bytes; `None` is never.
+    pub bytes_max: Option<u64>,
+    /// Atomic batches that are open.
+    pub batches: usize,
+}
+
+impl Held {
+    /// Whether nothing may be stored any more, once so many bytes more are there.
+    #[must_use]
+    pub fn is_full_with(&self, more: u64) -> bool {
+        self.bytes_max
+            .is_some_and(|max| self.bytes.saturating_add(more) > max)
+    }
 }
 
 /// One stream.
@@ -46,6 +70,8 @@ pub struct Stream {
     pub(super) last_msg_id: LastId,
     pub(super) consumers: Consumers,
     pub(super) batches: Batches,
+    /// Where the search for messages that nobody needs goes on; see `sweep`.
+    pub(super) sweeping: Option<Sweep>,
     dirty: bool,
     /// Kept by the group: the cut before which its records must be written.
     unsaved_since: u64,
@@ -66,6 +92,12 @@ struct SavedMore {
     last_msg_id: Option<[u8; HASH_BYTES]>,
 }
 
+/// And behind that, in stores of later.
+#[derive(Serialize, Deserialize)]
+struct SavedSweep {
+    sweeping: Option<Sweep>,
+}
+
 impl Stream {
     /// A new stream; the store must know its id.
     #[must_use]
@@ -75,6 +107,7 @@ impl Stream {
             consumers: Consumers::default(),
             batches: Batches::default(),
             last_msg_id: LastId::default(),
+            sweeping: None,
             dirty: true,
             unsaved_since: 0,
             id,
@@ -119,9 +152,13 @@ impl Stream {
     /// The store failed.
     pub fn update(&mut self, turn: &mut Turn<'_>, config: StreamConfig) -> Result<(), Fault> {
         self.dedupe.set_window(config.duplicate_window);
-        self.config = config;
+        let before = std::mem::replace(&mut self.config, config).retention;
         self.dirty = true;
-        self.fit(turn)
+        self.fit(turn)?;
+        match self.config.retention == before {
+            true => Ok(()),
+            false => self.begin_sweep(turn, false),
+        }
     }
 
     /// Removes messages by filter, sequence and number; how many.
@@ -137,7 +174,8 @@ impl Stream {
             return Ok(Err(refusal.into()));
         }
         let Some(filters) = filters(&purge.filter) else {
-            return Ok(Err(table::BAD_REQUEST.error().into()));
+            // What is no filter matches nothing.
+            return Ok(Ok(0));
         };
         let whole = filters.is_everything();
         let asked = halyard_engine::Purge {
@@ -149,6 +187,12 @@ impl Stream {
         self.batches.forget_idle(turn.now);
         let removed = turn.store.purge(self.id, &asked, Erase::Yes)?;
         turn.erased |= removed > 0;
+        // A purge up to a sequence that is still to come is a promise: the next message has that one.
+        let given_out = purge.below.saturating_sub(1);
+        let ahead = given_out.saturating_sub(turn.store.last_seq(self.id));
+        if whole && ahead > 0 && purge.below <= SEQUENCE_ASKED_MAX {
+            turn.store.skip(self.id, ahead)?;
+        }
         if removed > 0 || whole {
             self.removed_many(turn)?;
         }
@@ -173,10 +217,14 @@ impl Stream {
             self.removed_one(turn, asked.seq)?;
             return Ok(Ok(()));
         }
-        let refusal = if asked.seq > self.state(turn.store)?.last_seq {
-            table::STREAM_MSG_DELETE_FAILED.with("stream store EOF")
-        } else {
-            table::SEQUENCE_NOT_FOUND.with(asked.seq)
+        let state = self.state(turn.store)?;
+        let failed = |why: &str| table::STREAM_MSG_DELETE_FAILED.with(why);
+        // The peer's file store looks for the file first, its memory store for the message at once.
+        let refusal = match asked.seq {
+            seq if self.config.in_memory() => table::SEQUENCE_NOT_FOUND.with(seq),
+            seq if seq > state.last_seq => failed("stream store EOF"),
+            seq if seq < state.first_seq => failed("no message found"),
+            seq => table::SEQUENCE_NOT_FOUND.with(seq),
         };
         Ok(Err(refusal.into()))
     }
@@ -228,8 +276,10 @@ impl Stream {
             now: turn.now,
             removed: &mut removed,
             effects: &mut effects,
+            narrowed: false,
         };
         let outcome = run(&mut self.consumers, &mut ctx);
+        let narrowed = ctx.narrowed;
         if let Some(fault) = messages.error() {
             return Err(fault);
         }
@@ -239,6 +289,9 @@ impl Stream {
             for seq in removed {
                 turn.store.delete(self.id, seq, Erase::No)?;
             }
+        }
+        if narrowed {
+            self.begin_sweep(turn, true)?;
         }
         Ok(outcome)
     }
@@ -270,7 +323,10 @@ impl Stream {
         let more = SavedMore {
             last_msg_id: self.last_msg_id.hash().map(|hash| hash.0),
         };
-        Some(postcard::to_allocvec(&(saved, more)).unwrap_or_default())
+        let sweep = SavedSweep {
+            sweeping: self.sweeping,
+        };
+        Some(postcard::to_allocvec(&(saved, more, sweep)).unwrap_or_default())
     }
 
     /// The record of open atomic batches if it changed since the last call; empty if there are none.
@@ -309,7 +365,10 @@ impl Stream {
             let plain = Some(saved.last_msg_id).filter(|id| !id.is_empty());
             plain.map(|id| MessageId::of(&id))
         } else {
-            let more: SavedMore = postcard::from_bytes(more).ok()?;
+            let (more, sweep) = postcard::take_from_bytes::<SavedMore>(more).ok()?;
+            if !sweep.is_empty() {
+                stream.sweeping = postcard::from_bytes::<SavedSweep>(sweep).ok()?.sweeping;
+            }
             more.last_msg_id.map(MessageId)
         };
         stream.last_msg_id = LastId::known(hash);
@@ -317,10 +376,10 @@ impl Stream {
         Some(Loaded { stream, is_plain })
     }
 
-    /// Whether an atomic batch is open.
+    /// Atomic batches that are open.
     #[must_use]
-    pub(in crate::jetstream) fn has_batches(&self) -> bool {
-        !self.batches.is_empty()
+    pub(in crate::jetstream) fn open_batches(&self) -> usize {
+        self.batches.len()
     }
 }
 

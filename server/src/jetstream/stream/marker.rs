@@ -55,7 +55,7 @@ impl Stream {
         let Some(marker) = marker(self.id, subject, seconds) else {
             return Ok(());
         };
-        if self.check_room(turn, &marker, &[])?.is_some() {
+        if self.check_room(turn, &marker, false, &[])?.is_some() {
             return Ok(());
         }
         let expires = expiry(Ttl::Nanos(seconds.saturating_mul(NANOS)), turn.now);
@@ -132,13 +132,5 @@ fn with_life_span(publish: &Publish, seconds: i64) -> Publish {
     let block = headers::without(publish.headers(), b"Nats-TTL");
     let line = format!("Nats-TTL: {seconds}\r\n\r\n");
     let kept = block.strip_suffix(b"\r\n").unwrap_or(&block);
-    let body = usize::from(publish.subject_len) + publish.headers_len as usize;
-    let payload = publish.record.get(body..).unwrap_or_default();
-    let record = [publish.subject(), kept, line.as_bytes(), payload].concat();
-    let headers_len = u32::try_from(kept.len() + line.len());
-    Publish {
-        headers_len: headers_len.expect("headers are shorter than 4 GiB"),
-        record: Bytes::from(record),
-        ..*publish
-    }
+    publish.with_headers(&[kept, line.as_bytes()].concat())
 }

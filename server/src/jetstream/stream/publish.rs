@@ -1,6 +1,9 @@
 //! One publish: every condition first, then the message is stored, then it pushes others out.
 //!
-//! The order of the conditions is the peer's, so that a message that breaks several gets the same refusal.
+//! The order of the conditions is the peer's, so that a message that breaks several gets the same refusal; with one
+//! exception: a known message id comes before the expected sequences. A publisher that repeats a message whose
+//! acknowledgement it has lost repeats its condition too, which the message itself has broken; it is told that its message is
+//! there, where the peer says "wrong last sequence" (docs/differences.md).
 
 use halyard_engine::{Append, Erase, Filters, Overhead};
 use halyard_runtime::time::Timestamp;
@@ -10,9 +13,8 @@ use super::headers::{self, Asked, Ttl};
 use super::machine::{Fault, Outcome, Stream, Turn};
 use super::marker::life_span;
 use super::message_id::MessageId;
-use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
-use crate::jetstream::config::{Discard, Retention, StreamConfig};
+use crate::jetstream::config::{Discard, Retention, Storage, StreamConfig};
 use crate::jetstream::group::command::Publish;
 use crate::jetstream::limits::HEADER_BYTES_MAX;
 
@@ -73,7 +75,10 @@ impl Stream {
             Ok(ttl) => ttl,
             Err(refusal) => return Ok(Err(refusal.into())),
         };
-        if let Some(refusal) = self.check_room(turn, &publish, &[])? {
+        if let Some(refusal) = self.check_held(turn, &[]) {
+            return Ok(Err(refusal.into()));
+        }
+        if let Some(refusal) = self.check_room(turn, &publish, asked.rollup.is_some(), &[])? {
             return Ok(Err(refusal.into()));
         }
         let seq = self.store_checked(turn, publish, &asked, id, ttl)?;
@@ -138,9 +143,13 @@ impl Stream {
         before: &[Publish],
     ) -> Result<Option<ApiError>, Fault> {
         if let Some(expected) = asked.expected_last_seq {
-            let last = turn.store.state(self.id)?.last_seq;
+            let last = turn.store.last_seq(self.id) + before.len() as u64;
             if !expected.is(last) {
                 return Ok(Some(table::STREAM_WRONG_LAST_SEQUENCE.with(last)));
+            }
+            if !before.is_empty() {
+                // Only the first member can expect anything of the stream as a whole.
+                return Ok(Some(table::STREAM_WRONG_LAST_SEQUENCE_CONSTANT.error()));
             }
         }
         if let Some(expected) = asked.expected_last_msg_id
@@ -154,14 +163,15 @@ impl Stream {
         let Some(expected) = asked.expected_last_subject_seq else {
             return Ok(asked.expected_subject.is_some().then(missing));
         };
-        let filter = asked.expected_subject.unwrap_or(publish.subject());
-        let earlier = before
-            .iter()
-            .rposition(|one| subject::matches(filter, one.subject()));
-        let last = match (earlier, asked.expected_subject) {
-            (Some(at), _) => Some(turn.store.state(self.id)?.last_seq + at as u64 + 1),
-            (None, None) => turn.store.last_for_subject(self.id, publish.subject()),
-            (None, Some(filter)) => match Filters::parse(&[filter]) {
+        // What a member is to expect of a subject that another one writes was not known to the publisher. A filter with
+        // wildcards asks for the stream as it was before the batch.
+        let wanted = asked.expected_subject.unwrap_or(publish.subject());
+        if before.iter().any(|one| one.subject() == wanted) {
+            return Ok(Some(table::STREAM_WRONG_LAST_SEQUENCE_CONSTANT.error()));
+        }
+        let last = match asked.expected_subject {
+            None => turn.store.last_for_subject(self.id, publish.subject()),
+            Some(filter) => match Filters::parse(&[filter]) {
                 Ok(filters) => turn.store.last_matching(self.id, &filters, u64::MAX)?,
                 Err(_) => return Ok(Some(missing())),
             },
@@ -170,11 +180,28 @@ impl Stream {
         Ok((!expected.is(last)).then(|| table::STREAM_WRONG_LAST_SEQUENCE.with(last)))
     }
 
+    /// Whether the streams of the group, with the members `before` a message, are still below what they may hold. The message
+    /// that crosses the limit is taken, as by the peer: a stream that may fill it to the last byte goes on turning over.
+    pub(super) fn check_held(&self, turn: &Turn<'_>, before: &[Publish]) -> Option<ApiError> {
+        let own = turn.store.stream_bytes(self.id);
+        let mut after = own + before.iter().map(|one| self.message_size(one)).sum::<u64>();
+        if self.config.discard == Discard::Old
+            && let Some(max) = StreamConfig::limit(self.config.max_bytes)
+        {
+            // What does not fit pushes others out.
+            after = after.min(max.max(own));
+        }
+        turn.group
+            .is_full_with(after - own)
+            .then(|| table::INSUFFICIENT_RESOURCES.error())
+    }
+
     /// With `discard: new`: whether the message fits without pushing another out, beside the members `before` it.
     pub(super) fn check_room(
         &self,
         turn: &Turn<'_>,
         publish: &Publish,
+        is_rollup: bool,
         before: &[Publish],
     ) -> Result<Option<ApiError>, Fault> {
         if self.config.discard != Discard::New {
@@ -193,7 +220,8 @@ impl Stream {
                 .count() as u64;
             let totals = turn.store.subject_totals(self.id, publish.subject())?;
             let held = totals.as_ref().map_or(0, |totals| totals.messages);
-            if held + earlier >= max && self.config.discard_new_per_subject {
+            // A rollup takes the place of what is there: a key whose subject is full can be purged.
+            if self.config.discard_new_per_subject && !is_rollup && held + earlier >= max {
                 return refuse("messages per subject");
             }
             if let Some(totals) = totals.filter(|totals| totals.messages >= max) {
@@ -221,17 +249,15 @@ impl Stream {
 
     /// What the message would count for in the stream's bytes.
     fn message_size(&self, publish: &Publish) -> u64 {
-        let overhead = if self.config.in_memory() {
-            Overhead::MEMORY
-        } else {
-            Overhead::FILE
-        };
-        let headers = if publish.headers_len > 0 {
-            overhead.headers_bytes
-        } else {
-            0
-        };
-        publish.record.len() as u64 + u64::from(overhead.message_bytes) + u64::from(headers)
+        self.overhead()
+            .size(publish.record.len(), publish.headers_len)
+    }
+
+    pub(super) const fn overhead(&self) -> Overhead {
+        match self.config.storage {
+            Storage::File => Overhead::FILE,
+            Storage::Memory => Overhead::MEMORY,
+        }
     }
 
     fn roll_up(
@@ -280,10 +306,15 @@ pub(super) fn check_shape(
     if let Some(refused) = asked.refused {
         return Err(refused.error());
     }
+    check_size(config, publish)
+}
+
+/// Conditions on the size of a message.
+pub(super) fn check_size(config: &StreamConfig, publish: &Publish) -> Result<(), ApiError> {
     if StreamConfig::limit(config.max_msg_size).is_some_and(|max| publish.size() as u64 > max) {
         return Err(table::STREAM_MESSAGE_EXCEEDS_MAXIMUM.error());
     }
-    if publish.headers().len() > HEADER_BYTES_MAX {
+    if publish.headers().len() >= HEADER_BYTES_MAX {
         return Err(table::STREAM_HEADER_EXCEEDS_MAXIMUM.error());
     }
     Ok(())

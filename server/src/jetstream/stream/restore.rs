@@ -98,10 +98,23 @@ impl Stream {
         let mut fields = Fields { body, at: 1 };
         match step {
             MESSAGES => {
+                let before = turn.store.stream_bytes(self.id);
                 while !fields.is_empty() {
                     let Some((seq, append)) = fields.message() else {
                         return refuse("a message of another version".to_owned());
                     };
+                    // Messages come back whole and at once: none beyond the limit.
+                    let size = self
+                        .overhead()
+                        .size(append.record.len(), append.headers_len);
+                    let grown = turn.store.stream_bytes(self.id) - before;
+                    if turn.group.is_full_with(grown + size) {
+                        let refusal = match self.config.in_memory() {
+                            true => table::MEMORY_RESOURCES_EXCEEDED,
+                            false => table::STORAGE_RESOURCES_EXCEEDED,
+                        };
+                        return Ok(Err(refusal.error().into()));
+                    }
                     if let Some(what) = self.restore_message(turn, seq, append)? {
                         return refuse(what);
                     }

@@ -3,7 +3,7 @@
 use halyard_engine::{Erase, Filters};
 
 use super::machine::{Fault, Stream, Turn};
-use crate::jetstream::config::StreamConfig;
+use crate::jetstream::config::{Discard, StreamConfig};
 use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
 
 /// Subjects looked at in one step while a smaller limit is enforced.
@@ -11,6 +11,7 @@ const SUBJECTS_PER_STEP: usize = 4096;
 
 impl Stream {
     /// After a message of `subject` was stored: its subject's limit first, then the stream's, oldest first.
+    /// Of a stream that refuses what does not fit only the subject's limit pushes messages out.
     pub(super) fn make_room(&mut self, turn: &mut Turn<'_>, subject: &[u8]) -> Result<(), Fault> {
         if let Some(max) = StreamConfig::limit(self.config.max_msgs_per_subject) {
             while let Some(totals) = turn.store.subject_totals(self.id, subject)? {
@@ -24,7 +25,8 @@ impl Stream {
         self.trim(turn)
     }
 
-    /// After the configuration changed: everything that no longer fits goes.
+    /// After the configuration changed: everything that no longer fits goes. A stream that refuses what does not fit keeps what
+    /// it has, and refuses until there is room.
     pub(super) fn fit(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
         if let Some(max) = StreamConfig::limit(self.config.max_msgs_per_subject) {
             self.fit_subjects(turn, max)?;
@@ -68,7 +70,7 @@ impl Stream {
     fn trim(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
         let messages = StreamConfig::limit(self.config.max_msgs);
         let bytes = StreamConfig::limit(self.config.max_bytes);
-        if messages.is_none() && bytes.is_none() {
+        if self.config.discard == Discard::New || (messages.is_none() && bytes.is_none()) {
             return Ok(());
         }
         let mut removed = false;

@@ -18,6 +18,7 @@ mod interest;
 mod local;
 mod message;
 mod origin;
+pub mod overlap;
 mod route;
 mod router;
 mod subscription;

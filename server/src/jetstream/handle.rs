@@ -1,6 +1,6 @@
 //! What the rest of the server holds of a group and of a stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -317,31 +317,27 @@ impl StreamHandle {
     /// Listens on the subjects of a configuration, in place of those before.
     pub(super) fn listen(self: &Arc<Self>, config: StreamConfig) {
         self.no_ack.store(config.no_ack, Ordering::Release);
-        let mut wanted: Vec<String> = config.subjects.clone();
+        let mut wanted: BTreeSet<Vec<u8>> = config
+            .subjects
+            .iter()
+            .map(|subject| subject.clone().into_bytes())
+            .collect();
         *self.config.write() = Arc::new(config);
         let mut subscriptions = self.subscriptions.lock();
         subscriptions.retain(|subscription| {
-            let place = wanted
-                .iter()
-                .position(|subject| subject.as_bytes() == subscription.filter());
-            match place {
-                Some(place) => {
-                    wanted.swap_remove(place);
-                    true
-                }
-                None => {
-                    self.account.unsubscribe(subscription);
-                    false
-                }
+            let stays = wanted.remove(subscription.filter());
+            if !stays {
+                self.account.unsubscribe(subscription);
             }
+            stays
         });
         for subject in wanted {
-            match self
-                .account
-                .subscribe(subject.as_bytes(), None, self.clone())
-            {
+            match self.account.subscribe(&subject, None, self.clone()) {
                 Ok(subscription) => subscriptions.push(subscription),
-                Err(error) => tracing::error!("stream {}: {subject}: {error}", self.name),
+                Err(error) => {
+                    let subject = subject.escape_ascii();
+                    tracing::error!("stream {}: {subject}: {error}", self.name);
+                }
             }
         }
     }

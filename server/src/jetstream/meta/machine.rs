@@ -12,7 +12,7 @@ use halyard_runtime::contain::contain;
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
-use crate::broker::subject;
+use crate::broker::overlap::Overlaps;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Defaults, Storage, StreamConfig, check_update};
 use crate::jetstream::stream::machine::Fault;
@@ -391,17 +391,12 @@ impl raft::Machine for Machine {
 
 /// Whether another stream captures what `config` wants to capture. One that is being deleted still does.
 fn overlaps(streams: &Streams, config: &StreamConfig) -> bool {
+    let mut ours = Overlaps::of(config.subjects.iter().map(String::as_bytes));
     streams
         .values()
         .filter(|other| other.config.name != config.name)
-        .any(|other| {
-            let theirs = &other.config.subjects;
-            config.subjects.iter().any(|ours| {
-                theirs
-                    .iter()
-                    .any(|one| subject::overlaps(ours.as_bytes(), one.as_bytes()))
-            })
-        })
+        .flat_map(|other| &other.config.subjects)
+        .any(|theirs| ours.first(theirs.as_bytes(), None) != Ok(None))
 }
 
 fn read_config(json: &[u8]) -> Option<StreamConfig> {

@@ -180,6 +180,9 @@ impl Server {
         }
         let config = Arc::new(config);
         let front = Front::new(broker, Arc::clone(&config), info);
+        if let Some(jetstream) = &jetstream {
+            jetstream.clients().know(&front);
+        }
         let monitor = monitor::start(&config, Arc::clone(&front), jetstream.clone()).await?;
         let accepting = listener.map(|listener| {
             if let Some(address) = addresses.first() {

@@ -116,6 +116,13 @@ impl Registry {
         self.state.lock().live.values().cloned().collect()
     }
 
+    /// One live connection.
+    #[must_use]
+    pub fn find(&self, id: ClientId) -> Option<ConnectionSnapshot> {
+        let found = self.state.lock().live.get(&id).cloned();
+        found.map(|connection| connection.snapshot(None))
+    }
+
     /// Number of live connections.
     #[must_use]
     pub fn count(&self) -> usize {

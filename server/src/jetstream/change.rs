@@ -10,6 +10,7 @@ use std::sync::Arc;
 use halyard_engine::StreamId;
 use halyard_runtime::time::Timestamp;
 
+use super::advisory::StreamAction;
 use super::api::errors::{ApiError, table};
 use super::backup::desk::Seat;
 use super::config::{Storage, StreamConfig, check_create, check_restore, normalize};
@@ -199,7 +200,11 @@ impl JetStream {
         }
         let handle = self.adopt(account, *assigned).await;
         drop(one_at_a_time);
-        handle.map_or(Change::Unknown, Change::Done)
+        let Some(handle) = handle else {
+            return Change::Unknown;
+        };
+        self.advise_stream(handle.account(), handle.name(), StreamAction::Create);
+        Change::Done(handle)
     }
 
     /// Takes a name for a stream of a backup, and makes the stream that nobody sees yet.
@@ -295,11 +300,16 @@ impl JetStream {
         account: &str,
         config: StreamConfig,
     ) -> Change<Arc<StreamHandle>> {
+        let defaults = self.defaults();
+        let config = normalize(config, &defaults);
+        // By the rules of a restore: what is sealed may stay so.
+        if let Err(refusal) = check_restore(&config, &defaults) {
+            return Change::Refused(refusal);
+        }
         let one_at_a_time = self.changing.lock().await;
         let Some(handle) = self.stream(account, &config.name) else {
             return Change::Refused(table::STREAM_NOT_FOUND.error());
         };
-        let config = normalize(config, &self.defaults());
         if let Some(refusal) = self.check_reservation(account, &config) {
             return Change::Refused(refusal);
         }
@@ -330,6 +340,7 @@ impl JetStream {
         }
         handle.listen(assigned.config);
         drop(one_at_a_time);
+        self.advise_stream(handle.account(), handle.name(), StreamAction::Modify);
         Change::Done(handle)
     }
 
@@ -359,6 +370,9 @@ impl JetStream {
             handle.group().wake();
         }
         drop(one_at_a_time);
+        if let Some(handle) = handle.filter(|_| finished.is_some()) {
+            self.advise_stream(handle.account(), handle.name(), StreamAction::Delete);
+        }
         finished.map_or(Change::Unknown, Change::Done)
     }
 

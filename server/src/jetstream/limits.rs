@@ -40,8 +40,12 @@ pub const SUBJECTS_PAGE: usize = 100_000;
 pub const DELETED_DETAILS_MAX: usize = 1_000_000;
 /// Results of one direct get of the last message of many subjects; more is a 413.
 pub const MULTI_LAST_MAX: usize = 1024;
+/// Filters with wildcards of one such request; more is a 413. Any number without.
+pub const DIRECT_FILTERS_MAX: usize = 256;
 /// API requests that wait to be answered; more are dropped, as by the peer.
 pub const REQUESTS_WAITING_MAX: usize = 10_000;
+/// Consumers of one stream, whatever its own `max_consumers` says; one more is refused with 10026.
+pub const CONSUMERS_PER_STREAM_MAX: usize = 1000;
 
 /// Bytes of the bodies of requests that wait to be answered; more are dropped.
 pub const REQUEST_BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;

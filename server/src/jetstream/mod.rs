@@ -12,6 +12,7 @@ pub mod limits;
 
 pub mod config;
 
+pub mod advisory;
 pub mod api;
 
 pub mod consumer;

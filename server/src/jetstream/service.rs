@@ -12,6 +12,7 @@ use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
 
+use super::advisory::Clients;
 use super::api::request::{Api, PREFIX};
 use super::api::timestamp;
 use super::api::types::{ApiCounters, Cluster, State, StreamInfo};
@@ -57,9 +58,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// A request has come.
+    /// A request has come. It is one of the total once it is answered: none counts itself.
     pub fn begin(&self) -> Counted<'_> {
-        self.total.fetch_add(1, Ordering::Relaxed);
         self.inflight.fetch_add(1, Ordering::Relaxed);
         Counted(self)
     }
@@ -97,6 +97,7 @@ impl Counted<'_> {
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
+        self.0.total.fetch_add(1, Ordering::Relaxed);
         self.0.inflight.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -127,6 +128,7 @@ pub struct JetStream {
     counters: Counters,
     directories: Arc<Directories>,
     desk: Arc<Desk>,
+    clients: Clients,
     api: Mutex<Vec<(Arc<Account>, Arc<Subscription>)>>,
     drivers: Mutex<Vec<JoinHandle<()>>>,
     erasure: Erasure,
@@ -182,6 +184,7 @@ impl JetStream {
             counters: Counters::default(),
             directories: Arc::default(),
             desk: Arc::default(),
+            clients: Clients::default(),
             api: Mutex::default(),
             drivers: Mutex::default(),
             erasure: Erasure::default(),
@@ -275,7 +278,7 @@ impl JetStream {
         );
         for account in [self.broker.global()] {
             for prefix in &prefixes {
-                let api = Arc::new(Api::new(account.clone(), self, prefix.len()));
+                let api = Arc::new(Api::new(account.clone(), self, prefix));
                 match account.subscribe(format!("{prefix}>").as_bytes(), None, api) {
                     Ok(subscription) => subscriptions.push((account.clone(), subscription)),
                     Err(error) => tracing::error!("the JetStream API at {prefix}: {error}"),
@@ -427,6 +430,12 @@ impl JetStream {
             }
         }
         usage
+    }
+
+    /// Who the clients are.
+    #[must_use]
+    pub const fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// Counters of the API.

@@ -16,6 +16,7 @@ mod delivery;
 mod full_disk;
 mod log_length;
 mod meta_store;
+mod requests;
 mod rules;
 mod stall;
 

@@ -10,9 +10,9 @@ use crate::jetstream::service::JetStream;
 pub(super) async fn info(service: &Arc<JetStream>, request: &Request) -> Vec<u8> {
     service.caught_up().await;
     let usage = service.usage(&request.account);
-    let outcome = match request.required_level() {
-        Some(refusal) => Err::<AccountInfo, ApiError>(refusal),
-        None => Ok(AccountInfo {
+    let outcome = match request.check_level() {
+        Err(refusal) => Err::<AccountInfo, ApiError>(refusal),
+        Ok(()) => Ok(AccountInfo {
             memory: usage.memory,
             storage: usage.storage,
             reserved_memory: usage.reserved_memory,

@@ -1,23 +1,28 @@
 //! Direct reads: the message itself as the answer, its place in headers. Answered by threads for requests (`reads`).
 //!
 //! A stream's every acknowledged message has been applied before its acknowledgement, so what is read here is never
-//! older than what anybody was told.
+//! older than what anybody was told. A batch is read in pages: between two of them the group's lock is free, and no more
+//! than a page is in memory. Whatever is asked for, a batch ends after [`BATCH_BYTES_MAX`]; its last answer tells how much
+//! is left.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use halyard_engine::{Filters, Message, Store, StreamId};
+use halyard_engine::{Filter, Filters, Message, Store, StreamId};
 use halyard_net::proto::headers as wire;
 
 use super::message::GetRequest;
 use super::{json, request, timestamp};
 use crate::broker::{Account, Delivered, FlushScope, Publish};
 use crate::jetstream::handle::StreamHandle;
-use crate::jetstream::limits::MULTI_LAST_MAX;
+use crate::jetstream::limits::{DIRECT_FILTERS_MAX, MULTI_LAST_MAX};
 use crate::jetstream::service::JetStream;
 use crate::jetstream::stream::machine::Fault;
 
-/// Bytes of the answers of one batch if the request names no limit.
-const BATCH_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes of the messages of one batch; also what a request that names no limit gets.
+const BATCH_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes and messages that are read under the lock at one time.
+const PAGE: (usize, usize) = (1024 * 1024, 256);
 
 /// Whether somebody answers `DIRECT.GET.<rest>`: there is such a stream, and it allows direct reads.
 pub(super) fn served(
@@ -30,7 +35,8 @@ pub(super) fn served(
     handle.config().allow_direct.then_some(handle)
 }
 
-/// `DIRECT.GET.<stream>` with a body, or `DIRECT.GET.<stream>.<subject>` without. It may wait for the group's lock and the disk.
+/// `DIRECT.GET.<stream>` with a body, or `DIRECT.GET.<stream>.<subject>`, whose body says at most how to show it. It may wait
+/// for the group's lock and the disk.
 pub(in crate::jetstream) fn answer(
     service: &JetStream,
     account: &Arc<Account>,
@@ -50,31 +56,13 @@ pub(in crate::jetstream) fn answer(
     let Some(reply) = message.reply else {
         return Delivered::Accepted;
     };
-    let asked = match subject {
-        Some(subject) => GetRequest {
-            last_by_subj: subject.to_owned(),
-            ..GetRequest::default()
-        },
-        None if message.payload.is_empty() => return status(account, reply, 408, "Empty Request"),
-        None => match json::parse::<GetRequest>(message.payload, false) {
-            Ok(asked) => asked,
-            Err(_) => return status(account, reply, 408, "Malformed Request"),
-        },
+    let asked = match read(subject, message) {
+        Ok(asked) => asked,
+        Err((code, text)) => return status(account, reply, code, text),
     };
-    if request::required_level(message.headers).is_some() {
-        return status(account, reply, 412, "Required Api Level");
-    }
-    if asked.is_empty() && asked.batch == 0 {
-        return status(account, reply, 408, "Empty Request");
-    }
-    if asked.contradicts_itself()
-        || (!asked.multi_last.is_empty() && !asked.last_by_subj.is_empty())
-    {
-        return status(account, reply, 408, "Bad Request");
-    }
     let outcome = if !asked.multi_last.is_empty() {
         multi_last(&handle, reply, &asked)
-    } else if asked.batch > 0 {
+    } else if asked.batch != 0 {
         batch(&handle, reply, &asked)
     } else {
         single(&handle, reply, &asked)
@@ -86,6 +74,32 @@ pub(in crate::jetstream) fn answer(
             status(account, reply, 500, &fault.to_string())
         }
     }
+}
+
+/// What is asked for, or the status that refuses it.
+fn read(subject: Option<&str>, message: &Publish<'_>) -> Result<GetRequest, (u16, &'static str)> {
+    if request::check_level(message.headers).is_err() {
+        return Err((412, "Required Api Level"));
+    }
+    let empty = message.payload.is_empty();
+    let mut asked = match empty {
+        true => GetRequest::default(),
+        false => json::parse_present::<GetRequest>(message.payload, false)
+            .map_err(|_| (408, "Malformed Request"))?,
+    };
+    if let Some(subject) = subject {
+        if asked.selects() {
+            return Err((408, "Bad Request"));
+        }
+        subject.clone_into(&mut asked.last_by_subj);
+    }
+    if asked.is_empty() {
+        return Err((408, "Empty Request"));
+    }
+    if asked.contradicts_itself_directly() {
+        return Err((408, "Bad Request"));
+    }
+    Ok(asked)
 }
 
 fn single(handle: &StreamHandle, reply: &[u8], asked: &GetRequest) -> Result<(), Fault> {
@@ -112,6 +126,61 @@ struct Place {
     last: u64,
 }
 
+/// What is still to be sent of a batch.
+struct Left {
+    messages: usize,
+    bytes: usize,
+    place: Place,
+}
+
+impl Left {
+    fn new(asked: &GetRequest, messages: usize, pending: u64) -> Self {
+        let bytes = match asked.max_bytes {
+            0 => BATCH_BYTES_MAX,
+            // Less than nothing still gets one message.
+            bytes => usize::try_from(bytes).unwrap_or(1).min(BATCH_BYTES_MAX),
+        };
+        let place = Place { pending, last: 0 };
+        Self {
+            messages,
+            bytes,
+            place,
+        }
+    }
+
+    const fn is_done(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
+    /// Reads the next page: of `next`, which gives one message after the other, as many as fit.
+    fn page(
+        &self,
+        mut next: impl FnMut() -> Result<Option<Message>, Fault>,
+    ) -> Result<Vec<Message>, Fault> {
+        let (most, mut bytes) = (self.messages.min(PAGE.1), self.bytes.min(PAGE.0));
+        let mut page = Vec::new();
+        while page.len() < most && bytes > 0 {
+            let Some(message) = next()? else { break };
+            bytes = bytes.saturating_sub(message.record.len());
+            page.push(message);
+        }
+        Ok(page)
+    }
+
+    /// Sends a page, with the group's lock free.
+    fn send(&mut self, handle: &StreamHandle, reply: &[u8], no_hdr: bool, page: &[Message]) {
+        let scope = FlushScope::new();
+        for message in page {
+            self.messages -= 1;
+            self.bytes = self.bytes.saturating_sub(message.record.len());
+            self.place.pending = self.place.pending.saturating_sub(1);
+            send(handle, reply, message, no_hdr, Some(&self.place));
+            self.place.last = message.seq;
+        }
+        drop(scope);
+    }
+}
+
 fn batch(handle: &StreamHandle, reply: &[u8], asked: &GetRequest) -> Result<(), Fault> {
     let id = handle.id();
     let filters = match asked.next_by_subj.as_str() {
@@ -119,156 +188,177 @@ fn batch(handle: &StreamHandle, reply: &[u8], asked: &GetRequest) -> Result<(), 
         filter => match Filters::parse(&[filter]) {
             Ok(filters) => filters,
             Err(_) => {
-                status(handle.account(), reply, 408, "Bad Request");
+                status(handle.account(), reply, 404, "Message Not Found");
                 return Ok(());
             }
         },
     };
-    let limit = if asked.max_bytes > 0 {
-        asked.max_bytes
-    } else {
-        BATCH_BYTES
-    };
-    let (messages, mut pending) = handle.group().read(|machine| {
+    let (mut next, last, pending) = handle.group().read(|machine| {
         let store = machine.store();
         let from = match asked.start_time {
-            Some(time) => store.seq_at_time(id, time)?,
+            Some(time) => store.seq_at_time(id, time.timestamp())?,
             None => asked.seq.max(1),
         };
         let pending = store.count_matching(id, &filters, from)?;
-        let mut messages = Vec::new();
-        let (mut next, mut bytes) = (from, 0);
-        while messages.len() < asked.batch && bytes < limit {
-            let Some(seq) = store.next_matching(id, &filters, next)? else {
-                break;
-            };
-            if let Some(message) = store.get(id, seq)? {
-                bytes += message.record.len();
-                messages.push(message);
-            }
-            next = seq + 1;
-        }
-        Ok::<_, Fault>((messages, pending))
+        Ok::<_, Fault>((from, store.last_seq(id), pending))
     })?;
-    if messages.is_empty() {
+    if pending == 0 {
         status(handle.account(), reply, 404, "Message Not Found");
         return Ok(());
     }
-    let scope = FlushScope::new();
-    let mut last = 0;
-    for message in &messages {
-        pending = pending.saturating_sub(1);
-        send(
-            handle,
-            reply,
-            message,
-            asked.no_hdr,
-            Some(&Place { pending, last }),
-        );
-        last = message.seq;
+    // Less than nothing is none, and the end says how many there are.
+    let mut left = Left::new(asked, usize::try_from(asked.batch).unwrap_or(0), pending);
+    while !left.is_done() {
+        let page = handle.group().read(|machine| {
+            let store = machine.store();
+            left.page(|| {
+                while let Some(seq) = store.next_matching(id, &filters, next)? {
+                    // What came after the beginning is not of this batch.
+                    if seq > last {
+                        break;
+                    }
+                    next = seq + 1;
+                    if let Some(message) = store.get(id, seq)? {
+                        return Ok(Some(message));
+                    }
+                }
+                Ok(None)
+            })
+        })?;
+        if page.is_empty() {
+            break;
+        }
+        left.send(handle, reply, asked.no_hdr, &page);
     }
-    end(handle, reply, pending, last, None);
-    drop(scope);
+    end(handle, reply, &left.place, None);
     Ok(())
 }
 
 /// The last message of every subject that matches one of several filters, in the order of their sequences.
 fn multi_last(handle: &StreamHandle, reply: &[u8], asked: &GetRequest) -> Result<(), Fault> {
     let id = handle.id();
-    let Ok(filters) = Filters::parse(&asked.multi_last) else {
-        status(handle.account(), reply, 408, "Bad Request");
-        return Ok(());
-    };
-    let found = handle.group().read(|machine| {
-        let store = machine.store();
-        let up_to = up_to(store, id, asked)?;
-        let sequences = last_of_each(store, id, &filters, up_to)?;
-        if sequences.len() > MULTI_LAST_MAX {
-            return Ok(None);
+    let up_to = handle
+        .group()
+        .read(|machine| up_to(machine.store(), id, asked))?;
+    let sequences = match last_of_each(handle, &asked.multi_last, up_to)? {
+        Some(sequences) if sequences.is_empty() => {
+            status(handle.account(), reply, 404, "No Results");
+            return Ok(());
         }
-        let from = sequences
-            .iter()
-            .position(|seq| *seq >= asked.seq)
-            .unwrap_or(sequences.len());
-        let wanted = sequences.get(from..).unwrap_or_default();
-        let limit = if asked.batch > 0 {
-            asked.batch
-        } else {
-            MULTI_LAST_MAX
-        };
-        let mut messages = Vec::new();
-        for seq in wanted.iter().take(limit) {
-            messages.extend(store.get(id, *seq)?);
+        Some(sequences) => sequences,
+        None => {
+            status(handle.account(), reply, 413, "Too Many Results");
+            return Ok(());
         }
-        Ok::<_, Fault>(Some((messages, wanted.len() as u64, up_to)))
-    })?;
-    let Some((messages, mut pending, up_to)) = found else {
-        status(handle.account(), reply, 413, "Too Many Results");
-        return Ok(());
     };
-    if messages.is_empty() {
-        status(handle.account(), reply, 404, "No Results");
-        return Ok(());
+    let mut wanted = sequences.range(asked.seq..).copied();
+    let most = usize::try_from(asked.batch).ok().filter(|batch| *batch > 0);
+    let pending = wanted.clone().count() as u64;
+    let mut left = Left::new(asked, most.unwrap_or(MULTI_LAST_MAX), pending);
+    while !left.is_done() {
+        let page = handle.group().read(|machine| {
+            let store = machine.store();
+            left.page(|| {
+                for seq in wanted.by_ref() {
+                    if let Some(message) = store.get(id, seq)? {
+                        return Ok(Some(message));
+                    }
+                }
+                Ok(None)
+            })
+        })?;
+        if page.is_empty() {
+            break;
+        }
+        // Its reader needs the headers to tell the messages apart: `no_hdr` has no effect, as with the peer.
+        left.send(handle, reply, false, &page);
     }
-    let scope = FlushScope::new();
-    let mut last = 0;
-    for message in &messages {
-        pending = pending.saturating_sub(1);
-        send(
-            handle,
-            reply,
-            message,
-            asked.no_hdr,
-            Some(&Place { pending, last }),
-        );
-        last = message.seq;
-    }
-    end(handle, reply, pending, last, Some(up_to));
-    drop(scope);
+    end(handle, reply, &left.place, Some(up_to));
     Ok(())
 }
 
 /// The last sequence that a multi-last request looks at.
 fn up_to(store: &Store, id: StreamId, asked: &GetRequest) -> Result<u64, Fault> {
-    let last = store.state(id)?.last_seq;
+    let last = store.last_seq(id);
     if asked.up_to_seq > 0 {
-        return Ok(asked.up_to_seq.min(last));
+        return Ok(asked.up_to_seq);
     }
     match asked.up_to_time {
-        Some(time) => Ok(store.seq_at_time(id, time)?.saturating_sub(1).min(last)),
+        Some(time) => {
+            let after = store.seq_at_time(id, time.timestamp())?;
+            Ok(after.saturating_sub(1).min(last))
+        }
         None => Ok(last),
     }
 }
 
+/// The sequences of the last messages; `None`: more than an answer may have.
+///
+/// A filter without wildcards is looked up, so many of them cost no more than their number. Those with wildcards are
+/// bounded: each is looked at for every subject that one of them finds.
 fn last_of_each(
-    store: &Store,
-    id: StreamId,
-    filters: &Filters,
+    handle: &StreamHandle,
+    texts: &[String],
     up_to: u64,
-) -> Result<Vec<u64>, Fault> {
-    let mut sequences = Vec::new();
+) -> Result<Option<BTreeSet<u64>>, Fault> {
+    let id = handle.id();
+    let (mut literals, mut wide) = (BTreeSet::new(), Vec::new());
+    // What is no filter matches nothing.
+    for filter in texts
+        .iter()
+        .filter_map(|text| Filter::parse(text.as_bytes()).ok())
+    {
+        match filter.literal() {
+            Some(literal) => {
+                literals.insert(literal.to_vec());
+            }
+            None => wide.push(filter),
+        }
+    }
+    if wide.len() > DIRECT_FILTERS_MAX {
+        return Ok(None);
+    }
+    let mut found = BTreeSet::new();
+    let literals: Vec<Vec<u8>> = literals.into_iter().collect();
+    for some in literals.chunks(PAGE.1) {
+        handle.group().read(|machine| {
+            for subject in some {
+                if let Ok(filters) = Filters::parse(&[subject]) {
+                    found.extend(machine.store().last_matching(id, &filters, up_to)?);
+                }
+            }
+            Ok::<_, Fault>(())
+        })?;
+        if found.len() > MULTI_LAST_MAX {
+            return Ok(None);
+        }
+    }
+    if wide.is_empty() {
+        return Ok(Some(found));
+    }
+    let filters = Filters::new(wide);
     let mut after = None;
     loop {
-        // No more subjects than the answer may have, whatever the filters match.
-        let page = store.subjects(id, filters, after.as_deref(), MULTI_LAST_MAX + 1)?;
-        for totals in page.iter().filter(|totals| totals.first_seq <= up_to) {
-            let seq = if totals.last_seq <= up_to {
-                Some(totals.last_seq)
-            } else {
-                match Filters::parse(&[&totals.subject]) {
-                    Ok(subject) => store.last_matching(id, &subject, up_to)?,
-                    Err(_) => None,
+        let page = handle.group().read(|machine| {
+            let store = machine.store();
+            let page = store.subjects(id, &filters, after.as_deref(), PAGE.1)?;
+            for totals in page.iter().filter(|totals| totals.first_seq <= up_to) {
+                if totals.last_seq <= up_to {
+                    found.insert(totals.last_seq);
+                } else if let Ok(subject) = Filters::parse(&[&totals.subject]) {
+                    found.extend(store.last_matching(id, &subject, up_to)?);
                 }
-            };
-            sequences.extend(seq);
+            }
+            Ok::<_, Fault>(page)
+        })?;
+        if found.len() > MULTI_LAST_MAX {
+            return Ok(None);
         }
-        if page.len() <= MULTI_LAST_MAX || sequences.len() > MULTI_LAST_MAX {
-            break;
+        match page.last() {
+            Some(last) if page.len() >= PAGE.1 => after = Some(last.subject.clone()),
+            _ => return Ok(Some(found)),
         }
-        after = page.last().map(|totals| totals.subject.clone());
     }
-    sequences.sort_unstable();
-    Ok(sequences)
 }
 
 /// One message as an answer.
@@ -323,17 +413,17 @@ fn send(
 }
 
 /// The end of a batch.
-fn end(handle: &StreamHandle, reply: &[u8], pending: u64, last: u64, up_to: Option<u64>) {
+fn end(handle: &StreamHandle, reply: &[u8], place: &Place, up_to: Option<u64>) {
     let mut headers = b"NATS/1.0 204 EOB\r\n".to_vec();
     wire::line(
         &mut headers,
         b"Nats-Num-Pending",
-        pending.to_string().as_bytes(),
+        place.pending.to_string().as_bytes(),
     );
     wire::line(
         &mut headers,
         b"Nats-Last-Sequence",
-        last.to_string().as_bytes(),
+        place.last.to_string().as_bytes(),
     );
     if let Some(up_to) = up_to {
         wire::line(

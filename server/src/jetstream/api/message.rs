@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use halyard_engine::{Filters, Message, Store, StreamId};
-use halyard_runtime::time::Timestamp;
 use serde::Deserialize;
 
 use super::errors::{ApiError, table};
 use super::request::Request;
 use super::stream::{Stop, finish};
+use super::timestamp::Moment;
 use super::types::{Got, StoredMessage, Success, base64};
 use super::{json, timestamp};
 use crate::jetstream::group::Reply;
@@ -37,25 +37,27 @@ pub(super) struct GetRequest {
     pub(super) seq: u64,
     pub(super) last_by_subj: String,
     pub(super) next_by_subj: String,
-    #[serde(deserialize_with = "timestamp::deserialize_option")]
-    pub(super) start_time: Option<Timestamp>,
+    pub(super) start_time: Option<Moment>,
     pub(super) no_hdr: bool,
-    pub(super) batch: usize,
-    pub(super) max_bytes: usize,
+    pub(super) batch: i64,
+    pub(super) max_bytes: i64,
     pub(super) multi_last: Vec<String>,
     pub(super) up_to_seq: u64,
-    #[serde(deserialize_with = "timestamp::deserialize_option")]
-    pub(super) up_to_time: Option<Timestamp>,
+    pub(super) up_to_time: Option<Moment>,
 }
 
 impl GetRequest {
     /// Whether it names nothing to get.
     pub(super) fn is_empty(&self) -> bool {
+        self.is_empty_here() && self.multi_last.is_empty()
+    }
+
+    /// Whether it names nothing that the leader gets: it shows one message.
+    fn is_empty_here(&self) -> bool {
         self.seq == 0
             && self.last_by_subj.is_empty()
             && self.next_by_subj.is_empty()
             && self.start_time.is_none()
-            && self.multi_last.is_empty()
     }
 
     /// Whether it names two things that exclude each other.
@@ -64,6 +66,21 @@ impl GetRequest {
         let start = self.seq > 0 || self.start_time.is_some();
         (last && (start || !self.next_by_subj.is_empty()))
             || (self.seq > 0 && self.start_time.is_some())
+    }
+
+    /// The same for a direct get, which may ask for many messages.
+    pub(super) fn contradicts_itself_directly(&self) -> bool {
+        let last = !self.last_by_subj.is_empty();
+        let many = !self.multi_last.is_empty();
+        self.contradicts_itself()
+            || (last && self.batch != 0)
+            || (many && (last || !self.next_by_subj.is_empty()))
+            || (self.up_to_seq > 0 && self.up_to_time.is_some())
+    }
+
+    /// Whether it says anything beside how the message is shown.
+    pub(super) fn selects(&self) -> bool {
+        !self.is_empty() || self.batch != 0 || self.up_to_seq > 0 || self.up_to_time.is_some()
     }
 
     /// The sequence of the message that is wanted; with `next_by_subj` the first that matches.
@@ -75,7 +92,7 @@ impl GetRequest {
             };
         }
         let from = match self.start_time {
-            Some(time) => store.seq_at_time(id, time)?,
+            Some(time) => store.seq_at_time(id, time.timestamp())?,
             None => self.seq,
         };
         if !self.next_by_subj.is_empty() {
@@ -92,13 +109,15 @@ impl GetRequest {
 }
 
 async fn get(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Got, Stop> {
+    request.check_level()?;
     let asked: GetRequest = json::parse(&request.payload, service.strict())?;
+    let many = asked.batch > 0 || asked.max_bytes > 0;
+    if asked.is_empty_here() || asked.contradicts_itself() || many {
+        return Err(table::BAD_REQUEST.error().into());
+    }
     let handle = service
         .stream(&request.account, name)
         .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
-    if asked.is_empty() || asked.contradicts_itself() {
-        return Err(table::BAD_REQUEST.error().into());
-    }
     handle.group().inbox().caught_up(Some(handle.id())).await;
     let found = handle.group().read(|machine| {
         let store = machine.store();
@@ -144,7 +163,8 @@ struct DeleteRequest {
 }
 
 async fn delete(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Success, Stop> {
-    if request.payload.trim_ascii().is_empty() {
+    request.check_level()?;
+    if json::is_nothing(&request.payload) {
         return Err(table::BAD_REQUEST.error().into());
     }
     let asked: DeleteRequest = json::parse(&request.payload, service.strict())?;

@@ -1,17 +1,24 @@
 //! From the subject of a request to who answers it.
 //!
 //! The API is a subscriber like any other. The thread that brings a request only hands it over: direct reads wait in a queue
-//! (`reads`), everything else is a task of its own, since it may wait for the log; both run on threads for requests. Requests
-//! beyond [`REQUESTS_WAITING_MAX`] or [`REQUEST_BYTES_WAITING_MAX`] bytes are dropped, as the peer does.
+//! (`reads`), everything else is done by a task, since it may wait for the log; both run on threads for requests. The requests
+//! of one connection are answered one after the other, in the order in which they came: a client may send a create and what
+//! builds on it without waiting in between. What waits is bounded in number and in bytes; beyond that requests are dropped and
+//! an advisory says so, as by the peer.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use halyard_net::proto::headers as wire;
+use parking_lot::Mutex;
 
 use super::errors::{ApiError, table};
 use super::{account, direct, message, stream};
-use crate::broker::{Account, Delivered, Publish, Publisher, Sink, Subscription, WriteNumber};
+use crate::broker::{
+    Account, ClientId, Delivered, Publish, Publisher, Sink, Subscription, WriteNumber,
+};
 use crate::jetstream::consumer;
 use crate::jetstream::consumer::leader::Directory;
 use crate::jetstream::handle::StreamHandle;
@@ -30,7 +37,7 @@ pub struct Request {
     pub account: Arc<str>,
     /// The subject behind the prefix: `STREAM.INFO.S`.
     pub subject: String,
-    /// Where the answer goes.
+    /// Where the answer goes; empty where none is wanted.
     pub reply: Bytes,
     /// The header block, empty for none.
     pub headers: Bytes,
@@ -55,29 +62,36 @@ impl Request {
         service.stream(&self.account, name)
     }
 
-    /// Whether the client needs a newer API than this server's: the refusal if so.
-    #[must_use]
-    pub fn required_level(&self) -> Option<ApiError> {
-        required_level(&self.headers)
+    /// Whether this server's API is new enough for the client.
+    ///
+    /// # Errors
+    /// 10185: it needs a newer one.
+    pub fn check_level(&self) -> Result<(), ApiError> {
+        check_level(&self.headers)
+    }
+
+    /// Bytes that it holds while it waits.
+    fn bytes(&self) -> usize {
+        let variable = [self.reply.len(), self.headers.len(), self.payload.len()];
+        size_of::<Self>() + self.subject.len() + variable.iter().sum::<usize>()
     }
 }
 
-/// The refusal of a request that needs a newer API than this server's.
-pub(super) fn required_level(block: &[u8]) -> Option<ApiError> {
-    let (_, level) = headers::pairs(block).find(|(name, _)| *name == b"Nats-Required-Api-Level")?;
-    let is_met = level.is_empty() || headers::has_level(level);
-    (!is_met).then(|| table::REQUIRED_API_LEVEL.error())
+/// Whether this server's API is new enough for a request with these headers.
+///
+/// # Errors
+/// 10185: the client needs a newer one, or says what is no number.
+pub fn check_level(block: &[u8]) -> Result<(), ApiError> {
+    let asked = headers::pairs(block).find(|(name, _)| *name == b"Nats-Required-Api-Level");
+    match asked {
+        Some((_, level)) if !level.is_empty() && !headers::has_level(level) => {
+            Err(table::REQUIRED_API_LEVEL.error())
+        }
+        _ => Ok(()),
+    }
 }
 
-/// The API as a subscriber of one account.
-pub struct Api {
-    account: Arc<Account>,
-    service: std::sync::Weak<JetStream>,
-    waiting: Arc<Waiting>,
-    prefix_len: usize,
-}
-
-/// Requests that wait to be answered.
+/// Requests that wait until what their client had published before has been stored.
 #[derive(Debug, Default)]
 struct Waiting {
     count: AtomicUsize,
@@ -110,36 +124,107 @@ impl Drop for Seat {
     }
 }
 
+/// A request, and the last message that its client had sent to a stream before.
+struct Waits(Request, WriteNumber);
+
+/// Requests that wait, by the connection that sent them.
+#[derive(Default)]
+struct Queues {
+    /// Those of the server itself are one queue.
+    waiting: BTreeMap<Option<ClientId>, VecDeque<Waits>>,
+    /// How many there are, those under way included.
+    count: usize,
+    /// Their bytes.
+    bytes: usize,
+}
+
+/// The API as a subscriber of one account.
+pub struct Api {
+    account: Arc<Account>,
+    service: std::sync::Weak<JetStream>,
+    queues: Arc<Mutex<Queues>>,
+    behind: Arc<Waiting>,
+    prefix: Arc<str>,
+}
+
 impl Api {
-    /// The API of `account`, whose requests begin with `prefix_len` bytes of prefix.
+    /// The API of `account`, whose requests begin with `prefix`.
     #[must_use]
-    pub fn new(account: Arc<Account>, service: &Arc<JetStream>, prefix_len: usize) -> Self {
+    pub fn new(account: Arc<Account>, service: &Arc<JetStream>, prefix: &str) -> Self {
         Self {
             account,
             service: Arc::downgrade(service),
-            waiting: Arc::default(),
-            prefix_len,
+            queues: Arc::default(),
+            behind: Arc::default(),
+            prefix: prefix.into(),
         }
     }
 
-    fn take(&self, service: &Arc<JetStream>, subject: &str, message: &Publish<'_>, reply: &[u8]) {
-        let Some(seat) = Seat::take(&self.waiting, message.size()) else {
-            tracing::warn!("JetStream API requests are dropped: too many wait");
-            return;
-        };
+    fn take(&self, service: &Arc<JetStream>, subject: &str, message: &Publish<'_>) {
         let request = Request {
             account: self.account.name().into(),
             subject: subject.to_owned(),
-            reply: Bytes::copy_from_slice(reply),
+            reply: Bytes::copy_from_slice(message.reply.unwrap_or_default()),
             headers: Bytes::copy_from_slice(message.headers),
             payload: Bytes::copy_from_slice(message.payload),
         };
-        let last_write = last_write(message);
-        let account = self.account.clone();
-        let lane = &service.lanes.requests;
-        let service = service.clone();
-        let answering = lane.spawn(async move {
-            let _seat = seat;
+        let bytes = request.bytes();
+        let origin = message.origin.client();
+        let request = Waits(request, last_write(message));
+        let first = {
+            let mut queues = self.queues.lock();
+            let sum = queues.bytes.saturating_add(bytes);
+            // A body that is larger than all goes alone.
+            let fits = queues.bytes == 0 || sum <= REQUEST_BYTES_WAITING_MAX;
+            if queues.count >= REQUESTS_WAITING_MAX || !fits {
+                drop(queues);
+                self.too_many(service);
+                return;
+            }
+            (queues.count, queues.bytes) = (queues.count + 1, sum);
+            match queues.waiting.get_mut(&origin) {
+                Some(queue) => {
+                    queue.push_back(request);
+                    None
+                }
+                None => {
+                    queues.waiting.insert(origin, VecDeque::new());
+                    Some(request)
+                }
+            }
+        };
+        if let Some(request) = first {
+            let queue = Queue {
+                queues: Arc::clone(&self.queues),
+                prefix: Arc::clone(&self.prefix),
+                origin,
+                bytes,
+            };
+            let answering = queue.answer(Arc::clone(service), Arc::clone(&self.account), request);
+            // Nobody waits for it: it answers by itself.
+            drop(service.lanes.requests.spawn(answering));
+        }
+    }
+
+    fn too_many(&self, service: &JetStream) {
+        tracing::warn!("JetStream API requests are dropped: too many wait");
+        service.advise_limit_reached(&self.account);
+    }
+}
+
+/// The task that answers one connection's requests. However it ends, nothing of it is counted any more.
+struct Queue {
+    queues: Arc<Mutex<Queues>>,
+    prefix: Arc<str>,
+    origin: Option<ClientId>,
+    /// Of the request under way.
+    bytes: usize,
+}
+
+impl Queue {
+    async fn answer(mut self, service: Arc<JetStream>, account: Arc<Account>, first: Waits) {
+        let mut next = Some(first);
+        while let Some(Waits(request, last_write)) = next {
             let counted = service.counters().begin();
             if let Some(handle) = request.stream(&service) {
                 handle.caught_up_with(last_write).await;
@@ -147,11 +232,42 @@ impl Api {
             let answer = answer(&service, &request).await;
             counted.end(answer.as_deref());
             if let Some(answer) = answer {
-                account.publish(&Publish::new(&request.reply, &answer));
+                if !request.reply.is_empty() {
+                    account.publish(&Publish::new(&request.reply, &answer));
+                }
+                let subject = format!("{}{}", self.prefix, request.subject);
+                service.advise_audit(&account, self.origin, &subject, &request.payload, &answer);
             }
-        });
-        // Nobody waits for it: it answers by itself.
-        drop(answering);
+            next = self.next();
+        }
+    }
+
+    /// Counts one request off; the next one of the queue.
+    fn next(&mut self) -> Option<Waits> {
+        let mut queues = self.queues.lock();
+        queues.count -= 1;
+        queues.bytes -= std::mem::take(&mut self.bytes);
+        let next = queues.waiting.get_mut(&self.origin)?.pop_front();
+        match &next {
+            Some(Waits(request, _)) => self.bytes = request.bytes(),
+            None => {
+                queues.waiting.remove(&self.origin);
+            }
+        }
+        next
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // At its proper end it holds nothing and its queue is gone; a queue of the same connection may be another's.
+        if self.bytes == 0 {
+            return;
+        }
+        let mut queues = self.queues.lock();
+        let left = queues.waiting.remove(&self.origin).unwrap_or_default();
+        queues.count -= 1 + left.len();
+        queues.bytes -= self.bytes + left.iter().map(|one| one.0.bytes()).sum::<usize>();
     }
 }
 
@@ -165,6 +281,12 @@ impl Api {
         message: &Publish<'_>,
         reply: &[u8],
     ) {
+        if check_level(message.headers).is_err() {
+            let headers = wire::Builder::status(412, "Required Api Level").finish();
+            let refusal = Publish::new(reply, &[]).with_headers(&headers);
+            self.account.publish(&refusal);
+            return;
+        }
         let client = message.origin.client();
         const NO_WAIT: &[u8] = b"no_wait";
         let body = message.payload;
@@ -197,7 +319,7 @@ impl Api {
             then();
             return;
         };
-        let Some(seat) = Seat::take(&self.waiting, message.size()) else {
+        let Some(seat) = Seat::take(&self.behind, message.size()) else {
             tracing::warn!("JetStream API requests are dropped: too many wait");
             return;
         };
@@ -226,7 +348,7 @@ impl Sink for Api {
         if !message.origin.is_outside() {
             return Delivered::Refused;
         }
-        let subject = message.route.get(self.prefix_len..).unwrap_or_default();
+        let subject = message.route.get(self.prefix.len()..).unwrap_or_default();
         let Ok(subject) = str::from_utf8(subject) else {
             return Delivered::Refused;
         };
@@ -243,16 +365,13 @@ impl Sink for Api {
             return Delivered::Accepted;
         }
         if let Some(key) = subject.strip_prefix("CONSUMER.MSG.NEXT.") {
-            if let (Some(reply), Some(directory)) =
-                (message.reply, service.directories().of(&self.account))
-            {
+            let directory = service.directories().of(&self.account);
+            if let (Some(reply), Some(directory)) = (message.reply, directory) {
                 self.pull(&service, key, directory, message, reply);
             }
             return Delivered::Accepted;
         }
-        if let Some(reply) = message.reply {
-            self.take(&service, subject, message, reply);
-        }
+        self.take(&service, subject, message);
         Delivered::Accepted
     }
 }

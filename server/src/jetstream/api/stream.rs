@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use halyard_engine::Filter;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::errors::{ApiError, table};
 use super::request::Request;
-use super::types::{Created, Info, Purged, StreamInfo, Success, page, page_of, reply};
+use super::types::{Created, Info, Purged, StreamInfo, Success, page_of, reply};
 use super::{erasure, json};
 use crate::broker::subject;
 use crate::jetstream::backup;
 use crate::jetstream::change::Change;
-use crate::jetstream::config::{StreamConfig, check_pedantic};
+use crate::jetstream::config::{StreamConfig, check_name, check_pedantic};
 use crate::jetstream::group::Reply;
 use crate::jetstream::group::command::{Kind, Purge};
 use crate::jetstream::limits::{
@@ -49,11 +48,8 @@ pub(super) async fn answer(
     verb: &str,
     name: &str,
 ) -> Option<Vec<u8>> {
-    if let Some(refusal) = request.required_level() {
-        return Some(reply::<()>(
-            &format!("stream_{}", verb.to_lowercase()),
-            &Err(refusal),
-        ));
+    if let Err(refusal) = request.check_level() {
+        return refuse(&format!("stream_{}", verb.to_lowercase()), refusal);
     }
     match verb {
         "CREATE" => finish("stream_create", create(service, request, name).await),
@@ -97,17 +93,21 @@ fn refuse(kind: &str, refusal: ApiError) -> Option<Vec<u8>> {
 }
 
 fn read_config(service: &JetStream, request: &Request, name: &str) -> Result<StreamConfig, Stop> {
-    let mut body = json::value(&request.payload)?;
+    let mut body = json::Object::read(&request.payload)?;
     // It forbids that anything of the request is adjusted silently.
-    let pedantic = match &mut body {
-        Value::Object(fields) => fields.remove("pedantic"),
-        _ => None,
-    };
-    let config: StreamConfig = json::from_value(body, service.strict())?;
+    let pedantic: bool = body.take("pedantic")?;
+    let config: StreamConfig = body.to(service.strict())?;
+    // The wire's number has 32 bits; streams of older versions may have more.
+    if i32::try_from(config.max_msg_size).is_err() {
+        return Err(table::INVALID_JSON
+            .with("json: max_msg_size is too large")
+            .into());
+    }
+    check_name(&config.name)?;
     if config.name != name {
         return Err(table::STREAM_MISMATCH.error().into());
     }
-    if pedantic.and_then(|value| value.as_bool()) == Some(true) {
+    if pedantic {
         check_pedantic(&config)?;
     }
     Ok(config)
@@ -158,7 +158,7 @@ struct PurgeRequest {
 }
 
 async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Purged, Stop> {
-    let asked: PurgeRequest = json::parse(&request.payload, service.strict())?;
+    let asked: PurgeRequest = json::parse_optional(&request.payload, service.strict())?;
     if (asked.seq > 0 && asked.keep > 0) || asked.seq > SEQUENCE_ASKED_MAX {
         return Err(table::BAD_REQUEST.error().into());
     }
@@ -205,11 +205,11 @@ async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Resul
 struct InfoRequest {
     deleted_details: bool,
     subjects_filter: String,
-    offset: usize,
+    offset: i64,
 }
 
 async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Info, Stop> {
-    let asked: InfoRequest = json::parse(&request.payload, service.strict())?;
+    let asked: InfoRequest = json::parse_optional(&request.payload, service.strict())?;
     let handle = service
         .stream(&request.account, name)
         .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
@@ -232,23 +232,26 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
         });
         answer.info.state.deleted = (!deleted.is_empty()).then_some(deleted);
     }
-    if !asked.subjects_filter.is_empty() {
-        let filter = Filter::parse(asked.subjects_filter.as_bytes())
-            .map_err(|_| table::BAD_REQUEST.error())?;
+    // What is no filter matches nothing.
+    if let Ok(filter) = Filter::parse(asked.subjects_filter.as_bytes()) {
+        let offset = u64::try_from(asked.offset).unwrap_or(0);
         let page = handle.group().read(|machine| {
-            let (store, offset) = (machine.store(), asked.offset as u64);
+            let store = machine.store();
             store.subject_counts(handle.id(), &filter, offset, SUBJECTS_PAGE)
         });
         let (total, page) = page.map_err(|_| Stop::Silence)?;
+        if total == 0 {
+            return Ok(answer);
+        }
         answer.total = usize::try_from(total).unwrap_or(usize::MAX);
-        answer.offset = asked.offset.min(answer.total);
+        answer.offset = usize::try_from(offset).unwrap_or(usize::MAX);
         answer.limit = SUBJECTS_PAGE;
         let text = |subject: &[u8]| String::from_utf8_lossy(subject).into_owned();
         let subjects = page
             .iter()
             .map(|(subject, messages)| (text(subject), *messages))
             .collect();
-        answer.info.state.subjects = (answer.total > 0).then_some(subjects);
+        answer.info.state.subjects = (!page.is_empty()).then_some(subjects);
     }
     Ok(answer)
 }
@@ -256,7 +259,7 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ListRequest {
-    offset: usize,
+    offset: i64,
     subject: String,
 }
 
@@ -268,13 +271,20 @@ pub(super) async fn list(
 ) -> Option<Vec<u8>> {
     let names = verb == "NAMES";
     let kind = if names { "stream_names" } else { "stream_list" };
-    let asked: ListRequest = match json::parse(&request.payload, service.strict()) {
+    let asked = request
+        .check_level()
+        .and_then(|()| json::parse_optional::<ListRequest>(&request.payload, service.strict()));
+    let asked = match asked {
         Ok(asked) => asked,
         Err(refusal) => return refuse(kind, refusal),
     };
+    let offset = usize::try_from(asked.offset).unwrap_or(0);
     let wanted = |config: &StreamConfig| {
         let mut subjects = config.subjects.iter();
-        subjects.any(|one| subject::overlaps(one.as_bytes(), asked.subject.as_bytes()))
+        let filter = asked.subject.as_bytes();
+        subjects.any(|one| {
+            subject::is_valid_filter(filter) && subject::overlaps(one.as_bytes(), filter)
+        })
     };
     let handles: Vec<_> = service
         .streams(&request.account)
@@ -283,18 +293,17 @@ pub(super) async fn list(
         .collect();
     let total = handles.len();
     if names {
-        let here = handles.iter().skip(asked.offset).take(NAMES_PAGE);
-        let here = here.map(|handle| handle.name().to_owned()).collect();
-        let answer = page_of::<String>(total, asked.offset, NAMES_PAGE, here);
+        let here = handles.iter().skip(offset).take(NAMES_PAGE);
+        let here: Vec<String> = here.map(|handle| handle.name().to_owned()).collect();
+        let here = (!here.is_empty()).then_some(here);
+        let answer = page_of(total, offset, NAMES_PAGE, here);
         return finish(kind, Ok(answer));
     }
     service.caught_up().await;
-    let here = handles.iter().skip(asked.offset).take(LIST_PAGE);
+    let here = handles.iter().skip(offset).take(LIST_PAGE);
     let infos: Vec<StreamInfo> = here
         .filter_map(|handle| service.stream_info(handle))
+        .map(StreamInfo::as_listed)
         .collect();
-    let mut answer = page(infos, 0, LIST_PAGE);
-    answer.total = total;
-    answer.offset = asked.offset.min(total);
-    finish(kind, Ok(answer))
+    finish(kind, Ok(page_of(total, offset, LIST_PAGE, Some(infos))))
 }

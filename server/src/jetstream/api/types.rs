@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use halyard_engine::StreamState;
 use halyard_runtime::time::Timestamp;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::errors::ApiError;
 use super::timestamp;
@@ -26,13 +27,39 @@ pub fn reply<T: Serialize>(kind: &str, outcome: &Result<T, ApiError>) -> Vec<u8>
     struct Bad<'a> {
         r#type: String,
         error: &'a ApiError,
+        #[serde(flatten)]
+        rest: serde_json::Map<String, Value>,
     }
     let r#type = format!("{TYPE_PREFIX}{kind}_response");
     let json = match outcome {
         Ok(body) => serde_json::to_vec(&Good { r#type, body }),
-        Err(error) => serde_json::to_vec(&Bad { r#type, error }),
+        Err(error) => serde_json::to_vec(&Bad {
+            r#type,
+            error,
+            rest: zeros(kind),
+        }),
     };
     json.unwrap_or_default()
+}
+
+/// The fields that replies of this kind have also where they refuse.
+fn zeros(kind: &str) -> serde_json::Map<String, Value> {
+    let fields = match kind {
+        "stream_info" => json!({"total": 0, "offset": 0, "limit": 0}),
+        "stream_names" => json!({"total": 0, "offset": 0, "limit": 0, "streams": null}),
+        "stream_list" => json!({"total": 0, "offset": 0, "limit": 0, "streams": []}),
+        "consumer_names" | "consumer_list" => {
+            json!({"total": 0, "offset": 0, "limit": 0, "consumers": []})
+        }
+        "stream_purge" => json!({"purged": 0}),
+        "consumer_pause" => json!({"paused": false, "pause_until": timestamp::ZERO}),
+        "stream_restore" => json!({"deliver_subject": ""}),
+        _ => Value::Null,
+    };
+    match fields {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    }
 }
 
 /// `{"success":true}`.
@@ -60,27 +87,18 @@ pub struct Page<T> {
     pub offset: usize,
     /// Entries of a page at most.
     pub limit: usize,
-    /// The entries; `null` beyond the end.
+    /// The entries; names are `null` where there is none.
     pub streams: Option<Vec<T>>,
 }
 
-/// Cuts a page out of a list.
+/// A page that was cut out of a list of `total`.
 #[must_use]
-pub fn page<T>(all: Vec<T>, offset: usize, limit: usize) -> Page<T> {
-    let total = all.len();
-    let here = all.into_iter().skip(offset).take(limit).collect();
-    page_of(total, offset, limit, here)
-}
-
-/// A page that was cut out of a list of `total` already.
-#[must_use]
-pub fn page_of<T>(total: usize, offset: usize, limit: usize, here: Vec<T>) -> Page<T> {
-    let beyond = here.is_empty() && total > 0;
+pub fn page_of<T>(total: usize, offset: usize, limit: usize, here: Option<Vec<T>>) -> Page<T> {
     Page {
         total,
         offset: offset.min(total),
         limit,
-        streams: (!beyond).then_some(here),
+        streams: here,
     }
 }
 
@@ -166,6 +184,23 @@ pub struct StreamInfo {
     pub cluster: Option<Cluster>,
     /// When this was said.
     pub ts: String,
+}
+
+impl StreamInfo {
+    /// As a list shows it: without what the server says about itself.
+    #[must_use]
+    pub fn as_listed(mut self) -> Self {
+        self.config
+            .metadata
+            .retain(|key, _| !is_about_the_server(key));
+        self
+    }
+}
+
+/// Whether a key of metadata says what the server is, not what was asked for.
+#[must_use]
+pub fn is_about_the_server(key: &str) -> bool {
+    matches!(key, "_nats.ver" | "_nats.level")
 }
 
 /// The answer of create and update.
@@ -325,10 +360,24 @@ mod tests {
     }
 
     #[test]
-    fn pages() {
-        assert_eq!(page(vec![1, 2, 3], 1, 1).streams, Some(vec![2]));
-        let beyond = page(vec![1, 2, 3], 10, 2);
-        assert_eq!((beyond.offset, beyond.streams), (3, None));
-        assert_eq!(page(Vec::<u8>::new(), 0, 2).streams, Some(vec![]));
+    fn a_page_beyond_the_end_begins_at_the_end() {
+        assert_eq!(page_of::<u8>(3, 10, 2, None).offset, 3);
+    }
+
+    #[test]
+    fn refusals_have_the_zeros_of_their_kind() {
+        let refusal = Err::<(), _>(ApiError {
+            code: 404,
+            err_code: 10059,
+            description: "stream not found".into(),
+        });
+        let text = |kind| String::from_utf8(reply(kind, &refusal)).unwrap();
+        assert!(
+            text("stream_purge").ends_with("},\"purged\":0}"),
+            "{}",
+            text("stream_purge")
+        );
+        assert!(text("stream_names").contains("\"streams\":null"));
+        assert!(text("stream_delete").ends_with("found\"}}"));
     }
 }

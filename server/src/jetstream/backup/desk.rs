@@ -1,7 +1,12 @@
 //! How many backups and restores run, and what restores have reserved.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+
+use futures::task::AtomicWaker;
+use halyard_runtime::time::{self, Duration, Instant};
+use parking_lot::Mutex;
 
 use crate::jetstream::config::Storage;
 
@@ -10,9 +15,51 @@ pub const SNAPSHOTS_MAX: usize = 32;
 /// Restores that run at one time; one more is refused.
 pub const RESTORES_MAX: usize = 16;
 
+/// A restore that has been silent for so long gives its place to one that finds none free.
+const SILENCE: Duration = Duration::from_millis(500);
+/// How long such a one waits for the place.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// What tells how long a restore's client has been silent, and takes its place away.
+#[derive(Debug)]
+pub struct Sign {
+    heard: Mutex<Instant>,
+    gone: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Default for Sign {
+    fn default() -> Self {
+        Self {
+            heard: Mutex::new(Instant::now()),
+            gone: AtomicBool::new(false),
+            task: AtomicWaker::new(),
+        }
+    }
+}
+
+impl Sign {
+    /// The client has sent something.
+    pub fn hear(&self) {
+        *self.heard.lock() = Instant::now();
+    }
+
+    /// Whether its place has been given to another; if not, the task is woken once it is.
+    pub fn is_gone(&self, waker: &Waker) -> bool {
+        self.task.register(waker);
+        self.gone.load(Ordering::Acquire)
+    }
+
+    fn give_up(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
 /// The counters of one server.
 #[derive(Debug, Default)]
 pub struct Desk {
+    signs: Mutex<Vec<Weak<Sign>>>,
     snapshots: AtomicUsize,
     restores: AtomicUsize,
     reserved_file: AtomicU64,
@@ -38,6 +85,42 @@ impl Desk {
     #[must_use]
     pub fn restore(self: &Arc<Self>) -> Option<Seat> {
         self.seat(true)
+    }
+
+    /// A place for a restore. If none is free, the one that has been silent the longest has to go: no client keeps the
+    /// others out by beginning what it does not go on with.
+    pub async fn wait_for_restore(self: &Arc<Self>) -> Option<Seat> {
+        let began = Instant::now();
+        loop {
+            if let Some(seat) = self.restore() {
+                return Some(seat);
+            }
+            if began.elapsed() > WAIT || !self.make_room() {
+                return None;
+            }
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Counts a restore among those that may have to go.
+    pub fn watch(&self, sign: &Arc<Sign>) {
+        let mut signs = self.signs.lock();
+        signs.retain(|sign| sign.strong_count() > 0);
+        signs.push(Arc::downgrade(sign));
+    }
+
+    /// Whether some restore is on its way out.
+    fn make_room(&self) -> bool {
+        let signs: Vec<Arc<Sign>> = self.signs.lock().iter().filter_map(Weak::upgrade).collect();
+        if signs.iter().any(|sign| sign.gone.load(Ordering::Acquire)) {
+            return true;
+        }
+        let longest = signs.iter().min_by_key(|sign| *sign.heard.lock());
+        let longest = longest.filter(|sign| sign.heard.lock().elapsed() >= SILENCE);
+        if let Some(sign) = longest {
+            sign.give_up();
+        }
+        longest.is_some()
     }
 
     /// Bytes that streams which are being restored may grow to.
@@ -106,6 +189,23 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_longest_silence_makes_room() {
+        let desk = Arc::new(Desk::default());
+        let signs: Vec<Arc<Sign>> = (0..3).map(|_| Arc::default()).collect();
+        signs.iter().for_each(|sign| desk.watch(sign));
+        assert!(!desk.make_room(), "nobody has been silent for long");
+        let ago = |seconds| Instant::now() - Duration::from_secs(seconds);
+        *signs[1].heard.lock() = ago(2);
+        *signs[2].heard.lock() = ago(1);
+        assert!(desk.make_room() && desk.make_room());
+        let gone = |sign: &Arc<Sign>| sign.is_gone(Waker::noop());
+        assert_eq!(
+            signs.iter().map(gone).collect::<Vec<_>>(),
+            [false, true, false]
+        );
+    }
 
     #[test]
     fn places_are_counted() {

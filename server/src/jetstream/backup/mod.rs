@@ -42,7 +42,7 @@ pub(super) use restore::restore;
 pub(super) use snapshot::snapshot;
 
 /// Letters that nobody guesses: subjects of one backup or restore hang on them.
-fn random_id() -> String {
+pub(super) fn random_id() -> String {
     const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let letter = |_| {
         let at = usize::try_from(random::below(LETTERS.len() as u64)).unwrap_or(0);

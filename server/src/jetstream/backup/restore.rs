@@ -31,7 +31,7 @@ use serde_json::Value;
 
 use super::advisory::{News, tell};
 use super::consumer::restored;
-use super::desk::Seat;
+use super::desk::{Seat, Sign};
 use super::import::{Importer, Step};
 use super::item::{Consumer, Item, Refused, Stated};
 use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
@@ -114,7 +114,7 @@ async fn prepare(
         Value::Null => None,
         state => Some(json::from_value::<Stated>(state, false)?),
     };
-    let seat = service.desk().restore();
+    let seat = service.desk().wait_for_restore().await;
     let mut seat = seat.ok_or_else(|| {
         table::STREAM_RESTORE.with("too many restores run at this time".to_owned())
     })?;
@@ -129,6 +129,7 @@ async fn prepare(
     let account = service.broker().account_or_create(&request.account);
     let deliver = format!("$JS.SNAPSHOT.RESTORE.{name}.{}", super::random_id());
     let intake = Arc::new(Intake::default());
+    service.desk().watch(&intake.sign);
     let subscription = match account.subscribe(deliver.as_bytes(), None, intake.clone()) {
         Ok(subscription) => subscription,
         Err(error) => {
@@ -146,7 +147,7 @@ async fn prepare(
         assignment,
         intake,
         subscription,
-        seat,
+        seat: Some(seat),
     };
     Ok(Some((session, deliver)))
 }
@@ -159,7 +160,8 @@ struct Session {
     filling: Filling,
     intake: Arc<Intake>,
     subscription: Arc<Subscription>,
-    seat: Seat,
+    /// Given back as soon as nothing will come of it.
+    seat: Option<Seat>,
 }
 
 /// Why a restore goes no further.
@@ -191,8 +193,9 @@ impl Session {
             let Ok(chunk) = time::timeout(PATIENCE, self.intake.next()).await else {
                 break Err(Stop::refused("the client sends nothing any more"));
             };
-            let Some(Chunk { reply, payload }) = chunk else {
-                break Err(Stop::refused("more was sent than was asked for"));
+            let Chunk { reply, payload } = match chunk {
+                Ok(chunk) => chunk,
+                Err(why) => break Err(Stop::refused(why)),
             };
             if payload.is_empty() {
                 let outcome = match failed.take() {
@@ -244,7 +247,8 @@ impl Session {
         self.filling.finish().await?;
         let service = self.service.upgrade().ok_or(Stop::Unknown)?;
         let account = self.account.name().to_owned();
-        let finished = service.finish_restore(&account, &self.assignment, &mut self.seat);
+        let seat = self.seat.as_mut().ok_or(Stop::Unknown)?;
+        let finished = service.finish_restore(&account, &self.assignment, seat);
         match finished.await {
             Change::Done(handle) => {
                 let info = service.stream_info(&handle).ok_or(Stop::Unknown)?;
@@ -278,6 +282,7 @@ impl Session {
             let account = self.account.name().to_owned();
             service.abandon_restore(&account, &self.assignment).await;
         }
+        self.seat = None;
     }
 }
 
@@ -400,6 +405,7 @@ struct Chunk {
 /// Chunks that wait for their turn. A client waits for replies, so there are few.
 #[derive(Default)]
 struct Intake {
+    sign: Arc<Sign>,
     waiting: Mutex<Waiting>,
     task: AtomicWaker,
 }
@@ -412,18 +418,22 @@ struct Waiting {
 }
 
 impl Intake {
-    /// The next chunk; `None`: too many came at once, and some are lost.
-    async fn next(&self) -> Option<Chunk> {
+    /// The next chunk, or why there will be none.
+    async fn next(&self) -> Result<Chunk, &'static str> {
         poll_fn(|cx| {
             self.task.register(cx.waker());
             let mut waiting = self.waiting.lock();
+            // Too many came at once, and some are lost.
             if waiting.overflowed {
-                return Poll::Ready(None);
+                return Poll::Ready(Err("more was sent than was asked for"));
+            }
+            if self.sign.is_gone(cx.waker()) {
+                return Poll::Ready(Err("the client was silent while others waited"));
             }
             match waiting.chunks.pop_front() {
                 Some(chunk) => {
                     waiting.bytes -= chunk.payload.len();
-                    Poll::Ready(Some(chunk))
+                    Poll::Ready(Ok(chunk))
                 }
                 None => Poll::Pending,
             }
@@ -437,6 +447,7 @@ impl Sink for Intake {
         if !message.origin.is_outside() {
             return Delivered::Refused;
         }
+        self.sign.hear();
         let mut waiting = self.waiting.lock();
         let full = waiting.chunks.len() >= WAITING_CHUNKS_MAX
             || waiting.bytes + message.payload.len() > WAITING_BYTES_MAX;

@@ -105,13 +105,13 @@ async fn prepare(
     if json::is_nothing(&request.payload) {
         return Err(table::BAD_REQUEST.error());
     }
+    let handle = service
+        .stream(&request.account, name)
+        .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
     let asked: SnapshotRequest = json::parse(&request.payload, service.strict())?;
     if !subject::is_valid_literal(asked.deliver_subject.as_bytes()) {
         return Err(table::SNAPSHOT_DELIVER_SUBJECT_INVALID.error());
     }
-    let handle = service
-        .stream(&request.account, name)
-        .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
     let refuse = |error: String| table::STREAM_SNAPSHOT.with(error);
     let seat = service
         .desk()

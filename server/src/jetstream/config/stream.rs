@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// What makes a message leave its stream, besides limits.
@@ -33,7 +34,7 @@ pub enum Storage {
 }
 
 /// What happens to a publish that would exceed a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Discard {
     /// The oldest messages make room.
@@ -41,6 +42,26 @@ pub enum Discard {
     Old,
     /// The publish is refused.
     New,
+}
+
+impl<'de> Deserialize<'de> for Discard {
+    /// In any case of letters, as only this one of the names may be written.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = required(from)?;
+        match text.to_ascii_lowercase().as_str() {
+            "old" => Ok(Self::Old),
+            "new" => Ok(Self::New),
+            _ => Err(D::Error::custom(format_args!(
+                "unknown discard policy {text:?}"
+            ))),
+        }
+    }
+}
+
+/// A name; `null` is none.
+fn required<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    text.ok_or_else(|| D::Error::custom("a name is expected"))
 }
 
 /// How segments are compressed.
@@ -60,6 +81,7 @@ pub enum Compression {
 pub enum PersistMode {
     /// When it is durable.
     #[default]
+    #[serde(alias = "")]
     Default,
     /// Before it is durable; not supported.
     Async,

@@ -1,7 +1,7 @@
 //! Defaults and refusals of a new configuration. The texts are part of the protocol: tools print them.
 
 use super::stream::{Discard, PersistMode, Retention, Storage, StreamConfig};
-use crate::broker::subject;
+use crate::broker::{overlap, subject};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::limits::{
     DESCRIPTION_BYTES_MAX, DUPLICATE_WINDOW, MARKER_TTL_MIN, METADATA_BYTES_MAX, MIN_AGE,
@@ -149,7 +149,7 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
 pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     if name.is_empty() {
         return Err(invalid(
-            "stream name is required and can not contain '.', '*', '>'",
+            "stream name is required and can not contain '.', '*', '>', '\\', '/'",
         ));
     }
     if name.len() > NAME_BYTES_MAX {
@@ -163,7 +163,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     if name.contains(|c: char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control())
     {
         return Err(invalid(
-            "stream name is required and can not contain '.', '*', '>'",
+            "stream name is required and can not contain '.', '*', '>', '\\', '/'",
         ));
     }
     Ok(())
@@ -265,18 +265,24 @@ fn check_discard(config: &StreamConfig) -> Result<(), ApiError> {
 }
 
 fn check_subjects(config: &StreamConfig) -> Result<(), ApiError> {
-    for (index, name) in config.subjects.iter().enumerate() {
+    let valid: Vec<&str> = config
+        .subjects
+        .iter()
+        .map(String::as_str)
+        .filter(|name| subject::is_valid_filter(name.as_bytes()))
+        .collect();
+    let bytes: Vec<&[u8]> = valid.iter().map(|name| name.as_bytes()).collect();
+    let overlap = overlap::first_pair(&bytes).map_err(invalid)?;
+    let overlap = overlap.and_then(|(one, other)| Some((*valid.get(one)?, *valid.get(other)?)));
+    for name in &config.subjects {
         let bytes = name.as_bytes();
         if !subject::is_valid_filter(bytes) {
             return Err(invalid("invalid subject"));
         }
-        for other in config.subjects.iter().skip(index + 1) {
-            let valid = subject::is_valid_filter(other.as_bytes());
-            if valid && subject::overlaps(bytes, other.as_bytes()) {
-                return Err(invalid(format!(
-                    "subject \"{name}\" overlaps with \"{other}\""
-                )));
-            }
+        if let Some((one, other)) = overlap.filter(|(one, _)| one == name) {
+            return Err(invalid(format!(
+                "subject \"{one}\" overlaps with \"{other}\""
+            )));
         }
         if config.no_ack {
             continue;

@@ -6,7 +6,7 @@ use halyard_runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Command, ConsumerId, Seen};
-use super::info::{ConsumerInfo, Presence, remaining};
+use super::info::{ConsumerInfo, Presence};
 use super::leader::Address;
 use super::machine::Consumer;
 use super::over_store::StoreMessages;
@@ -14,12 +14,13 @@ use super::request::{self, CreateRequest, Form};
 use super::set::Reply;
 use crate::jetstream::api::Request;
 use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::api::timestamp::Moment;
 use crate::jetstream::api::types::{Success, reply};
 use crate::jetstream::api::{json, timestamp};
 use crate::jetstream::group;
 use crate::jetstream::group::command::Kind;
 use crate::jetstream::handle::StreamHandle;
-use crate::jetstream::limits::NAMES_PAGE;
+use crate::jetstream::limits::{CONSUMERS_PER_STREAM_MAX, NAMES_PAGE};
 use crate::jetstream::service::JetStream;
 
 /// Consumers in one page of `CONSUMER.LIST`.
@@ -48,7 +49,11 @@ fn finish<T: Serialize>(kind: &str, outcome: Result<T, Stop>) -> Option<Vec<u8>>
 /// The answer; `None` is silence.
 pub async fn answer(service: &Arc<JetStream>, request: &Request) -> Option<Vec<u8>> {
     let tokens = request.tokens();
-    if let (Some(refusal), Some(verb)) = (request.required_level(), tokens.get(1)) {
+    // A create is read before it.
+    let verb = tokens
+        .get(1)
+        .filter(|verb| !matches!(**verb, "CREATE" | "DURABLE"));
+    if let (Err(refusal), Some(verb)) = (request.check_level(), verb) {
         let kind = format!("consumer_{}", verb.to_lowercase());
         return Some(reply::<()>(&kind, &Err(refusal)));
     }
@@ -92,15 +97,21 @@ pub async fn answer(service: &Arc<JetStream>, request: &Request) -> Option<Vec<u
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct PageRequest {
-    offset: usize,
+    offset: i64,
 }
 
 /// The body of a pause request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct PauseRequest {
-    #[serde(deserialize_with = "timestamp::deserialize_option")]
-    pause_until: Option<Timestamp>,
+    pause_until: Option<Moment>,
+}
+
+/// The body of an unpin request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct UnpinRequest {
+    group: String,
 }
 
 /// The answer to a pause request.
@@ -152,11 +163,13 @@ impl Asked<'_> {
 
     async fn create(&self, stream: &str, form: Form<'_>) -> Result<ConsumerInfo, Stop> {
         let body: CreateRequest = json::parse(&self.request.payload, self.service.strict())?;
+        self.request.check_level()?;
         if body.stream_name != stream {
             return Err(table::STREAM_MISMATCH.error().into());
         }
         let handle = self.stream(stream)?;
         let create = request::prepare(form, body, &handle.config())?;
+        check_count(&handle, &create.name)?;
         let (id, start) = loop {
             match propose(&handle, &command(&handle, &create)?).await? {
                 Reply::Created { id, start } => break (id, start),
@@ -182,11 +195,12 @@ impl Asked<'_> {
     }
 
     fn offset(&self) -> Result<usize, ApiError> {
-        let body: PageRequest = json::parse(&self.request.payload, self.service.strict())?;
-        Ok(body.offset)
+        let body: PageRequest = json::parse_optional(&self.request.payload, self.service.strict())?;
+        Ok(usize::try_from(body.offset).unwrap_or(0))
     }
 
     fn names(&self, stream: &str) -> Result<PageOf<String>, Stop> {
+        let offset = self.offset()?;
         let handle = self.stream(stream)?;
         let names = handle.group().read(|machine| {
             let found = machine.stream(handle.id());
@@ -194,10 +208,11 @@ impl Asked<'_> {
                 stream.consumers().names().map(str::to_owned).collect()
             })
         });
-        Ok(page(names, self.offset()?, NAMES_PAGE))
+        Ok(page(names, offset, NAMES_PAGE))
     }
 
     async fn list(&self, stream: &str) -> Result<PageOf<ConsumerInfo>, Stop> {
+        let offset = self.offset()?;
         let handle = self.stream(stream)?;
         let ids: Vec<ConsumerId> = handle.group().read(|machine| {
             let found = machine.stream(handle.id());
@@ -210,8 +225,9 @@ impl Asked<'_> {
                     .collect()
             })
         });
-        let cut = page(ids, self.offset()?, LIST_PAGE);
-        let consumers = gather(&handle, &cut.consumers).await;
+        let cut = page(ids, offset, LIST_PAGE);
+        let consumers = gather(&handle, &cut.consumers).await.into_iter();
+        let consumers = consumers.map(ConsumerInfo::as_listed).collect();
         Ok(PageOf {
             total: cut.total,
             offset: cut.offset,
@@ -229,23 +245,34 @@ impl Asked<'_> {
     }
 
     async fn pause(&self, stream: &str, name: &str) -> Result<Paused, Stop> {
-        let body: PauseRequest = json::parse(&self.request.payload, self.service.strict())?;
+        let body: PauseRequest =
+            json::parse_optional(&self.request.payload, self.service.strict())?;
         let handle = self.stream(stream)?;
         let id = find(&handle, name, Consumer::id)?;
-        let until = body.pause_until.filter(|until| *until > Timestamp::now());
+        let now = Timestamp::now();
+        let asked = body.pause_until;
+        let until = asked.map(Moment::timestamp).filter(|until| *until > now);
         propose(&handle, &Command::Pause { id, until }.to_bytes()).await?;
-        let config = super::ConsumerConfig {
-            pause_until: until,
-            ..Default::default()
-        };
+        let shown = asked.filter(|asked| !asked.is_zero());
+        let paused = until.is_some();
+        self.service
+            .advise_pause(handle.account(), stream, name, paused, shown);
         Ok(Paused {
-            paused: until.is_some(),
-            pause_until: timestamp::format_option(until),
-            pause_remaining: until.map(|_| remaining(&config, Timestamp::now())),
+            paused,
+            pause_until: shown
+                .map_or_else(|| timestamp::ZERO.to_owned(), |until| until.to_string()),
+            pause_remaining: until
+                .map(|until| u64::try_from((until - now).as_nanos()).unwrap_or(u64::MAX)),
         })
     }
 
     fn unpin(&self, stream: &str, name: &str) -> Result<(), Stop> {
+        let body: UnpinRequest = json::parse_present(&self.request.payload, false)?;
+        if body.group.is_empty() {
+            return Err(table::INVALID_JSON
+                .with("consumer group not specified")
+                .into());
+        }
         let handle = self.stream(stream)?;
         find(&handle, name, Consumer::id)?;
         // No consumer here has priority groups: configurations with them are refused.
@@ -280,6 +307,19 @@ fn command(handle: &StreamHandle, create: &request::Create) -> Result<Vec<u8>, A
         deliver_subject: &old.deliver_subject,
     };
     Ok(create.to_bytes(Some(seen)))
+}
+
+/// Whether the stream may have one more consumer, if this is one more.
+fn check_count(handle: &StreamHandle, name: &str) -> Result<(), ApiError> {
+    let is_full = handle.group().read(|machine| {
+        let consumers = machine.stream(handle.id()).map(|stream| stream.consumers());
+        consumers
+            .is_some_and(|all| all.len() >= CONSUMERS_PER_STREAM_MAX && all.find(name).is_none())
+    });
+    match is_full {
+        true => Err(table::MAXIMUM_CONSUMERS_LIMIT.error()),
+        false => Ok(()),
+    }
 }
 
 /// Something of a consumer, by name.

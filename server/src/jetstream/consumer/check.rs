@@ -6,8 +6,9 @@
 use halyard_engine::{Filter, Filters};
 
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
-use crate::broker::subject;
+use crate::broker::{overlap, subject};
 use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::api::types::is_about_the_server;
 use crate::jetstream::config::{Retention, StreamConfig};
 use crate::jetstream::limits::{
     DESCRIPTION_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, SEQUENCE_ASKED_MAX,
@@ -39,7 +40,7 @@ pub fn resolve(
     pedantic: bool,
 ) -> Result<ConsumerConfig, ApiError> {
     if pedantic {
-        check_pedantic(&config)?;
+        check_pedantic(&config, stream)?;
     }
     check_name(&config)?;
     fill_in(&mut config, stream);
@@ -73,7 +74,26 @@ pub fn parse_filters(config: &ConsumerConfig) -> Result<Filters, ApiError> {
         .map_err(|_| table::STREAM_INVALID_CONFIG.with("invalid subject"))
 }
 
-fn check_pedantic(config: &ConsumerConfig) -> Result<(), ApiError> {
+fn check_pedantic(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
+    let inherited = [
+        (
+            "inactive_threshold",
+            config.inactive_threshold,
+            stream.consumer_limits.inactive_threshold,
+        ),
+        (
+            "max_ack_pending",
+            config.max_ack_pending,
+            stream.consumer_limits.max_ack_pending,
+        ),
+    ];
+    if let Some((name, ..)) = inherited
+        .iter()
+        .find(|(_, own, limit)| *own == 0 && *limit != 0)
+    {
+        let why = format_args!("{name} must be set if it's configured in stream limits");
+        return Err(table::PEDANTIC.with(why));
+    }
     let negative = [
         ("inactive_threshold", config.inactive_threshold),
         ("max_batch", config.max_batch),
@@ -147,9 +167,11 @@ fn fill_in(config: &mut ConsumerConfig, stream: &StreamConfig) {
     if config.max_ack_pending < 0 {
         config.max_ack_pending = -1;
     }
-    if config.max_ack_pending == 0 && config.ack_policy != AckPolicy::None {
-        let cap = stream.consumer_limits.max_ack_pending;
-        config.max_ack_pending = if cap > 0 { cap } else { MAX_ACK_PENDING };
+    if config.max_ack_pending == 0 {
+        config.max_ack_pending = match stream.consumer_limits.max_ack_pending {
+            0 if config.ack_policy != AckPolicy::None => MAX_ACK_PENDING,
+            limit => limit,
+        };
     }
     if config.inactive_threshold == 0 {
         let cap = stream.consumer_limits.inactive_threshold;
@@ -202,8 +224,7 @@ fn check_amounts(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), A
         return Err(table::CONSUMER_MAX_DELIVER_BACKOFF.error());
     }
     let cap = stream.consumer_limits;
-    let unlimited = config.max_ack_pending < 0 || config.max_ack_pending > cap.max_ack_pending;
-    if cap.max_ack_pending > 0 && config.ack_policy != AckPolicy::None && unlimited {
+    if cap.max_ack_pending > 0 && config.max_ack_pending > cap.max_ack_pending {
         return Err(table::CONSUMER_MAX_PENDING_ACK_EXCESS.with(cap.max_ack_pending));
     }
     if cap.inactive_threshold > 0 && config.inactive_threshold > cap.inactive_threshold {
@@ -238,15 +259,22 @@ fn check_filters(config: &ConsumerConfig) -> Result<(), ApiError> {
     if config.filter_subjects.iter().any(String::is_empty) {
         return Err(table::CONSUMER_EMPTY_FILTER.error());
     }
-    parse_filters(config)?;
-    let all = &config.filter_subjects;
-    for (at, one) in all.iter().enumerate() {
-        let clash = |other: &String| subject::overlaps(one.as_bytes(), other.as_bytes());
-        if all.iter().skip(at + 1).any(clash) {
-            return Err(table::CONSUMER_OVERLAPPING_SUBJECT_FILTERS.error());
-        }
+    if !config
+        .filters()
+        .all(|filter| subject::is_valid_filter(filter.as_bytes()))
+    {
+        return Err(table::STREAM_INVALID_CONFIG.with("invalid subject"));
     }
-    Ok(())
+    let all: Vec<&[u8]> = config
+        .filter_subjects
+        .iter()
+        .map(String::as_bytes)
+        .collect();
+    match overlap::first_pair(&all) {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(table::CONSUMER_OVERLAPPING_SUBJECT_FILTERS.error()),
+        Err(error) => Err(table::CONSUMER_CREATE.with(error)),
+    }
 }
 
 fn check_start(config: &ConsumerConfig) -> Result<(), ApiError> {
@@ -315,6 +343,9 @@ fn check_push(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiE
     }
     if config.max_waiting != 0 {
         return Err(table::CONSUMER_PUSH_MAX_WAITING.error());
+    }
+    if config.ack_policy == AckPolicy::None && config.max_ack_pending > 0 {
+        return Err(table::CONSUMER_MAX_PENDING_ACK_POLICY_REQUIRED.error());
     }
     if config.idle_heartbeat > 0 && config.idle_heartbeat < HEARTBEAT_MIN {
         return Err(table::CONSUMER_SMALL_HEARTBEAT.error());
@@ -443,7 +474,9 @@ pub fn check_update(old: &ConsumerConfig, new: &ConsumerConfig) -> Result<(), Ap
 pub fn is_same(old: &ConsumerConfig, new: &ConsumerConfig) -> bool {
     let own = |config: &ConsumerConfig| {
         let mut config = config.clone();
-        config.metadata.retain(|key, _| !key.starts_with("_nats."));
+        config
+            .metadata
+            .retain(|key, _| !is_about_the_server(key) && key != "_nats.req.level");
         config
     };
     own(old) == own(new)

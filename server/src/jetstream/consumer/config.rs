@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use halyard_runtime::time::Timestamp;
-
-use crate::jetstream::api::timestamp;
+use crate::jetstream::api::timestamp::Moment;
 
 /// Where a new consumer starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -94,17 +92,11 @@ pub struct ConsumerConfig {
         skip_serializing_if = "String::is_empty"
     )]
     pub description: String,
-    #[serde(deserialize_with = "nullable")]
     pub deliver_policy: DeliverPolicy,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_zero_u64")]
     pub opt_start_seq: u64,
-    #[serde(
-        deserialize_with = "timestamp::deserialize_option",
-        serialize_with = "timestamp::serialize_option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub opt_start_time: Option<Timestamp>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opt_start_time: Option<Moment>,
     pub ack_policy: AckPolicy,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_zero")]
     pub ack_wait: i64,
@@ -119,7 +111,6 @@ pub struct ConsumerConfig {
     pub filter_subject: String,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub filter_subjects: Vec<String>,
-    #[serde(deserialize_with = "nullable")]
     pub replay_policy: ReplayPolicy,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_zero_u64")]
     pub rate_limit_bps: u64,
@@ -169,15 +160,11 @@ pub struct ConsumerConfig {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub metadata: BTreeMap<String, String>,
-    #[serde(
-        deserialize_with = "timestamp::deserialize_option",
-        serialize_with = "timestamp::serialize_option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub pause_until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_until: Option<Moment>,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub priority_groups: Vec<String>,
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "is_no_policy")]
+    #[serde(skip_serializing_if = "is_no_policy")]
     pub priority_policy: PriorityPolicy,
     #[serde(deserialize_with = "nullable", skip_serializing_if = "is_zero")]
     pub priority_timeout: i64,

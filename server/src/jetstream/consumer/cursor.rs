@@ -32,9 +32,9 @@ impl Cursor {
                 let start = config.opt_start_seq.min(SEQUENCE_MAX);
                 start.max(first_seq.min(end))
             }
-            DeliverPolicy::ByStartTime => config
-                .opt_start_time
-                .map_or(end, |time| messages.seq_at_time(time).max(first_seq)),
+            DeliverPolicy::ByStartTime => config.opt_start_time.map_or(end, |time| {
+                messages.seq_at_time(time.timestamp()).max(first_seq)
+            }),
             DeliverPolicy::LastPerSubject => {
                 first = messages.last_of_each_subject(filters).into();
                 end

@@ -8,6 +8,7 @@ use super::machine::{Consumer, Position};
 use super::messages::Messages;
 use super::set::Start;
 use crate::jetstream::api::timestamp;
+use crate::jetstream::api::types::is_about_the_server;
 use crate::jetstream::limits::{API_LEVEL, NATS_VERSION};
 
 /// What only the leader knows.
@@ -117,13 +118,22 @@ impl ConsumerInfo {
         self.num_pending = start.unseen;
         self
     }
+
+    /// As a list shows it: without what the server says about itself.
+    #[must_use]
+    pub fn as_listed(mut self) -> Self {
+        self.config
+            .metadata
+            .retain(|key, _| !is_about_the_server(key));
+        self
+    }
 }
 
 /// Nanoseconds until a paused consumer goes on.
 pub fn remaining(config: &ConsumerConfig, now: Timestamp) -> u64 {
     let left = config
         .pause_until
-        .map_or(std::time::Duration::ZERO, |until| until - now);
+        .map_or(std::time::Duration::ZERO, |until| until.timestamp() - now);
     u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
 }
 

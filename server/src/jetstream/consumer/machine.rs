@@ -17,6 +17,7 @@ use super::cursor::Cursor;
 use super::effect::Effect;
 use super::messages::Messages;
 use super::pending::{Entry, Pending, State};
+use crate::jetstream::api::timestamp::Moment;
 
 /// Messages given up that are remembered, so that a late ack still counts. The lowest are forgotten first.
 const GIVEN_UP_MAX: usize = 16 * 1024;
@@ -160,7 +161,9 @@ impl Consumer {
 
     /// Whether it delivers nothing at that time.
     pub fn is_paused(&self, now: Timestamp) -> bool {
-        self.config.pause_until.is_some_and(|until| until > now)
+        self.config
+            .pause_until
+            .is_some_and(|until| until.timestamp() > now)
     }
 
     /// The next moment at which time alone changes it.
@@ -228,7 +231,7 @@ impl Consumer {
 
     /// Stops deliveries until a moment, or lets them go on.
     pub fn pause(&mut self, until: Option<Timestamp>) {
-        self.config.pause_until = until;
+        self.config.pause_until = until.map(Moment::from);
     }
 
     /// Takes one answer of a client. Late and repeated ones change nothing. False: it settles what was never delivered,

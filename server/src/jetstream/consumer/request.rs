@@ -1,7 +1,8 @@
 //! The request that makes or changes a consumer: three forms of its subject, one body.
 
 use halyard_runtime::random;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::check;
 use super::command::{Action, Command, Seen};
@@ -42,9 +43,21 @@ pub struct CreateRequest {
     /// What is wanted.
     pub config: ConsumerConfig,
     /// `create`, `update` or nothing.
-    pub action: String,
+    #[serde(deserialize_with = "action")]
+    pub action: Action,
     /// Refuse where a value would be adjusted silently.
     pub pedantic: bool,
+}
+
+fn action<'de, D: Deserializer<'de>>(from: D) -> Result<Action, D::Error> {
+    match Option::<String>::deserialize(from)?.as_deref() {
+        Some("") => Ok(Action::CreateOrUpdate),
+        Some("create") => Ok(Action::Create),
+        Some("update") => Ok(Action::Update),
+        other => Err(D::Error::custom(format_args!(
+            "unknown consumer action: {other:?}"
+        ))),
+    }
 }
 
 /// A request that may be proposed.
@@ -84,12 +97,7 @@ pub fn prepare(
     if request.stream_name != stream.name {
         return Err(table::STREAM_MISMATCH.error());
     }
-    let action = match request.action.as_str() {
-        "" => Action::CreateOrUpdate,
-        "create" => Action::Create,
-        "update" => Action::Update,
-        other => return Err(table::INVALID_JSON.with(format_args!("unknown action {other:?}"))),
-    };
+    let action = request.action;
     let mut config = request.config;
     check_form(form, &config)?;
     if let Form::Named { name, .. } | Form::Durable { name } = form {

@@ -353,11 +353,13 @@ impl Consumers {
         };
         // Only a request to pause changes a pause.
         config.pause_until = old.config().pause_until;
-        if check::is_same(old.config(), &config) {
-            return Ok(());
-        }
-        if action == Action::Create {
+        let is_same = check::is_same(old.config(), &config);
+        // Who makes an ephemeral one means one of its own.
+        if action == Action::Create && !(is_same && config.is_durable()) {
             return Err(table::CONSUMER_ALREADY_EXISTS.error());
+        }
+        if is_same {
+            return Ok(());
         }
         check::check_update(old.config(), &config)?;
         self.check_work_queue(id, &config, ctx.stream)?;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use halyard_net::proto::headers as wire;
 use parking_lot::{Mutex, RwLock};
 
 use super::ack_subject::{self, Answer};
@@ -13,7 +14,8 @@ use crate::jetstream::consumer::command::Verb;
 
 /// What flow-control replies start with: `$JS.FC.<stream>.<consumer>.<id>`.
 const FLOW_PREFIX: &[u8] = b"$JS.FC.";
-const NO_RESPONDERS: &[u8] = b"NATS/1.0 503\r\n\r\n";
+const NEXT_PREFIX: &[u8] = b"$JS.API.CONSUMER.MSG.NEXT.";
+const NO_RESPONDERS: &[u8] = b"NATS/1.0 503\r\n";
 
 #[derive(Clone)]
 struct Target {
@@ -90,13 +92,17 @@ impl Directory {
                 reply: Bytes::copy_from_slice(reply),
                 body: Bytes::copy_from_slice(body),
             }),
-            None => self.nobody(reply),
+            None => self.nobody(reply, &[NEXT_PREFIX, key].concat()),
         }
     }
 
-    fn nobody(&self, reply: &[u8]) {
+    /// What somebody is told whose message to `subject` nobody takes.
+    fn nobody(&self, reply: &[u8], subject: &[u8]) {
+        let mut headers = NO_RESPONDERS.to_vec();
+        wire::line(&mut headers, b"Nats-Subject", subject);
+        headers.extend_from_slice(b"\r\n");
         self.account
-            .publish(&Publish::new(reply, &[]).with_headers(NO_RESPONDERS));
+            .publish(&Publish::new(reply, &[]).with_headers(&headers));
     }
 
     fn ack(&self, message: &Publish<'_>) {
@@ -107,7 +113,7 @@ impl Directory {
         });
         let Some((subject, Target { at, intake, .. })) = found else {
             if let Some(reply) = message.reply {
-                self.nobody(reply);
+                self.nobody(reply, message.route);
             }
             return;
         };

@@ -7,6 +7,7 @@ use halyard_runtime::time::Instant;
 use serde::Deserialize;
 
 use crate::broker::ClientId;
+use crate::jetstream::api::json;
 use crate::jetstream::consumer::check::GoDuration;
 use crate::jetstream::consumer::command::Grant;
 use crate::jetstream::consumer::config::ConsumerConfig;
@@ -158,12 +159,9 @@ fn read(body: &[u8]) -> Result<Body, String> {
             ..Body::default()
         });
     }
-    serde_json::from_slice(text).map_err(|error| {
-        if error.is_eof() {
-            "400 Bad Request - unexpected end of JSON input".to_owned()
-        } else {
-            format!("400 Bad Request - {error}")
-        }
+    json::parse(text, false).map_err(|refusal| {
+        let why = refusal.description.trim_start_matches("invalid JSON: ");
+        format!("400 Bad Request - {why}")
     })
 }
 

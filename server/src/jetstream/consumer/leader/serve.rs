@@ -13,6 +13,7 @@ use super::intake::Address;
 use super::pull::Request;
 use super::status;
 use super::worker::Worker;
+use crate::jetstream::api::timestamp::Moment;
 use crate::jetstream::consumer::check;
 use crate::jetstream::consumer::machine::Consumer;
 use crate::jetstream::consumer::over_store::StoreMessages;
@@ -223,7 +224,8 @@ fn may_deliver(
     now: Instant,
 ) -> bool {
     let wall = Timestamp::now();
-    if let Some(until) = consumer.config().pause_until.filter(|until| *until > wall) {
+    let until = consumer.config().pause_until.map(Moment::timestamp);
+    if let Some(until) = until.filter(|until| *until > wall) {
         worker.resume_at = Some(now + (until - wall).min(LOOK_AGAIN));
         return false;
     }

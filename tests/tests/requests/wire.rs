@@ -1,0 +1,132 @@
+//! One connection over which many requests are under way at once: frames out, answers sorted by their inboxes.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// One message that came: header block and payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The header block, empty if there is none.
+    pub headers: Vec<u8>,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// Answers by the inbox that they came to, in the order in which they came.
+pub type Answers = BTreeMap<String, Vec<Answer>>;
+
+/// A client's connection.
+pub struct Wire {
+    socket: TcpStream,
+    received: Vec<u8>,
+    taken: usize,
+    pongs: usize,
+}
+
+impl Wire {
+    /// Connects and listens on `_I.>`.
+    pub fn connect(address: &str) -> Self {
+        let socket = TcpStream::connect(address).expect("the server accepts connections");
+        socket.set_nodelay(true).expect("a socket option");
+        let mut wire = Self {
+            socket,
+            received: Vec::new(),
+            taken: 0,
+            pongs: 0,
+        };
+        wire.send(
+            b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _I.> 1\r\nPING\r\n",
+        );
+        let mut none = Answers::new();
+        while wire.pongs == 0 {
+            assert!(wire.hear(&mut none, Duration::from_secs(10)), "no PONG");
+        }
+        wire
+    }
+
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the server reads");
+    }
+
+    /// Reads once and sorts what is complete; false when nothing came in time.
+    pub fn hear(&mut self, answers: &mut Answers, within: Duration) -> bool {
+        self.socket
+            .set_read_timeout(Some(within))
+            .expect("a timeout above zero");
+        let mut chunk = vec![0; 256 * 1024];
+        match self.socket.read(&mut chunk) {
+            Ok(0) => panic!(
+                "the server closed: {}",
+                String::from_utf8_lossy(&self.received[self.taken..])
+            ),
+            Ok(n) => self.received.extend_from_slice(&chunk[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                return false;
+            }
+            Err(e) => panic!("{e}"),
+        }
+        while self.frame(answers) {}
+        self.received.drain(..self.taken);
+        self.taken = 0;
+        true
+    }
+
+    /// Waits until every inbox of `wanted` has an answer, then until it was quiet for `quiet`. Inboxes without an answer
+    /// after `patience` stay without.
+    pub fn gather(&mut self, wanted: &[String], quiet: Duration, patience: Duration) -> Answers {
+        let (mut answers, mut last) = (Answers::new(), Instant::now());
+        loop {
+            let complete = wanted.iter().all(|inbox| answers.contains_key(inbox));
+            let limit = if complete { quiet } else { patience };
+            let left = limit.saturating_sub(last.elapsed());
+            if left.is_zero() {
+                return answers;
+            }
+            if self.hear(&mut answers, left.max(Duration::from_millis(1))) {
+                last = Instant::now();
+            }
+        }
+    }
+
+    /// Takes one frame out of what was received; false when there is no whole one.
+    fn frame(&mut self, answers: &mut Answers) -> bool {
+        let rest = &self.received[self.taken..];
+        let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
+            return false;
+        };
+        let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |word: &&str| word.parse::<usize>().expect("a size");
+        let (headers, total) = match words.as_slice() {
+            ["MSG", .., total] => (0, number(total)),
+            ["HMSG", .., headers, total] => (number(headers), number(total)),
+            _ => {
+                self.taken += end + 2;
+                match line.as_str() {
+                    "PONG" => self.pongs += 1,
+                    "PING" => self.send(b"PONG\r\n"),
+                    _ => assert!(line.starts_with("INFO "), "{line}"),
+                }
+                return true;
+            }
+        };
+        let Some(body) = rest.get(end + 2..end + 2 + total) else {
+            return false;
+        };
+        if rest.len() < end + 4 + total {
+            return false;
+        }
+        let answer = Answer {
+            headers: body[..headers].to_vec(),
+            payload: body[headers..].to_vec(),
+        };
+        // What a consumer delivers is shown with the message's own subject: the inbox is not in it.
+        let inbox = words[1].to_owned();
+        answers.entry(inbox).or_default().push(answer);
+        self.taken += end + 4 + total;
+        true
+    }
+}

@@ -151,5 +151,6 @@ async fn begin(client: &Client, name: &str, backup: &Backup) -> Result<String, F
     let body = json!({ "config": backup.config, "state": backup.state });
     let answer = js::api(client, &format!("STREAM.RESTORE.{name}"), &body).await?;
     let subject = answer.get("deliver_subject").and_then(Value::as_str);
+    let subject = subject.filter(|subject| !subject.is_empty());
     subject.map(str::to_owned).ok_or(Failure::Unknown)
 }

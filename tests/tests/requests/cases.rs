@@ -294,7 +294,12 @@ pub fn stream(number: usize, dice: &mut Dice) -> Case {
 
 /// What is asked of a consumer, as the body of `CONSUMER.CREATE`.
 fn consumer_body(name: &str, dice: &mut Dice, changes: usize) -> Vec<u8> {
-    let base = Body::new(&[("name", "\"C\""), ("ack_policy", "\"explicit\"")]);
+    // None of them goes while its case is played.
+    let base = Body::new(&[
+        ("name", "\"C\""),
+        ("ack_policy", "\"explicit\""),
+        ("inactive_threshold", "60000000000"),
+    ]);
     let config = base.mutate(dice, CONSUMER, changes).text();
     let mut outer = Body::new(&[("stream_name", "\"@\""), ("config", &config)]);
     if dice.percent(25) {
@@ -324,7 +329,7 @@ const HOLDERS: &[&str] = &[
     ",\"retention\":\"workqueue\"",
     ",\"consumer_limits\":{\"max_ack_pending\":5}",
     ",\"consumer_limits\":{\"inactive_threshold\":60000000000}",
-    ",\"consumer_limits\":{\"max_ack_pending\":1500,\"inactive_threshold\":1000000000}",
+    ",\"consumer_limits\":{\"max_ack_pending\":1500,\"inactive_threshold\":70000000000}",
     ",\"max_consumers\":1",
 ];
 

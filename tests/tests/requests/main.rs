@@ -23,7 +23,7 @@ use wire::Wire;
 /// Cases under way at once.
 const WAVE: usize = 256;
 /// Silence after the last answer, and while answers are missing.
-const QUIET: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(700));
+const QUIET: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(500));
 
 fn setting(name: &str, otherwise: usize) -> usize {
     let set = std::env::var(name).ok();
@@ -69,7 +69,7 @@ fn play(servers: &mut [Wire; 2], cases: &[Case], seen: &mut Seen) {
             let Some(step) = case.steps.get(round).filter(|step| can_be_sent(step)) else {
                 continue;
             };
-            let inbox = format!("_I.{at}");
+            let inbox = format!("_I.{at}.{round}");
             send(&mut out, step, &inbox);
             if step.asks {
                 wanted.push(inbox.clone());

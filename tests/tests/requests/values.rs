@@ -78,6 +78,16 @@ const TIMES: &[&str] = &[
     "\"1s\"",
     "null",
 ];
+const LIVES: &[&str] = &[
+    "-1",
+    "0",
+    "60000000000",
+    "70000000000",
+    "600000000000",
+    "9223372036854775807",
+    "\"1s\"",
+    "null",
+];
 /// Points of time.
 pub const DATES: &[&str] = &[
     "\"2020-01-01T00:00:00Z\"",
@@ -530,7 +540,7 @@ pub const CONSUMER: &[Field] = &[
         &["\"g\"", "\"\"", "\"a b\"", "\"a.b\"", "\"*\"", "5"],
     ),
     ("idle_heartbeat", TIMES),
-    ("inactive_threshold", TIMES),
+    ("inactive_threshold", LIVES),
     ("num_replicas", &["-1", "0", "1", "2", "6", "null"]),
     ("mem_storage", FLAGS),
     ("direct", FLAGS),

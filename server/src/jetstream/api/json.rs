@@ -119,9 +119,9 @@ pub fn parse_present<T: DeserializeOwned>(body: &[u8], strict: bool) -> Result<T
 /// Whether a body is empty, or an empty object.
 #[must_use]
 pub fn is_nothing(body: &[u8]) -> bool {
-    let body = body.trim_ascii();
     body.is_empty()
-        || body.starts_with(b"{") && Object::read(body).is_ok_and(|object| object.0.is_empty())
+        || body.trim_ascii_start().starts_with(b"{")
+            && Object::read(body).is_ok_and(|object| object.0.is_empty())
 }
 
 /// [`parse`] of a value.
@@ -641,10 +641,10 @@ mod tests {
 
     #[test]
     fn nothing_has_several_spellings() {
-        for body in [&b""[..], b" ", b"{}", b" { } "] {
+        for body in [&b""[..], b"{}", b" { } "] {
             assert!(is_nothing(body), "{body:?}");
         }
-        for body in [&b"x"[..], b"[]", b"0", b"null", br#"{"a":1}"#] {
+        for body in [&b"x"[..], b" ", b"[]", b"0", b"null", br#"{"a":1}"#] {
             assert!(!is_nothing(body), "{body:?}");
         }
         assert_eq!(read(b""), Asked::default());

@@ -12,7 +12,7 @@ use super::{erasure, json};
 use crate::broker::subject;
 use crate::jetstream::backup;
 use crate::jetstream::change::Change;
-use crate::jetstream::config::{StreamConfig, check_name, check_pedantic};
+use crate::jetstream::config::{StreamConfig, check_name, check_pedantic, invalid_name};
 use crate::jetstream::group::Reply;
 use crate::jetstream::group::command::{Kind, Purge};
 use crate::jetstream::limits::{
@@ -92,7 +92,12 @@ fn refuse(kind: &str, refusal: ApiError) -> Option<Vec<u8>> {
     finish::<()>(kind, Err(Stop::Refused(refusal)))
 }
 
-fn read_config(service: &JetStream, request: &Request, name: &str) -> Result<StreamConfig, Stop> {
+fn read_config(
+    service: &JetStream,
+    request: &Request,
+    name: &str,
+    check: impl FnOnce(&str) -> Result<(), ApiError>,
+) -> Result<StreamConfig, Stop> {
     let mut body = json::Object::read(&request.payload)?;
     // It forbids that anything of the request is adjusted silently.
     let pedantic: bool = body.take("pedantic")?;
@@ -103,7 +108,7 @@ fn read_config(service: &JetStream, request: &Request, name: &str) -> Result<Str
             .with("json: max_msg_size is too large")
             .into());
     }
-    check_name(&config.name)?;
+    check(&config.name)?;
     if config.name != name {
         return Err(table::STREAM_MISMATCH.error().into());
     }
@@ -114,7 +119,7 @@ fn read_config(service: &JetStream, request: &Request, name: &str) -> Result<Str
 }
 
 async fn create(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Created, Stop> {
-    let config = read_config(service, request, name)?;
+    let config = read_config(service, request, name, |_| Ok(()))?;
     let handle = changed(service.create_stream(&request.account, config).await)?;
     let info = service.stream_info(&handle).ok_or(Stop::Silence)?;
     Ok(Created {
@@ -124,7 +129,9 @@ async fn create(service: &Arc<JetStream>, request: &Request, name: &str) -> Resu
 }
 
 async fn update(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Created, Stop> {
-    let config = read_config(service, request, name)?;
+    let config = read_config(service, request, name, |own| {
+        check_name(own).map_err(|_| invalid_name())
+    })?;
     let handle = changed(service.update_stream(&request.account, config).await)?;
     let info = service.stream_info(&handle).ok_or(Stop::Silence)?;
     Ok(Created {
@@ -165,6 +172,13 @@ async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Resul
     let handle = service
         .stream(&request.account, name)
         .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
+    // What is no filter matches nothing.
+    if !asked.filter.is_empty() && Filter::parse(asked.filter.as_bytes()).is_err() {
+        return Ok(Purged {
+            success: true,
+            purged: 0,
+        });
+    }
     let command = Purge {
         filter: asked.filter,
         below: asked.seq,

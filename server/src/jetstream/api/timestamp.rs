@@ -125,6 +125,12 @@ impl Moment {
         Timestamp::from_nanos(nanos)
     }
 
+    /// The same point, shown in UTC.
+    #[must_use]
+    pub const fn in_utc(self) -> Self {
+        Self { offset: 0, ..self }
+    }
+
     /// Whether it is the zero of Go's times, which stands for none.
     #[must_use]
     pub fn is_zero(self) -> bool {

@@ -11,5 +11,5 @@ pub use stream::{
     Compression, ConsumerLimits, Discard, PersistMode, Placement, Retention, Storage, StreamConfig,
 };
 pub use update::check_update;
-pub(crate) use validate::check_name;
 pub use validate::{Defaults, check_create, check_pedantic, check_restore, normalize};
+pub(crate) use validate::{check_name, invalid_name};

@@ -1,6 +1,6 @@
 //! Defaults and refusals of a new configuration. The texts are part of the protocol: tools print them.
 
-use super::stream::{Discard, PersistMode, Retention, Storage, StreamConfig};
+use super::stream::{Discard, PersistMode, Placement, Retention, Storage, StreamConfig};
 use crate::broker::{overlap, subject};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::limits::{
@@ -31,6 +31,10 @@ pub fn normalize(mut config: StreamConfig, defaults: &Defaults) -> StreamConfig 
     }
     if config.num_replicas == 0 {
         config.num_replicas = 1;
+    }
+    // A wish for nothing is none.
+    if config.placement == Some(Placement::default()) {
+        config.placement = None;
     }
     if config.subjects.is_empty() && config.mirror.is_none() && config.sources.is_empty() {
         config.subjects.push(config.name.clone());
@@ -142,15 +146,18 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
     Ok(())
 }
 
+/// The refusal of a name that cannot be.
+pub(crate) fn invalid_name() -> ApiError {
+    invalid("stream name is required and can not contain '.', '*', '>', '\\', '/'")
+}
+
 /// A name that can stand as one token of a subject and in a path.
 ///
 /// # Errors
 /// 10052 or 10128.
 pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     if name.is_empty() {
-        return Err(invalid(
-            "stream name is required and can not contain '.', '*', '>', '\\', '/'",
-        ));
+        return Err(invalid_name());
     }
     if name.len() > NAME_BYTES_MAX {
         return Err(invalid(format!(
@@ -162,9 +169,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), ApiError> {
     }
     if name.contains(|c: char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control())
     {
-        return Err(invalid(
-            "stream name is required and can not contain '.', '*', '>', '\\', '/'",
-        ));
+        return Err(invalid_name());
     }
     Ok(())
 }

@@ -250,10 +250,12 @@ impl Asked<'_> {
         let handle = self.stream(stream)?;
         let id = find(&handle, name, Consumer::id)?;
         let now = Timestamp::now();
-        let asked = body.pause_until;
-        let until = asked.map(Moment::timestamp).filter(|until| *until > now);
-        propose(&handle, &Command::Pause { id, until }.to_bytes()).await?;
-        let shown = asked.filter(|asked| !asked.is_zero());
+        // One that is over is kept all the same, and pauses nothing.
+        let shown = body.pause_until.filter(|asked| !asked.is_zero());
+        let shown = shown.map(Moment::in_utc);
+        let kept = shown.map(Moment::timestamp);
+        propose(&handle, &Command::Pause { id, until: kept }.to_bytes()).await?;
+        let until = kept.filter(|until| *until > now);
         let paused = until.is_some();
         self.service
             .advise_pause(handle.account(), stream, name, paused, shown);

@@ -77,14 +77,14 @@ pub fn parse_filters(config: &ConsumerConfig) -> Result<Filters, ApiError> {
 fn check_pedantic(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
     let inherited = [
         (
-            "inactive_threshold",
-            config.inactive_threshold,
-            stream.consumer_limits.inactive_threshold,
-        ),
-        (
             "max_ack_pending",
             config.max_ack_pending,
             stream.consumer_limits.max_ack_pending,
+        ),
+        (
+            "inactive_threshold",
+            config.inactive_threshold,
+            stream.consumer_limits.inactive_threshold,
         ),
     ];
     if let Some((name, ..)) = inherited
@@ -380,7 +380,7 @@ fn check_pull(config: &ConsumerConfig) -> Result<(), ApiError> {
 
 fn check_priority(config: &ConsumerConfig) -> Result<(), ApiError> {
     if config.priority_policy == PriorityPolicy::None {
-        if config.priority_timeout != 0 {
+        if config.priority_timeout > 0 {
             return Err(table::CONSUMER_PINNED_TTL_WITHOUT_PRIORITY_POLICY_NONE.error());
         }
         if !config.priority_groups.is_empty() {

@@ -18,7 +18,7 @@ use halyard_server::jetstream::config::{
 };
 use halyard_server::jetstream::consumer::command::{Ack, Verb};
 use halyard_server::jetstream::consumer::request::{CreateRequest, Form, prepare};
-use halyard_server::jetstream::consumer::{Command, Grant, Position, StoreMessages};
+use halyard_server::jetstream::consumer::{Action, Command, Grant, Position, StoreMessages};
 use halyard_server::jetstream::group::command::{
     self, Erased, Kind, MessageDelete, Purge, StreamCreate, StreamUpdate, encode_cold,
 };
@@ -394,7 +394,10 @@ impl World {
         let request = CreateRequest {
             stream_name: stream.to_owned(),
             config,
-            action: pick(&["", "create", "update"], action).to_owned(),
+            action: pick(
+                &[Action::CreateOrUpdate, Action::Create, Action::Update],
+                action,
+            ),
             pedantic: false,
         };
         let Ok(create) = prepare(Form::Durable { name }, request, found.config()) else {

@@ -156,8 +156,8 @@ fn given(value: Option<&[u8]>) -> Option<&[u8]> {
 pub fn has_level(required: &[u8]) -> bool {
     str::from_utf8(required)
         .ok()
-        .and_then(|level| level.parse::<u32>().ok())
-        .is_some_and(|level| level <= API_LEVEL)
+        .and_then(|level| level.parse::<i64>().ok())
+        .is_some_and(|level| level <= i64::from(API_LEVEL))
 }
 
 /// Names and values of a header block; lines without a colon are passed over. Blanks before a value do not count, what is

@@ -162,7 +162,9 @@ impl Stream {
         if let Some(keep) = purge.keep.filter(|&keep| keep > 0) {
             below = below.min(self.keep_from(io, &purge.filters, below, keep)?);
         }
-        if !purge.filters.is_everything() {
+        // A filter that matches all there is costs no more than none.
+        let all = || self.candidates(&purge.filters).count() == self.subjects.len();
+        if !purge.filters.is_everything() && !(below == end && all()) {
             return self.purge_matching(io, &purge.filters, below);
         }
         self.purge_below(io, below)

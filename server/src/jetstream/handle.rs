@@ -33,6 +33,8 @@ pub struct GroupHandle {
     woken: Arc<AtomicBool>,
     stopping: AtomicBool,
     failed: AtomicBool,
+    /// Some stream takes no more changes: known without the lock of the machine.
+    has_halted: AtomicBool,
 }
 
 impl GroupHandle {
@@ -62,6 +64,7 @@ impl GroupHandle {
             woken,
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            has_halted: AtomicBool::new(false),
         })
     }
 
@@ -176,9 +179,15 @@ impl GroupHandle {
 
     /// Which streams take no more changes; the others do.
     pub(super) fn set_halted(&self, halted: &[StreamId]) {
+        self.has_halted.store(!halted.is_empty(), Ordering::Release);
         for (id, stream) in self.streams.read().iter() {
             stream.halted.store(halted.contains(id), Ordering::Release);
         }
+    }
+
+    /// Whether a stream takes no more changes.
+    pub(super) fn has_halted(&self) -> bool {
+        self.has_halted.load(Ordering::Acquire)
     }
 
     pub(super) fn stop(&self) {

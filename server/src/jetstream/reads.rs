@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use halyard_runtime::task;
+use halyard_runtime::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::api::direct;
@@ -18,8 +19,9 @@ use crate::broker::{Account, FlushScope, Publish};
 
 /// Tasks that serve at one time.
 const SERVERS_MAX: usize = 2;
-/// Requests that are answered between two looks at what else there is to do.
+/// Requests that are answered between two looks at what else there is to do, and how long that may take before the next one.
 const BATCH: usize = 16;
+const BATCH_TIME: Duration = Duration::from_millis(2);
 
 /// One request, owned.
 pub(super) struct Read {
@@ -103,28 +105,33 @@ impl Server {
         let Some(service) = self.service.upgrade() else {
             return false;
         };
-        let reads: Vec<Read> = {
-            let mut waiting = service.reads.0.lock();
-            let count = waiting.reads.len().min(BATCH);
-            let reads: Vec<Read> = waiting.reads.drain(..count).collect();
-            waiting.bytes -= reads.iter().map(Read::bytes).sum::<usize>();
-            if reads.is_empty() {
-                // Under the lock: what comes from here on has another task made for it.
-                waiting.servers -= 1;
-                self.is_counted = false;
+        let started = Instant::now();
+        let _scope = FlushScope::new();
+        for _ in 0..BATCH {
+            let Some(read) = self.next(&service.reads) else {
                 return false;
-            }
-            reads
-        };
-        let scope = FlushScope::new();
-        for read in reads {
+            };
             let message = Publish::new(&[], &read.payload)
                 .with_reply(Some(&read.reply))
                 .with_headers(&read.headers);
             let _ = direct::answer(&service, &read.account, &read.rest, &message);
+            if started.elapsed() > BATCH_TIME {
+                break;
+            }
         }
-        drop(scope);
         true
+    }
+
+    fn next(&mut self, reads: &Reads) -> Option<Read> {
+        let mut waiting = reads.0.lock();
+        let Some(read) = waiting.reads.pop_front() else {
+            // Under the lock: what comes from here on has another task made for it.
+            waiting.servers -= 1;
+            self.is_counted = false;
+            return None;
+        };
+        waiting.bytes -= read.bytes();
+        Some(read)
     }
 }
 

@@ -21,8 +21,8 @@ use super::backup::Desk;
 use super::config::{Defaults, Storage, StreamConfig};
 use super::consumer::leader::Directories;
 use super::erasure::{self, Erasure};
-use super::group::Reply;
 use super::group::command::{Kind, Limit, encode_cold};
+use super::group::{Machine, Reply};
 use super::handle::{GroupHandle, StreamHandle};
 use super::inbox::Waiter;
 use super::lanes::Lanes;
@@ -536,10 +536,12 @@ impl JetStream {
             if group.failed() {
                 return Err(format!("the {} group has stopped serving", group.name()));
             }
-            let halted = group.read(|machine| {
+            // Mostly without the lock: whether the server is well is asked while a long entry is applied, too.
+            let look = |machine: &Machine| {
                 let (id, halt) = machine.halted().first_key_value()?;
                 Some(machine.tell_halt(*id, halt))
-            });
+            };
+            let halted = group.has_halted().then(|| group.read(look)).flatten();
             if let Some(halted) = halted {
                 return Err(halted);
             }

@@ -7,5 +7,6 @@
 )]
 
 mod delivery;
+mod monitor;
 mod protocol;
 mod raw;

@@ -389,3 +389,30 @@ async fn answer(service: &Arc<JetStream>, request: &Request) -> Option<Vec<u8>> 
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_is_given_up_whatever_ends_the_request() {
+        let waiting = Arc::new(Waiting::default());
+        let large = Seat::take(&waiting, REQUEST_BYTES_WAITING_MAX * 2);
+        assert!(large.is_some(), "one that is larger than all goes alone");
+        assert!(Seat::take(&waiting, 1).is_none(), "and others wait for it");
+        drop(large);
+        let seat = Seat::take(&waiting, 1).expect("room");
+        let ended = std::panic::catch_unwind(move || {
+            let _seat = seat;
+            panic!("as planned by the test");
+        });
+        assert!(ended.is_err());
+        assert_eq!(waiting.count.load(Ordering::Relaxed), 0);
+        assert_eq!(waiting.bytes.load(Ordering::Relaxed), 0);
+        let most: Vec<_> = (0..REQUESTS_WAITING_MAX)
+            .map(|_| Seat::take(&waiting, 0))
+            .collect();
+        assert!(most.iter().all(Option::is_some));
+        assert!(Seat::take(&waiting, 0).is_none());
+    }
+}

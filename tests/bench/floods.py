@@ -57,7 +57,7 @@ class Client:
         return self.file.read(int(fields[-1]) + 2)[:-2]
 
     def request(self, subject, body=b""):
-        self.send(b"PUB %s _I.r %d\r\n%s\r\n" % (subject.encode(), len(body), body))
+        self.send(b"PUB %s %s %d\r\n%s\r\n" % (subject.encode(), self.own, len(body), body))
         return self.message()
 
     def api(self, subject, body=None):
@@ -68,13 +68,14 @@ class Client:
         return answer
 
     def inbox(self):
-        self.send(b"SUB _I.> 1\r\nPING\r\n")
+        self.own = b"_I.%d.%d" % (os.getpid(), id(self))
+        self.send(b"SUB %s 1\r\nPING\r\n" % self.own)
         self.line()
         return self
 
 
 def stream(client, name, subjects, **more):
-    client.api("STREAM.CREATE." + name, {"name": name, "subjects": subjects, "storage": "file", **more})
+    client.api("STREAM.CREATE." + name, {"name": name, "subjects": subjects, **{"storage": "file", **more}})
 
 
 def fill(client, subject, count, size=16, window=20_000):
@@ -119,6 +120,15 @@ def core(url, stop, results):
         times.append(time.perf_counter() - started)
         time.sleep(0.002)
     results.put(("core", times, 0))
+
+
+def guarded(target, url, stop, results):
+    """A bystander whose connection ends is shown as one that measured nothing."""
+    try:
+        target(url, stop, results)
+    except (SystemExit, OSError) as error:
+        print(f"  {target.__name__}: {error}", flush=True)
+        results.put((target.__name__, [], 0))
 
 
 def small(url, stop, results):
@@ -171,9 +181,10 @@ class Watched:
 
     def __init__(self, server, with_small):
         self.server, self.stop, self.results = server, multiprocessing.Event(), multiprocessing.Queue()
-        targets = [(echo, ()), (core, (self.results,))] + ([(small, (self.results,))] if with_small else [])
-        self.count = len(targets) - 1
-        self.tasks = [multiprocessing.Process(target=target, args=(server.url, self.stop, *more)) for target, more in targets]
+        targets = [(core, (self.results,))] + ([(small, (self.results,))] if with_small else [])
+        self.count = len(targets)
+        self.tasks = [multiprocessing.Process(target=echo, args=(server.url, self.stop))]
+        self.tasks += [multiprocessing.Process(target=guarded, args=(target, server.url, self.stop, *more)) for target, more in targets]
         self.most, self.times = 0, {}
 
     def watch_memory(self):
@@ -200,7 +211,7 @@ class Watched:
         self.watcher.join()
 
 
-def flooded(server, connections, seconds):
+def flooded(server, connections, seconds, settle):
     client = Client(server.url).inbox()
     stream(client, "FLOOD", ["flood.>"], max_bytes=2 << 30)
     stream(client, "SMALL", ["small.>"])
@@ -215,7 +226,7 @@ def flooded(server, connections, seconds):
     stored = client.api("STREAM.INFO.FLOOD")["state"]["last_seq"]
     ended = time.monotonic()
     after = []
-    while time.monotonic() - ended < 60:
+    while time.monotonic() - ended < settle:
         time.sleep(5)
         after.append(resident(server.process.pid))
     times, refused = watched.times["small"]
@@ -242,7 +253,7 @@ def long_request(server, prepare, run):
 def gets(client, server):
     def get(url):
         one = Client(url).inbox()
-        one.send(b"PUB $JS.API.DIRECT.GET.BIG _I.r %d\r\n%s\r\n" % (len(body), body))
+        one.send(b"PUB $JS.API.DIRECT.GET.BIG %s %d\r\n%s\r\n" % (one.own, len(body), body))
         while not one.message().startswith(b"NATS/1.0 204"):
             pass
         one.socket.close()
@@ -254,9 +265,9 @@ def gets(client, server):
         task.join(60)
 
 
-def works(scale, seconds):
+def works(scale, seconds, settle):
     keys, messages, subjects, large = int(500_000 * scale), int(5_000_000 * scale), int(15_000 * scale), int(500 * scale)
-    yield from ((f"flood of {count}", lambda server, count=count: flooded(server, count, seconds)) for count in (20, 100, 2000))
+    yield from ((f"flood of {count}", lambda server, count=count: flooded(server, count, seconds, settle)) for count in (20, 100, 2000))
     yield f"purge over {keys} keys", lambda server: long_request(
         server,
         lambda client: (stream(client, "KEYS", ["k.>"]), fill(client, lambda number: b"k.%d.a" % number, keys)),
@@ -280,11 +291,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="")
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--settle", type=float, default=60, help="seconds after a flood")
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--servers", default=",".join(SERVERS))
     asked = parser.parse_args()
     print(f"{os.cpu_count()} processors")
-    for name, work in works(asked.scale, asked.seconds):
+    for name, work in works(asked.scale, asked.seconds, asked.settle):
         if not re.search(asked.only, name):
             continue
         print(name, flush=True)

@@ -121,13 +121,13 @@ impl Visitor {
     /// Whether the connection may read a message of so many bytes to its end. If not, `waker` is woken when that may have
     /// changed.
     pub(crate) fn enter(&mut self, bytes: usize, now: Instant, waker: &Waker) -> bool {
-        let admission = &*self.admission;
-        let mut state = admission.state.lock();
         let number = match self.place {
             Place::Inside { .. } | Place::Forgotten => return true,
             Place::Line(number) => Some(number),
             Place::Outside => None,
         };
+        let admission = &*self.admission;
+        let mut state = admission.state.lock();
         let is_first = match number {
             Some(number) => state
                 .line

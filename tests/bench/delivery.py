@@ -74,14 +74,15 @@ class Server:
 class Client:
     """Bare protocol lines over one socket."""
 
-    def __init__(self, port):
+    def __init__(self, port, inbox):
+        self.inbox = inbox
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.got = b""
         self.send(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nPING\r\n')
         while self.line() != b"PONG":
             pass
-        self.send(b"SUB _I.* 1\r\n")
+        self.send(b"SUB %s 1\r\n" % inbox)
 
     def send(self, data):
         self.socket.sendall(data)
@@ -128,7 +129,7 @@ class Client:
         self.send(b"PUB %s %s %d\r\n%s\r\n" % (subject, reply, len(body), body))
 
     def request(self, subject, body):
-        self.publish(subject.encode(), json.dumps(body).encode(), b"_I.api")
+        self.publish(subject.encode(), json.dumps(body).encode(), self.inbox)
         answer = json.loads(self.message()[2])
         if answer.get("error"):
             raise SystemExit(f"{subject}: {answer['error']}")
@@ -138,7 +139,7 @@ class Client:
 def measure(binary, work, count):
     server = Server(binary)
     try:
-        publisher, consumer = Client(server.port), Client(server.port)
+        publisher, consumer = Client(server.port, b"of.publisher"), Client(server.port, b"of.consumer")
         publisher.request("$JS.API.STREAM.CREATE.S", {"name": "S", "subjects": ["s"]})
         config = {"durable_name": "C", "ack_policy": "explicit"}
         if work == "push":
@@ -153,7 +154,7 @@ def measure(binary, work, count):
             if work == "pull":
                 consumer.publish(b"$JS.API.CONSUMER.MSG.NEXT.S.C", b'{"batch":1}', b"to.C")
                 time.sleep(0.002)
-            publisher.publish(b"s", b"x" * 128, b"_I.ack")
+            publisher.publish(b"s", b"x" * 128, publisher.inbox)
             acked = arrived = reply = None
             while acked is None or (arrived is None and work != "fetch"):
                 for key, _ in watch.select():

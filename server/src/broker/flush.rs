@@ -44,6 +44,11 @@ impl FlushScope {
         }
     }
 
+    /// What was deferred last is flushed first.
+    pub fn turn_round(&self) {
+        DEFERRED.with_borrow_mut(|deferred| deferred.sinks.make_contiguous().reverse());
+    }
+
     /// Ends the scope and says which of the flushed sinks hold back much (none for an inner scope).
     pub fn finish(self) -> Pressed {
         drop(self);

@@ -35,6 +35,8 @@ use crate::jetstream::consumer::machine::Consumer;
 use crate::jetstream::consumer::over_store::StoreMessages;
 use crate::jetstream::consumer::set::{Consumers, Reply};
 
+/// Consumers that are served in one go with the acknowledgements of what they get.
+const SERVED_WITH_ACKS: usize = 8;
 /// After the log did not take what was sent, nothing is sent for so long.
 const NOT_LOGGED_REST: Duration = Duration::from_secs(1);
 
@@ -220,6 +222,17 @@ impl Desk {
         } else {
             Some(now)
         }
+    }
+
+    /// Serves a few consumers that are ready, so that acknowledgements that wait for it leave soon.
+    pub fn serve_some(&mut self, now: Instant, host: &dyn Host) {
+        let some: Vec<Address> = self.ready.iter().take(SERVED_WITH_ACKS).copied().collect();
+        for at in some {
+            self.ready.remove(&at);
+            self.serve(at, now, host);
+            self.set_timer(at);
+        }
+        self.sender.settle();
     }
 
     /// A command of its own was applied.

@@ -170,12 +170,6 @@ impl Push {
         self.next_heartbeat = self.heartbeat.filter(|_| present).map(|every| now + every);
     }
 
-    /// Whoever seemed to listen took nothing: nothing is sent until the interest changes.
-    pub fn refused(&mut self) {
-        self.bound = false;
-        self.next_heartbeat = None;
-    }
-
     /// Whether a message may go now.
     pub fn is_open(&self, now: Instant) -> bool {
         self.bound

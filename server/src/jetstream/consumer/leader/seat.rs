@@ -49,6 +49,11 @@ impl Leader {
         Some(now + due.saturating_duration_since(clock))
     }
 
+    /// Serves a few of those for whom there may be something now; [`Leader::poll`] serves the others.
+    pub fn serve_some(&mut self) {
+        self.desk.serve_some(Instant::now(), &self.group);
+    }
+
     /// A command of its own was applied.
     pub fn applied(&mut self, token: Token, reply: Reply) {
         let reply = match reply {
@@ -90,6 +95,10 @@ impl Host for Seat {
     }
 
     fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>)) {
+        if self.group.failed() {
+            // Nothing is logged any more.
+            return;
+        }
         self.group.read(|machine| {
             // A halted stream grants nothing: asking it again and again would only fill the log.
             let is_halted = machine.halted().contains_key(&stream);

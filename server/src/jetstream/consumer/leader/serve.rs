@@ -19,6 +19,8 @@ use crate::jetstream::consumer::machine::Consumer;
 use crate::jetstream::consumer::over_store::StoreMessages;
 use crate::jetstream::consumer::select::Outcome;
 
+/// A message that nobody took is offered again after that, though somebody seems to listen.
+const OFFER_AGAIN: Duration = Duration::from_millis(250);
 /// A message for a push consumer that cannot be read is tried again after that.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// A consumer that is paused for longer is looked at again then.
@@ -94,13 +96,14 @@ impl Desk {
                 }
             }
         }
-        if !all_taken && let Some(worker) = self.workers.get_mut(&at) {
-            match &mut worker.push {
-                // It is offered again when the interest changes.
-                Some(push) => push.refused(),
-                None => {
-                    self.ready.insert(at);
-                }
+        if all_taken {
+            return;
+        }
+        match worker.push {
+            // Who seems to listen took nothing: they are going, or cannot be sent to.
+            Some(_) => worker.resume_at = Some(now + OFFER_AGAIN),
+            None => {
+                self.ready.insert(at);
             }
         }
     }

@@ -88,7 +88,7 @@ impl Store {
     /// streams their parts of it.
     ///
     /// # Errors
-    /// What the job met. [`Error::Full`]: nothing is lost, the next [`Store::cut`] tries again. [`Error::Corrupt`]: a merge
+    /// What the job met. [`Error::passes`]: nothing is lost, the next [`Store::cut`] tries again. [`Error::Corrupt`]: a merge
     /// met damage; the segment stays as it is. Any other poisons the store: it only serves reads.
     pub fn accept(&mut self, done: JobDone) -> Result<Finished, Error> {
         let upkeep = &mut self.upkeep;
@@ -117,18 +117,24 @@ impl Store {
         // After a failed write nothing more counts as durable, whatever the other job says: the next opening finds out.
         self.check_writable()?;
         let upkeep = &mut self.upkeep;
-        upkeep.is_low_on_space = done.is_low_on_space;
-        let gives_room = matches!(done.outcome, Ok(Outcome::Reaped | Outcome::Flushed { .. }));
-        if gives_room || !done.is_low_on_space {
-            upkeep.no_room_for = None;
+        let more = done.free.zip(upkeep.space.free);
+        let has_grown = more.is_none_or(|(now, before)| now > before);
+        upkeep.space.free = done.free;
+        if has_grown || matches!(done.outcome, Ok(Outcome::Reaped | Outcome::Flushed { .. })) {
+            upkeep.space.no_room_for = None;
         }
         upkeep.garbage.extend(done.leftovers);
         if done.released_reserve {
-            upkeep.reserve = None;
+            upkeep.space.held = 0;
         }
         let mut finished = Finished {
             applied: 0,
             bytes_written: done.bytes_written,
+            has_changed: match &done.outcome {
+                Ok(Outcome::Reserved(held)) => held.is_some_and(|held| held != upkeep.space.held),
+                Ok(Outcome::Scrubbed(_)) | Err(_) => false,
+                Ok(_) => true,
+            },
             damage: None,
         };
         match (done.outcome, maintenance) {
@@ -142,7 +148,7 @@ impl Store {
             (Ok(Outcome::Swapped { manifest }), Maintenance::Resealing) => {
                 self.upkeep.wrote_manifest(manifest, &self.dir);
             }
-            (Ok(Outcome::Reserved(taken)), _) => self.upkeep.reserve = Some(taken),
+            (Ok(Outcome::Reserved(Some(held))), _) => self.upkeep.space.held = held,
             (Ok(Outcome::Scrubbed(scrubbed)), _) => {
                 finished.damage = self.scrubbed(scrubbed);
             }
@@ -153,11 +159,11 @@ impl Store {
             (Err(error), maintenance) => {
                 match (&error, maintenance) {
                     // The segment is there; its place in the manifest is tried again.
-                    (Error::Full { .. }, Maintenance::Swapping(merged)) => {
+                    (passing, Maintenance::Swapping(merged)) if passing.passes() => {
                         self.upkeep.maintenance = Maintenance::Written(merged);
                     }
                     (Error::Full { .. }, Maintenance::Out(Some(inputs))) => {
-                        self.upkeep.no_room_for = Some(self.upkeep.bytes_of(&inputs.ids));
+                        self.upkeep.space.no_room_for = Some(self.upkeep.bytes_of(&inputs.ids));
                     }
                     _ => {}
                 }
@@ -183,10 +189,8 @@ impl Store {
             "flushes become durable in order"
         );
         upkeep.wrote_manifest(manifest, &self.dir);
-        upkeep.no_room = false;
-        if upkeep.reserve == Some(false) {
-            upkeep.reserve = None;
-        }
+        upkeep.space.no_room = false;
+        upkeep.space.frozen_weight = 0;
         let Some((segment, entries)) = written else {
             return;
         };

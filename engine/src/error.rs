@@ -6,6 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use halyard_runtime::disk;
+
 use crate::message::StreamId;
 
 /// An operation of the store failed. Cheap to clone, so that one failure can be told to everyone who waits.
@@ -37,6 +39,15 @@ pub enum Error {
     Full {
         /// The file that could not grow.
         path: PathBuf,
+    },
+    /// A file could not be opened or made, for instance for want of file descriptors. Nothing was written; what is in memory
+    /// stays, and the next flush tries again.
+    #[error("{}: {source}; nothing was written, it is tried again", path.display())]
+    Unavailable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
     },
     /// An earlier write or sync failed: the store only serves reads until it is opened again.
     #[error("the store stopped after a failed write: {reason}")]
@@ -113,15 +124,28 @@ pub enum Error {
 impl Error {
     /// The disk failed on `path`.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull {
+        if disk::is_full(&source) {
             return Self::Full {
                 path: path.to_owned(),
+            };
+        }
+        // What should be there and is not is another matter.
+        if disk::changed_nothing(&source) && source.kind() != io::ErrorKind::NotFound {
+            return Self::Unavailable {
+                path: path.to_owned(),
+                source: Arc::new(source),
             };
         }
         Self::Io {
             path: path.to_owned(),
             source: Arc::new(source),
         }
+    }
+
+    /// Whether a job that met it has failed for now only: nothing that counts has changed, and the same is tried again.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Unavailable { .. })
     }
 
     /// Bytes of `file` are not what was written.

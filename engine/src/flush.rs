@@ -13,6 +13,7 @@ use halyard_runtime::contain::{contain, panic_if_planted};
 
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::merge::View;
 use crate::message::StreamId;
 use crate::options::{Options, Overhead};
 use crate::runs::Runs;
@@ -30,7 +31,10 @@ pub(crate) struct FrozenStream {
     meta: StreamMeta,
     overhead: Overhead,
     tail: Arc<Tail>,
+    /// What died since the flush before: see [`Stream::fresh_dead`].
     dead: Runs,
+    /// What the stream's start had passed since the flush before: see [`Stream::passed_dead`].
+    passed: Runs,
     /// Those with changed subjects, in the order of names.
     chunks: Vec<Arc<Chunk>>,
 }
@@ -44,6 +48,8 @@ pub(crate) struct Frozen {
     /// In the order in which they were frozen. A stream may have been dropped (`None`) and made again.
     pub(crate) streams: Vec<(StreamId, Option<FrozenStream>)>,
     pub(crate) records: BTreeMap<Bytes, Option<Bytes>>,
+    /// Of the streams that were dropped before it what the durable state has.
+    pub(crate) dropped: Vec<(StreamId, View)>,
 }
 
 impl Frozen {
@@ -53,7 +59,7 @@ impl Frozen {
     }
 
     /// About how long the segment will be, rather more than less.
-    fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         let stream = |stream: &Option<FrozenStream>| match stream {
             Some(stream) => {
                 let subjects = stream.subjects();
@@ -117,23 +123,42 @@ impl Stream {
         let tail = Arc::new(std::mem::replace(&mut self.tail, fresh));
         self.frozen = Some(tail.clone());
         self.dirty = None;
-        self.passed_dead = Runs::default();
-        let mut dead = std::mem::take(&mut self.fresh_dead);
-        dead.remove_below(self.first_seq);
+        let passed = std::mem::take(&mut self.passed_dead);
+        let dead = std::mem::take(&mut self.fresh_dead);
         FrozenStream {
             id: self.id,
             meta: self.meta(),
             overhead: self.overhead,
             tail,
             dead,
+            passed,
             chunks,
         }
     }
 }
 
+/// For taking it back.
+impl FrozenStream {
+    pub(crate) fn born(&self) -> u64 {
+        self.meta.born
+    }
+
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    pub(crate) fn dead(&self) -> &Runs {
+        &self.dead
+    }
+
+    pub(crate) fn passed(&self) -> &Runs {
+        &self.passed
+    }
+}
+
 impl FrozenStream {
     /// The changed subjects, in the order of names.
-    fn subjects(&self) -> impl Iterator<Item = (&[u8], Totals)> {
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = (&[u8], Totals)> {
         self.chunks.iter().flat_map(|chunk| chunk.touched())
     }
 
@@ -182,7 +207,9 @@ impl FrozenStream {
                 size: self.overhead.size(entry.record.len(), entry.headers_len),
             })?;
         }
-        writer.finish_stream(self.id, self.meta, base, rows, self.dead.clone())
+        let mut dead = self.dead.clone();
+        dead.remove_below(self.meta.first_seq);
+        writer.finish_stream(self.id, self.meta, base, rows, dead)
     }
 
     fn first_live(&self) -> Option<u64> {

@@ -10,12 +10,11 @@
 //! leaves the inputs in use and the file to be overwritten; what the merge dropped was dead in a durable state, and what
 //! is dead in one is dead in all later ones.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use halyard_runtime::contain::contain;
-use halyard_runtime::disk::{Disk, OpenMode};
+use halyard_runtime::disk::{Disk, OpenMode, is_full};
 
 use crate::block::HEADER_BYTES;
 use crate::error::Error;
@@ -51,14 +50,24 @@ pub(crate) enum Work {
     Swap { manifest: Manifest },
     /// Overwrite and remove files that no manifest names.
     Reap { files: Vec<PathBuf> },
-    /// Take the reserve's space.
-    Reserve,
+    /// Make the reserve as long as it should be.
+    Reserve(Reserve),
     /// Verify blocks of one segment from an offset on, and both copies of the manifest, which is to be this one.
     Scrub {
         segment: Arc<Segment>,
         offset: u64,
         manifest: Option<Manifest>,
     },
+}
+
+/// How long the reserve should be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reserve {
+    pub(crate) wanted: u64,
+    /// So much must be left free when it is made longer.
+    pub(crate) low: u64,
+    /// What is beyond that is given back.
+    pub(crate) most: u64,
 }
 
 /// Which of the two jobs that may be out at one time.
@@ -88,7 +97,8 @@ pub(crate) enum Outcome {
         manifest: Manifest,
     },
     Reaped,
-    Reserved(bool),
+    /// How long the reserve is now, if that has changed.
+    Reserved(Option<u64>),
     Scrubbed(Scrubbed),
 }
 
@@ -110,7 +120,8 @@ pub struct JobDone {
     /// Whether the failure was met while reading what exists, so that nothing about later writes is in doubt.
     pub(crate) is_read_only_failure: bool,
     pub(crate) bytes_written: u64,
-    pub(crate) is_low_on_space: bool,
+    /// Free bytes of the disk afterwards.
+    pub(crate) free: Option<u64>,
     /// The reserve's space was given back.
     pub(crate) released_reserve: bool,
     /// Files that the job began, or did not come to, and that must be overwritten.
@@ -138,10 +149,10 @@ impl Job {
         let Self { place, work } = self;
         let mut done = JobDone {
             kind,
-            outcome: Ok(Outcome::Reserved(false)),
+            outcome: Ok(Outcome::Reserved(None)),
             is_read_only_failure: false,
             bytes_written: 0,
-            is_low_on_space: false,
+            free: None,
             released_reserve: false,
             leftovers: Vec::new(),
         };
@@ -157,7 +168,7 @@ impl Job {
                 what: panic.to_string(),
             })
         });
-        done.is_low_on_space = place.is_low_on_space();
+        done.free = place.disk.free_bytes(&place.dir).ok();
         done.is_read_only_failure = matches!(outcome, Err(Error::Corrupt { .. }));
         done.outcome = outcome;
         done
@@ -175,12 +186,12 @@ impl Place {
             Work::Merge { plan, segment } => self.merge(done, plan, segment),
             Work::Swap { manifest } => self.swap(done, manifest),
             Work::Reap { files } => self.reap(&files).inspect_err(|error| {
-                // A full disk fails nothing for good: they are tried again.
-                if matches!(error, Error::Full { .. }) {
+                // They are tried again.
+                if error.passes() {
                     done.leftovers = files;
                 }
             }),
-            Work::Reserve => Ok(Outcome::Reserved(self.take_reserve())),
+            Work::Reserve(reserve) => Ok(Outcome::Reserved(self.take_reserve(reserve))),
             Work::Scrub {
                 segment,
                 offset,
@@ -219,6 +230,11 @@ impl Place {
         segment: u64,
         manifest: Manifest,
     ) -> Result<Outcome, Error> {
+        // Known beforehand: then nothing is written twice, and nothing else finds the disk without a free byte.
+        let free = self.disk.free_bytes(&self.dir).unwrap_or(u64::MAX);
+        if free < frozen.bytes() {
+            done.released_reserve = self.release_reserve();
+        }
         match self.try_flush(done, &frozen, segment, &manifest) {
             Err(error @ Error::Full { .. }) if self.release_reserve() => {
                 done.released_reserve = true;
@@ -268,6 +284,9 @@ impl Place {
         plan: MergePlan,
         segment: u64,
     ) -> Result<Outcome, Error> {
+        if plan.uses_reserve {
+            done.released_reserve = self.release_reserve();
+        }
         let lo = plan.inputs.first().map_or(0, |input| input.lo);
         let hi = plan.inputs.last().map_or(0, |input| input.hi);
         let bytes = plan
@@ -303,11 +322,11 @@ impl Place {
         Ok(Outcome::Swapped { manifest })
     }
 
-    /// After a failure: a full disk or damaged input leaves a file that is certainly in no manifest; after a failed write
+    /// After a failure: a full disk, a file that cannot be opened or damaged input leaves a file that is certainly in no manifest; after a failed write
     /// or sync nothing is certain, and the next opening sorts it out.
     fn clean_up(&self, done: &mut JobDone, error: &Error, segment: u64) {
         let is_left = match error {
-            Error::Full { .. } => !self.scrap(segment),
+            passing if passing.passes() => !self.scrap(segment),
             Error::Corrupt { .. } | Error::Broken { .. } => true,
             _ => false,
         };
@@ -364,7 +383,7 @@ impl Place {
             match file.write_at(zeros.get(..count as usize).unwrap_or_default(), at) {
                 Ok(()) => at += count,
                 // The hole begins within these bytes.
-                Err(error) if error.kind() == ErrorKind::StorageFull => step = count / 2,
+                Err(error) if is_full(&error) => step = count / 2,
                 Err(error) => return Err(fail(error)),
             }
         }
@@ -382,10 +401,13 @@ impl Place {
             })
         };
         // The header and the trailer are in no block.
-        if offset == Segment::scrub_start()
-            && let Err(error) = self.reopen(segment)
-        {
-            return outcome(None, Some(error));
+        if offset == Segment::scrub_start() {
+            match self.reopen(segment) {
+                Ok(()) => {}
+                // Nothing was seen of it.
+                Err(error) if error.passes() => return outcome(Some(offset), None),
+                Err(error) => return outcome(None, Some(error)),
+            }
         }
         let mut at = offset;
         while at - offset < self.options.scrub_bytes {
@@ -427,6 +449,7 @@ impl Place {
                 "the manifest is not the newest one",
             )),
             Ok(None) => Some(Error::corrupt(&path, 0, "the manifest is missing")),
+            Err(error) if error.passes() => None,
             Err(Error::Io { source, .. }) => {
                 Some(Error::corrupt(&path, 0, format!("unreadable: {source}")))
             }
@@ -434,18 +457,27 @@ impl Place {
         }
     }
 
-    fn take_reserve(&self) -> bool {
-        let path = self.dir.join(RESERVE_NAME);
-        let free = self.disk.free_bytes(&self.dir).unwrap_or(0);
-        if free < self.options.reserve_bytes.saturating_mul(3) {
-            return false;
+    /// Makes the reserve longer where there is the space for that, or gives back what is too much of it.
+    fn take_reserve(&self, Reserve { wanted, low, most }: Reserve) -> Option<u64> {
+        let held = reserve_bytes(&*self.disk, &self.dir);
+        let file = || {
+            self.disk
+                .open(&self.dir.join(RESERVE_NAME), OpenMode::Create)
+        };
+        if held > most {
+            let cut = file().and_then(|file| file.set_len(most).and_then(|()| file.sync()));
+            return Some(if cut.is_ok() { most } else { held });
         }
-        let file = self.disk.open(&path, OpenMode::Create);
-        let taken = file.and_then(|file| {
-            file.set_aside(self.options.reserve_bytes)
-                .and_then(|()| file.sync())
+        let free = self.disk.free_bytes(&self.dir).unwrap_or(0);
+        if held >= wanted || free < (wanted - held).saturating_add(low) {
+            return Some(held);
+        }
+        let taken = file().and_then(|file| {
+            file.set_aside(wanted)?;
+            file.sync()
         });
-        taken.is_ok() && self.disk.sync_dir(&self.dir).is_ok()
+        let is_taken = taken.is_ok() && self.disk.sync_dir(&self.dir).is_ok();
+        Some(if is_taken { wanted } else { held })
     }
 
     /// Gives the reserve's space back; `false` when there is none.
@@ -453,11 +485,12 @@ impl Place {
         let path = self.dir.join(RESERVE_NAME);
         self.disk.exists(&path).unwrap_or(false) && self.disk.remove_file(&path).is_ok()
     }
+}
 
-    fn is_low_on_space(&self) -> bool {
-        let free = self.disk.free_bytes(&self.dir);
-        free.is_ok_and(|free| free < self.options.reserve_bytes)
-    }
+/// How long the reserve is.
+pub(crate) fn reserve_bytes(disk: &dyn Disk, dir: &Path) -> u64 {
+    let file = disk.open(&dir.join(RESERVE_NAME), OpenMode::Read);
+    file.and_then(|file| file.len()).unwrap_or(0)
 }
 
 fn is_sealed(file: &dyn halyard_runtime::disk::File) -> bool {

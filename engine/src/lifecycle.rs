@@ -10,7 +10,7 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 use crate::adopt::{Adopting, Retired};
 use crate::crypto::SealedWith;
 use crate::error::Error;
-use crate::job::Scrubbed;
+use crate::job::{Scrubbed, reserve_bytes};
 use crate::manifest::{MANIFEST_NAME, Manifest};
 use crate::merge::View;
 use crate::message::{Erase, StreamId};
@@ -18,6 +18,7 @@ use crate::options::Options;
 use crate::recovery::{Recovered, recover};
 use crate::removal::Removal;
 use crate::segment::{Cache, Segment};
+use crate::space::Space;
 use crate::stages::{FlushStage, Maintenance};
 use crate::store::Store;
 use crate::stream::Stream;
@@ -47,6 +48,8 @@ pub struct Finished {
     pub applied: u64,
     /// Bytes that the job wrote.
     pub bytes_written: u64,
+    /// Something is otherwise now: there may be more to do at once.
+    pub has_changed: bool,
     /// Damage that a scrub found.
     pub damage: Option<String>,
 }
@@ -102,13 +105,10 @@ pub(crate) struct Upkeep {
     /// How many a job is overwriting, or is about to.
     pub(crate) reaping: usize,
     pub(crate) poisoned: Option<String>,
-    pub(crate) is_low_on_space: bool,
-    /// The last flush found the disk full.
-    pub(crate) no_room: bool,
-    /// A merge of so many bytes found the disk full: smaller ones go first, and such ones once something has changed.
-    pub(crate) no_room_for: Option<u64>,
-    /// Whether the reserve's space is taken; `None`: not tried since the last flush.
-    pub(crate) reserve: Option<bool>,
+    /// What there is room for.
+    pub(crate) space: Space,
+    /// Something that a segment holds was removed since the last cut.
+    pub(crate) removed_since_cut: bool,
     /// One of the manifest's copies is not sound: write it anew.
     pub(crate) mend_manifest: bool,
     /// Where the next scrub goes on.
@@ -205,10 +205,8 @@ impl Upkeep {
             pins: Pins::default(),
             reaping: 0,
             poisoned: None,
-            is_low_on_space: false,
-            no_room: false,
-            no_room_for: None,
-            reserve: None,
+            space: Space::default(),
+            removed_since_cut: false,
             mend_manifest: manifest_damage.is_some(),
             scrub: None,
             scrub_is_clean: true,
@@ -248,20 +246,20 @@ impl Store {
             leftovers: upkeep.garbage.len(),
         };
         let digest = upkeep.manifest.digest;
-        Ok((
-            Self {
-                disk,
-                dir: dir.to_owned(),
-                options,
-                streams,
-                records,
-                io,
-                digest,
-                upkeep,
-                broken: BTreeMap::new(),
-            },
-            report,
-        ))
+        let mut store = Self {
+            disk,
+            dir: dir.to_owned(),
+            options,
+            streams,
+            records,
+            io,
+            digest,
+            upkeep,
+            broken: BTreeMap::new(),
+        };
+        store.upkeep.space.held = reserve_bytes(&*store.disk, dir);
+        store.look_at_space();
+        Ok((store, report))
     }
 
     /// The applied index that the durable manifest covers: replay starts after it.
@@ -277,22 +275,6 @@ impl Store {
             }),
             None => Ok(()),
         }
-    }
-
-    /// Whether publishes should be accepted. Asked by the leader before it proposes, never while applying: replicas must
-    /// not decide differently because their disks do.
-    ///
-    /// # Errors
-    /// [`Error::Full`] while the disk has less free space than [`Options::reserve_bytes`], or a flush found no room;
-    /// [`Error::Poisoned`].
-    pub fn accepting(&self) -> Result<(), Error> {
-        self.check_writable()?;
-        if self.upkeep.is_low_on_space || self.upkeep.no_room {
-            return Err(Error::Full {
-                path: self.dir.clone(),
-            });
-        }
-        Ok(())
     }
 
     /// Damage that reading, merging or scrubbing has met, oldest first. What is intact keeps being served.
@@ -378,6 +360,7 @@ impl Store {
             }
             self.upkeep.uncount(part.segment.id(), part.live);
         }
+        self.upkeep.removed_since_cut = true;
         if erase == Erase::Yes {
             self.upkeep.erase_waits = true;
             if stream.frozen.is_some() {
@@ -403,6 +386,7 @@ impl Store {
             return;
         }
         self.upkeep.note_dirty(stream);
+        self.upkeep.removed_since_cut = true;
         self.upkeep.stale.insert(id);
         if erase == Erase::Yes {
             self.upkeep.erase_waits = true;
@@ -449,11 +433,8 @@ impl Store {
 
     pub(crate) fn failed(&mut self, error: Error, is_read_only: bool, is_flush: bool) -> Error {
         match &error {
-            Error::Full { .. } => {
-                self.upkeep.no_room |= is_flush;
-                self.upkeep.is_low_on_space = true;
-                self.upkeep.reserve = None;
-            }
+            Error::Full { .. } => self.upkeep.space.no_room |= is_flush,
+            Error::Unavailable { .. } => {}
             Error::Broken { stream, what } => self.flush_broke(*stream, what),
             _ if is_read_only => self.upkeep.set_damaged(error.clone()),
             _ => self.upkeep.poisoned = Some(error.to_string()),

@@ -12,6 +12,7 @@
 //! because it holds erased messages.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use halyard_runtime::disk::{Disk, OpenMode};
 
@@ -137,7 +138,11 @@ impl Manifest {
         let len = blocks.finish()?;
         disk.rename(&new, &path)
             .map_err(|error| Error::io(&path, error))?;
-        disk.sync_dir(dir).map_err(|error| Error::io(dir, error))?;
+        // The new one may be what the next start finds: whatever it was that failed, this is not tried again.
+        disk.sync_dir(dir).map_err(|error| Error::Io {
+            path: dir.to_owned(),
+            source: Arc::new(error),
+        })?;
         Ok(len)
     }
 

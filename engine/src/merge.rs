@@ -49,6 +49,12 @@ impl View {
         }
     }
 
+    /// A flush was taken back before which this died, and was passed.
+    pub(crate) fn thaw(&mut self, dead: &Runs, passed: &Runs) {
+        self.fresh.union(dead);
+        self.passed.union(passed);
+    }
+
     fn is_dead(&self, seq: u64) -> bool {
         let is_dead_now = || self.dead.contains(seq) || self.passed.contains(seq);
         seq < self.first_seq || (is_dead_now() && !self.fresh.contains(seq))
@@ -69,6 +75,8 @@ pub(crate) struct MergePlan {
     /// No older segment is left out, so nothing needs to be remembered as gone.
     pub(crate) is_oldest: bool,
     pub(crate) overhead: Overhead,
+    /// Space is short, and the reserve's is what it takes; it gives back more.
+    pub(crate) uses_reserve: bool,
 }
 
 /// One stream's entries in the inputs, oldest first.

@@ -21,8 +21,8 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::flush::Frozen;
-use crate::job::{Job, Place, Work};
-use crate::lifecycle::Upkeep;
+use crate::job::{Job, Place, Reserve, Work};
+use crate::lifecycle::{SegmentState, Upkeep};
 use crate::manifest::Manifest;
 use crate::merge::{MergePlan, View};
 use crate::message::StreamId;
@@ -82,6 +82,7 @@ pub(crate) struct Planning {
 #[derive(Debug)]
 pub(crate) enum Chore {
     Reap(Vec<PathBuf>),
+    /// Make the reserve as long as it should be.
     Reserve,
     Scrub(Arc<Segment>, u64),
     /// Write the manifest again: sealed as files are now, and both copies sound.
@@ -204,7 +205,8 @@ impl Store {
     /// [`Store::take_job`] starts it.
     ///
     /// `false` when nothing was applied since the last one, a flush is out, steps are left to do, a stream is broken, or the
-    /// store is poisoned. After a flush that found the disk full this asks for the same one again.
+    /// store is poisoned. After a flush that found the disk full this asks for the same one again, or for one of the state of
+    /// now if something was removed since.
     pub fn cut(&mut self, applied: u64) -> bool {
         let upkeep = &mut self.upkeep;
         if upkeep.poisoned.is_some() || upkeep.is_flush_out || upkeep.writes_manifest() {
@@ -213,6 +215,10 @@ impl Store {
         if !self.broken.is_empty() {
             return false;
         }
+        if upkeep.space.no_room && upkeep.removed_since_cut && !upkeep.has_steps() {
+            self.thaw();
+        }
+        let upkeep = &mut self.upkeep;
         match &upkeep.flush {
             FlushStage::Idle => {}
             FlushStage::Cut(_) => return true,
@@ -236,6 +242,7 @@ impl Store {
             digest: self.digest,
             streams: Vec::with_capacity(upkeep.dirty.len() + upkeep.dropped.len()),
             records: std::mem::take(&mut upkeep.records),
+            dropped: Vec::new(),
         };
         upkeep.flush = FlushStage::Cut(Cut {
             frozen,
@@ -244,7 +251,8 @@ impl Store {
             is_open: true,
         });
         upkeep.ordinal += 1;
-        upkeep.dirty_weight = 0;
+        upkeep.space.frozen_weight = std::mem::take(&mut upkeep.dirty_weight);
+        upkeep.removed_since_cut = false;
         upkeep.erase_waits = false;
         upkeep.is_flush_wanted = true;
         true
@@ -292,6 +300,8 @@ impl Store {
     /// Looks for the most useful piece of maintenance: mending the manifest, overwriting freed files, erasure, taking space back, merging.
     /// [`Store::step`] prepares it, [`Store::take_job`] starts it.
     pub fn look_for_maintenance(&mut self) {
+        self.look_at_space();
+        let (is_short, reserve_is_due) = (self.is_short(), self.reserve_is_due());
         let upkeep = &mut self.upkeep;
         if upkeep.poisoned.is_some() || !matches!(upkeep.maintenance, Maintenance::Idle) {
             return;
@@ -300,10 +310,12 @@ impl Store {
         if upkeep.mend_manifest && matches!(upkeep.flush, FlushStage::Idle) {
             upkeep.maintenance = Maintenance::Ready(Chore::Reseal);
         } else if !upkeep.garbage.is_empty() {
-            let files = std::mem::take(&mut upkeep.garbage);
+            // One after the other where space is short, so that the first one's is there at once.
+            let count = if is_short { 1 } else { upkeep.garbage.len() };
+            let files: Vec<PathBuf> = upkeep.garbage.drain(..count).collect();
             upkeep.reaping = files.len();
             upkeep.maintenance = Maintenance::Ready(Chore::Reap(files));
-        } else if upkeep.reserve.is_none() && self.options.reserve_bytes > 0 {
+        } else if reserve_is_due {
             upkeep.maintenance = Maintenance::Ready(Chore::Reserve);
         } else if upkeep.adopting.is_empty()
             && matches!(upkeep.flush, FlushStage::Idle)
@@ -343,17 +355,23 @@ impl Store {
     }
 
     pub(crate) fn take_maintenance(&mut self) -> Option<Job> {
+        let (wanted, low) = (self.reserve_wanted(), self.low_bytes());
         let upkeep = &mut self.upkeep;
         if upkeep.poisoned.is_some() {
             return None;
         }
+        let reserve = Reserve {
+            wanted,
+            low,
+            most: self.options.reserve_bytes,
+        };
         let (next, work) = match std::mem::take(&mut upkeep.maintenance) {
             Maintenance::Written(merged) if !upkeep.is_flush_out => {
                 let manifest = upkeep.swapped_manifest(&merged);
                 (Maintenance::Swapping(merged), Work::Swap { manifest })
             }
             Maintenance::Ready(Chore::Reserve) if !upkeep.is_flush_out => {
-                (Maintenance::Reserving, Work::Reserve)
+                (Maintenance::Reserving, Work::Reserve(reserve))
             }
             Maintenance::Ready(Chore::Reseal) if !upkeep.is_flush_out => {
                 let mut manifest = upkeep.next_manifest();
@@ -456,8 +474,9 @@ impl Store {
             return;
         };
         for _ in 0..streams_max {
-            if let Some((id, _)) = cut.dropped.pop_first() {
+            if let Some((id, view)) = cut.dropped.pop_first() {
                 cut.frozen.streams.push((id, None));
+                cut.frozen.dropped.push((id, view));
                 continue;
             }
             let Some(id) = cut.pending.pop() else {
@@ -502,13 +521,10 @@ impl Store {
     }
 
     fn choose_merge(&self) -> Maintenance {
-        let Some(range) = self.upkeep.pick_for(&self.options) else {
+        let Some(range) = self.pick() else {
             // The segments first: each of them brings a new manifest.
             return if self.upkeep.is_manifest_foreign {
                 Maintenance::Ready(Chore::Reseal)
-            } else if self.upkeep.is_low_on_space && self.options.reserve_bytes > 0 {
-                // Publishes are refused, so no flush may come that sees that there is space again.
-                Maintenance::Ready(Chore::Reserve)
             } else {
                 Maintenance::Idle
             };
@@ -528,6 +544,9 @@ impl Store {
             dropped: Vec::new(),
             is_oldest: range.start == 0,
             overhead: self.options.overhead,
+            uses_reserve: self.is_short()
+                && states.iter().map(SegmentState::live_bytes).sum::<u64>()
+                    > self.free_for_rewrites(),
         };
         Maintenance::Planning(Planning {
             plan,

@@ -3,11 +3,12 @@
 //! The number of files and how often a message is rewritten are bounded by [`tiers`]. A segment of which more than half is
 //! dead is rewritten, so files hold at most twice the live data and what the last flush wrote.
 
+use std::ops::Range;
+
 use crate::crypto::SealedWith;
 use crate::error::Error;
 use crate::lifecycle::{SegmentState, Upkeep};
 use crate::manifest::Manifest;
-use crate::options::Options;
 use crate::removal::Removal;
 use crate::segment::Cache;
 use crate::store::Store;
@@ -88,9 +89,9 @@ impl Upkeep {
             .find(|state| state.segment.id() == segment)
     }
 
-    /// Whether a merge of so many bytes may find room, as far as is known.
+    /// Whether a merge of so many bytes may find room, as far as earlier ones tell.
     fn has_room(&self, bytes: u64) -> bool {
-        self.no_room_for.is_none_or(|none| bytes < none)
+        self.space.no_room_for.is_none_or(|none| bytes < none)
     }
 
     /// Bytes of these segments' files.
@@ -216,66 +217,93 @@ impl Upkeep {
             }
         }
     }
+}
 
+impl Store {
     /// The range of segments to merge next, if any is worth it.
-    pub(crate) fn pick_for(&self, options: &Options) -> Option<std::ops::Range<usize>> {
-        let now = SealedWith::new(options.encryption.as_ref());
-        self.pick(options.merge_width, options.segment_bytes_max, now)
-    }
-
-    fn pick(
-        &self,
-        width: usize,
-        bytes_max: u64,
-        now: SealedWith,
-    ) -> Option<std::ops::Range<usize>> {
-        let durable = self.durable_ordinal();
-        let usable =
-            |state: &SegmentState| !state.is_damaged && self.has_room(state.segment.file_bytes());
-        let single = |at: Option<usize>| at.map(|at| at..at + 1);
+    pub(crate) fn pick(&self) -> Option<Range<usize>> {
+        let segments = &self.upkeep.segments;
+        let is_short = self.is_short();
+        let room = self.free_for_rewrites();
         // Where space is short, what is all dead comes first: its rewrite takes no space and gives some.
-        let is_dead = |state: &SegmentState| {
-            !state.is_damaged && state.live == 0 && state.segment.messages > 0
-        };
-        if self.is_low_on_space
-            && let Some(range) = single(self.segments.iter().position(is_dead))
-        {
-            return Some(range);
+        if is_short && let Some(first) = segments.iter().position(SegmentState::is_dead) {
+            let dead: Vec<u64> = segments
+                .iter()
+                .skip(first)
+                .take_while(|state| state.is_dead())
+                .map(|state| state.segment.file_bytes())
+                .collect();
+            if self.upkeep.has_room(dead.iter().sum()) {
+                return Some(first..first + dead.len());
+            }
         }
-        // The oldest mark first: marks that keep coming must not hold up what was asked for before them.
-        let due = self.segments.iter().enumerate().filter_map(|(at, state)| {
-            let after = *state.marks.first().filter(|after| **after <= durable)?;
-            usable(state).then_some((after, at))
-        });
-        if let Some(range) = single(due.min().map(|(_, at)| at)) {
-            return Some(range);
+        let usable = |state: &SegmentState| {
+            let fits = state.live_bytes() <= room || state.segment.file_bytes() <= room;
+            !state.is_damaged && fits && self.upkeep.has_room(state.segment.file_bytes())
+        };
+        if let Some(at) = self.oldest_due(&usable) {
+            return Some(at..at + 1);
+        }
+        if is_short {
+            return self.pick_worn().map(|at| at..at + 1);
         }
         let wasteful = |state: &SegmentState| {
             state.segment.file_bytes() >= RECLAIM_BYTES_MIN
                 && state.live * 2 < state.segment.messages
         };
-        if let Some(range) = single(
-            self.segments
-                .iter()
-                .position(|state| usable(state) && wasteful(state)),
-        ) {
-            return Some(range);
-        }
+        let now = SealedWith::new(self.options.encryption.as_ref());
         let foreign = |state: &SegmentState| state.segment.sealed_with() != now;
-        if let Some(range) = single(
-            self.segments
+        let first = |wanted: &dyn Fn(&SegmentState) -> bool| {
+            segments
                 .iter()
-                .position(|state| usable(state) && foreign(state)),
-        ) {
-            return Some(range);
+                .position(|state| usable(state) && wanted(state))
+        };
+        if let Some(at) = first(&wasteful).or_else(|| first(&foreign)) {
+            return Some(at..at + 1);
         }
-        let sizes = self.segments.iter().map(|state| {
+        let sizes = segments.iter().map(|state| {
             let bytes = state.segment.file_bytes();
             (!state.is_damaged).then_some(bytes)
         });
         let sizes: Vec<Option<u64>> = sizes.collect();
-        let bounds = tiers::Bounds { width, bytes_max };
-        tiers::pick(&sizes, bounds, |bytes| self.has_room(bytes))
+        let bounds = tiers::Bounds {
+            width: self.options.merge_width,
+            bytes_max: self.options.segment_bytes_max,
+        };
+        let spare = match self.options.reserve_bytes {
+            0 => u64::MAX,
+            _ => room.saturating_sub(self.low_bytes()),
+        };
+        tiers::pick(&sizes, bounds, |bytes| {
+            bytes <= spare && self.upkeep.has_room(bytes)
+        })
+    }
+
+    /// The oldest mark first: marks that keep coming must not hold up what was asked for before them.
+    fn oldest_due(&self, usable: &dyn Fn(&SegmentState) -> bool) -> Option<usize> {
+        let durable = self.upkeep.durable_ordinal();
+        let due = self.upkeep.segments.iter().enumerate();
+        let due = due.filter_map(|(at, state)| {
+            let after = *state.marks.first().filter(|after| **after <= durable)?;
+            usable(state).then_some((after, at))
+        });
+        due.min().map(|(_, at)| at)
+    }
+
+    /// Where space is short: of the segments that are worn the one of which the smallest part is alive. It may take the
+    /// reserve's space: what it gives back is more than what it took.
+    fn pick_worn(&self) -> Option<usize> {
+        let room = self.free_with_reserve();
+        let worn = self.upkeep.segments.iter().enumerate();
+        let worn = worn.filter(|(_, state)| {
+            state.is_worn()
+                && state.live_bytes() <= room
+                && self.upkeep.has_room(state.segment.file_bytes())
+        });
+        let part = |state: &SegmentState| {
+            u128::from(state.live) * 1_000_000 / u128::from(state.segment.messages.max(1))
+        };
+        worn.min_by_key(|(_, state)| part(state)).map(|(at, _)| at)
     }
 }
 

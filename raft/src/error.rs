@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use halyard_runtime::disk::changed_nothing;
+
 use crate::ids::{GroupId, NodeId};
 
 /// A node or a group cannot start or go on. Each message names the path and the way out; nothing was overwritten.
@@ -119,6 +121,20 @@ pub enum Error {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// A file could not be opened or made, for instance for want of file descriptors. Nothing was written, so a running log
+    /// tries again.
+    #[error(
+        "{}: {action}: {source}; nothing was written, and a running server tries again by itself: check the limit of open \
+         files, then the disk", path.display()
+    )]
+    Unavailable {
+        /// What was being done.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
     /// An earlier write or sync failed: nothing more is written by this process.
     #[error(
         "the log takes no more writes since an earlier failure: {0}; restart the server once the disk is sound"
@@ -157,9 +173,37 @@ impl Error {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Self::Unwritable { action, path }
             }
+            // What should be there and is not is another matter.
+            kind if kind != io::ErrorKind::NotFound && changed_nothing(&source) => {
+                Self::Unavailable {
+                    action,
+                    path,
+                    source: Arc::new(source),
+                }
+            }
             _ => Self::Io {
                 action,
                 path,
+                source: Arc::new(source),
+            },
+        }
+    }
+}
+
+impl Error {
+    /// What a running log does when a new file of it could not be made: it has changed nothing that counts, so it waits and
+    /// tries again. Also when it is not allowed to: somebody may have taken the permission by mistake.
+    pub(crate) const fn passes(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Unavailable { .. })
+    }
+
+    /// The failure to open or make a file.
+    pub(crate) fn opening(action: &'static str, path: &Path, source: io::Error) -> Self {
+        match Self::io(action, path, source.kind().into()) {
+            full @ Self::Full { .. } => full,
+            _ => Self::Unavailable {
+                action,
+                path: path.to_path_buf(),
                 source: Arc::new(source),
             },
         }
@@ -174,7 +218,7 @@ impl From<Error> for io::Error {
             Error::Corrupt { .. } | Error::WrongKey { .. } | Error::Mismatch { .. } => {
                 io::ErrorKind::InvalidData
             }
-            Error::Io { source, .. } => source.kind(),
+            Error::Io { source, .. } | Error::Unavailable { source, .. } => source.kind(),
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, error)

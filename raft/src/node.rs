@@ -38,9 +38,9 @@ pub struct NodeOptions {
     pub dir: PathBuf,
     /// This node. A log remembers whose it is.
     pub node_id: NodeId,
-    /// Bytes of a segment file of the log. One or two are allocated ahead of use.
+    /// Bytes of a segment file of the log, once it has grown to that. One or two are allocated ahead of use.
     pub segment_bytes: u64,
-    /// Bytes of the very first segment, which is allocated while the node opens.
+    /// Bytes of the very first segment, which is allocated while the node opens, and of the shortest ones.
     pub first_segment_bytes: u64,
     /// Seals the log's records, where the store is encrypted.
     pub encryption: Option<Encryption>,
@@ -49,14 +49,14 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// The usual options: segments of 32 MiB, no encryption, no other nodes.
+    /// The usual options: segments of up to 32 MiB, no encryption, no other nodes.
     pub fn new(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>, node_id: NodeId) -> Self {
         Self {
             disk,
             dir: dir.into(),
             node_id,
             segment_bytes: 32 << 20,
-            first_segment_bytes: 2 << 20,
+            first_segment_bytes: 128 << 10,
             encryption: None,
             transport: Arc::new(NoPeers),
         }

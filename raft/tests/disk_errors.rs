@@ -268,6 +268,100 @@ fn a_full_disk_refuses_proposals_and_recovers() {
     });
 }
 
+/// For as long as there is no file descriptor for the next segment, what needs it waits; nothing was written, so nothing is
+/// in doubt afterwards.
+#[test]
+fn no_file_for_the_next_segment_is_no_failure_of_the_log() {
+    simulated(|disk| async move {
+        let node = Node::open(options(Arc::new(disk.clone()))).expect("a new log");
+        let group = start(&node).await;
+        group
+            .propose(Bytes::from_static(b"before"))
+            .await
+            .expect("applied");
+        time::sleep(Duration::from_millis(50)).await;
+        disk.set_faults(|faults| faults.open_error_ppm = 1_000_000);
+        let mut taken = 0;
+        let refused = loop {
+            let proposal = group.propose(Bytes::from(vec![1; 2000]));
+            match time::timeout(Duration::from_secs(1), proposal).await {
+                // One may have been taken before it was known that it has to wait.
+                Ok(Ok(_)) | Err(_) => taken += 1,
+                Ok(Err(error)) => break error,
+            }
+            time::sleep(Duration::from_millis(5)).await;
+        };
+        assert!(matches!(refused, ProposeError::Full { .. }), "{refused}");
+        assert!(taken > 3 && node.poisoned().is_none(), "{taken}");
+        disk.set_faults(|faults| faults.open_error_ppm = 0);
+        time::sleep(Duration::from_millis(300)).await;
+        group
+            .propose(Bytes::from(vec![2; 2000]))
+            .await
+            .expect("a file could be made");
+        node.shutdown().await;
+        drop((group, node));
+        disk.power_loss();
+        let node = Node::open(options(Arc::new(disk))).expect("a sound log");
+        assert_eq!(start(&node).await.machine().lock().0, taken + 2);
+        node.shutdown().await;
+    });
+}
+
+/// One opening that fails is tried again before anybody notices.
+#[test]
+fn one_opening_that_fails_refuses_nothing() {
+    simulated(|disk| async move {
+        let node = Node::open(options(Arc::new(disk.clone()))).expect("a new log");
+        let group = start(&node).await;
+        disk.set_faults(|faults| faults.open_error_ppm = 300_000);
+        for _ in 0..60 {
+            group
+                .propose(Bytes::from(vec![1; 2000]))
+                .await
+                .expect("applied");
+            if group.applied() % 8 == 0 {
+                group.flushed(group.applied());
+            }
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(node.poisoned().is_none());
+        node.shutdown().await;
+    });
+}
+
+/// A log of little takes little: files begin short and grow with what is written.
+#[test]
+fn segments_grow_with_what_is_written() {
+    simulated(|disk| async move {
+        let options = NodeOptions {
+            segment_bytes: 1 << 20,
+            ..options(Arc::new(disk.clone()))
+        };
+        let node = Node::open(options).expect("a new log");
+        let group = start(&node).await;
+        time::sleep(Duration::from_millis(50)).await;
+        let lengths = || {
+            let files = disk.files().into_iter();
+            let logs = files.filter(|(path, _)| path.starts_with("/store/log"));
+            logs.map(|(_, len)| len >> 10).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(), [8, 8]);
+        for _ in 0..300 {
+            group
+                .propose(Bytes::from(vec![1; 4000]))
+                .await
+                .expect("applied");
+        }
+        assert_eq!(lengths(), [8, 8, 32, 128, 512, 1024, 1024]);
+        group.flushed(group.applied());
+        time::sleep(Duration::from_millis(500)).await;
+        // What is too short is not used again.
+        assert_eq!(lengths(), [1024, 1024]);
+        node.shutdown().await;
+    });
+}
+
 #[test]
 fn a_disk_that_is_full_from_the_start_is_named() {
     simulated(|disk| async move {

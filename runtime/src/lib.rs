@@ -31,6 +31,8 @@ pub mod disk;
 
 pub mod contain;
 
+pub mod descriptors;
+
 pub mod signal;
 
 pub mod watch;

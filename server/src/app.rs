@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures::future::{Either, select};
-use halyard_runtime::net;
+use halyard_runtime::descriptors;
 use halyard_runtime::signal::{Signal, Signals};
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::{self, Duration};
@@ -42,7 +42,7 @@ pub(crate) fn run(line: CommandLine) -> ExitCode {
         tracing::warn!("{warning}");
     }
     // A connection is a descriptor, and the usual soft limit of 1024 is far below `max_connections`.
-    match net::raise_descriptor_limit() {
+    match descriptors::raise_limit() {
         Ok(most) => tracing::debug!("Up to {most} sockets and files may be open"),
         Err(error) => tracing::warn!("cannot raise the limit of open sockets and files: {error}"),
     }
@@ -109,7 +109,10 @@ async fn start(line: CommandLine, config: Config, log: Log) -> Result<(), String
         tracing::warn!("Not everything could be closed in time");
     }
     tracing::info!("Server Exiting..");
-    listed
+    listed.and(match app.server.unwritten() {
+        Some(what) => Err(what),
+        None => Ok(()),
+    })
 }
 
 /// Waits for a signal that ends the process. Others are kept in `early`: they are followed once the server is ready.

@@ -333,6 +333,13 @@ impl Server {
         }
     }
 
+    /// What [`Server::shutdown`] could not write, for people; a start finds it in the log, unless that had failed before.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<String> {
+        let jetstream = self.jetstream.as_ref()?;
+        jetstream.unwritten()
+    }
+
     fn stop_listening(&self) {
         if let Some(listener) = self.listener.lock().take() {
             listener.abort();

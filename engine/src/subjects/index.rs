@@ -118,6 +118,13 @@ impl Subjects {
         (within < chunk.len() && chunk.name(within) == name).then_some(place)
     }
 
+    /// Notes that a subject has changed, if it is there.
+    pub(crate) fn touch(&mut self, name: &[u8]) {
+        if let Some(place) = self.find(name) {
+            self.chunk_mut(place.chunk).touch(place.within as usize);
+        }
+    }
+
     /// Counts one more message, `seq`, of the subject; `seq` is above every other of the stream.
     pub(crate) fn add(&mut self, name: &[u8], seq: u64) -> Result<(), Error> {
         let (at, within) = self.ordered_position(name);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use halyard_runtime::disk::{Disk, File, OpenMode};
+use halyard_runtime::disk::{self, Disk, File, OpenMode};
 use halyard_runtime::time;
 
 use super::image::plain_draft;
@@ -24,8 +24,18 @@ use crate::error::Error;
 const SPARES_MAX: usize = 4;
 /// The log has come to rest when nothing was written for so long.
 const MARK_AFTER: Duration = Duration::from_millis(100);
-/// How often a full disk is asked again.
-const FULL_RETRY: Duration = Duration::from_millis(500);
+/// How often a full disk is asked again: that is one question, nothing is written before it has the space.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+/// How long the first pause is after a file could not be made for another reason; each further one is twice as long, up to
+/// [`FULL_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+/// After so many failures in a row proposals are refused, while there is still room in the segment in use.
+const FAILURES_MAX: u32 = 4;
+/// A new segment is so many times as long as the one before, once that is full, up to the configured length: a server with
+/// little to write takes little space.
+const GROWTH: u64 = 4;
+/// A spare takes at most this part of what is free, unless it is the smallest.
+const SHARE_OF_FREE: u64 = 4;
 /// Zeros are written in pieces of this size.
 const WIPE_BYTES: u64 = 1 << 20;
 
@@ -41,47 +51,58 @@ struct Asked {
 /// Keeps the log's files until the log is closed.
 pub(crate) async fn run(wal: Arc<Wal>) {
     let mut asked = Asked::default();
+    let mut failures = 0;
     while !wal.closed() {
         // Letting go first: on a full disk it is what makes room for a spare.
         let tended = scrub(&wal)
             .and_then(|()| let_go(&wal, &mut asked))
-            .and_then(|()| make_ready(&wal));
+            .and_then(|()| make_ready(&wal))
+            .and_then(|()| {
+                note_wiped(&wal);
+                end_reseal(&wal)
+            });
         let wait = match tended {
             Ok(()) => {
-                note_wiped(&wal);
-                if let Err(error) = end_reseal(&wal) {
-                    wal.poison_with(error);
-                    return;
-                }
+                failures = 0;
                 wal.full.store(false, Ordering::Release);
                 wal.unmarked.load(Ordering::Acquire).then_some(MARK_AFTER)
             }
-            Err(error @ Error::Full { .. }) => {
-                if !wal.full.swap(true, Ordering::AcqRel) {
-                    tracing::error!("{error}; proposals are refused until there is space");
+            Err(error) if error.passes() => {
+                failures += 1;
+                let is_short = matches!(error, Error::Full { .. }) || failures >= FAILURES_MAX;
+                if is_short && !wal.full.swap(true, Ordering::AcqRel) {
+                    tracing::error!("{error}; proposals are refused until it succeeds");
                 }
-                Some(FULL_RETRY)
+                Some(if is_short {
+                    FULL_RETRY
+                } else {
+                    FIRST_RETRY * (1 << failures)
+                })
             }
             Err(error) => {
                 wal.poison_with(error);
                 return;
             }
         };
-        let synced = wal.synced.load(Ordering::Acquire);
-        match wait {
-            None => wal.upkeep.notified().await,
-            Some(wait) => {
-                let called = time::timeout(wait, wal.upkeep.notified()).await.is_ok();
-                let rests = !called && wal.idle() && wal.synced.load(Ordering::Acquire) == synced;
-                if rests && wal.unmarked.load(Ordering::Acquire) {
-                    wal.submit([Item {
-                        draft: plain_draft(Kind::Mark, 0),
-                        of: None,
-                        done: Done::Nobody,
-                    }]);
-                }
-            }
-        }
+        rest(&wal, wait).await;
+    }
+}
+
+/// Waits until there is something to do, or for so long; writes the mark when the log has come to rest.
+async fn rest(wal: &Wal, wait: Option<Duration>) {
+    let synced = wal.synced.load(Ordering::Acquire);
+    let Some(wait) = wait else {
+        wal.upkeep.notified().await;
+        return;
+    };
+    let called = time::timeout(wait, wal.upkeep.notified()).await.is_ok();
+    let rests = !called && wal.idle() && wal.synced.load(Ordering::Acquire) == synced;
+    if rests && wal.unmarked.load(Ordering::Acquire) {
+        wal.submit([Item {
+            draft: plain_draft(Kind::Mark, 0),
+            of: None,
+            done: Done::Nobody,
+        }]);
     }
 }
 
@@ -230,7 +251,7 @@ fn make_ready(wal: &Wal) -> Result<(), Error> {
         }
         segments.next_sequence()
     };
-    let spare = make_spare(wal, sequence, wal.layout.segment_bytes)?;
+    let spare = make_spare(wal, sequence, 0)?;
     wal.segments.lock().add_spare(spare);
     Ok(())
 }
@@ -241,53 +262,96 @@ pub(crate) fn make_room(wal: &Wal, bytes: u64) -> Result<(), Error> {
     let (short, sequence) = {
         let segments = wal.segments.lock();
         let first = segments.spares.front();
-        let short = first.map(|spare| (Arc::clone(&spare.file), spare.path.clone()));
+        let short =
+            first.map(|spare| (Arc::clone(&spare.file), spare.path.clone(), spare.capacity));
         (short, segments.next_sequence())
     };
-    let Some((file, path)) = short else {
-        let spare = make_spare(wal, sequence, bytes.max(wal.layout.segment_bytes))?;
+    let Some((file, path, capacity)) = short else {
+        let spare = make_spare(wal, sequence, bytes)?;
         wal.segments.lock().add_spare(spare);
         return Ok(());
     };
+    check_free(wal, &path, bytes.saturating_sub(capacity))?;
     file.allocate(bytes)
-        .map_err(|source| Error::io("allocating a log segment", &path, source))?;
+        .map_err(|source| Error::io(ALLOCATING, &path, source))?;
     if let Some(spare) = wal.segments.lock().spares.front_mut() {
         spare.capacity = spare.capacity.max(bytes);
     }
     Ok(())
 }
 
-/// Allocates and zeroes a file of `bytes`, under the name of segment `sequence`.
+const ALLOCATING: &str = "allocating a log segment";
+
+/// A segment that was filled is followed by longer ones: called with the length of the one that was begun.
+pub(crate) fn grow(wal: &Wal, begun: u64) {
+    let most = wal.layout.segment_bytes;
+    wal.spare_bytes
+        .fetch_max(begun.saturating_mul(GROWTH).min(most), Ordering::AcqRel);
+}
+
+/// How long the next spare is: at least `bytes`, and what the log has grown to, but shorter on a disk that is nearly full.
+fn spare_bytes(wal: &Wal, bytes: u64) -> u64 {
+    let free = wal.disk.free_bytes(&wal.dir).unwrap_or(u64::MAX);
+    let least = wal.layout.first_segment_bytes.min(wal.layout.segment_bytes);
+    let mut spare = wal.spare_bytes.load(Ordering::Acquire);
+    while spare > least && spare > free / SHARE_OF_FREE {
+        spare = (spare / 2).next_multiple_of(segment::SECTOR);
+    }
+    spare.max(least).max(bytes)
+}
+
+/// Refuses to begin what the disk has no space for: half of it would only take the space from what has a use for it.
+fn check_free(wal: &Wal, path: &Path, bytes: u64) -> Result<(), Error> {
+    match wal.disk.free_bytes(&wal.dir) {
+        Ok(free) if free < bytes => Err(Error::Full {
+            action: ALLOCATING,
+            path: path.to_path_buf(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Allocates and zeroes a file of at least `bytes`, under the name of segment `sequence`.
 pub(crate) fn make_spare(wal: &Wal, sequence: u64, bytes: u64) -> Result<Spare, Error> {
     let path = wal.dir.join(segment::file_name(sequence));
+    let bytes = spare_bytes(wal, bytes);
+    check_free(wal, &path, bytes)?;
     wal.segments
         .lock()
         .strays
         .retain(|(stray, _)| *stray != path);
-    let made = || {
+    let mut syncs_names = false;
+    let mut made = || {
         let file = wal.disk.open(&path, OpenMode::Create)?;
         // A stray of that name may hold anything.
         let used = file.len()? > 0;
         file.allocate(bytes)?;
         file.sync()?;
+        syncs_names = true;
         wal.disk.sync_dir(&wal.dir)?;
         Ok((file, used))
     };
-    match made() {
-        Ok((file, used)) => Ok(Spare {
+    made()
+        .map(|(file, used)| Spare {
             sequence,
             capacity: bytes,
-            path,
+            path: path.clone(),
             file,
             used,
-        }),
-        Err(source) => {
-            let error = Error::io("allocating a log segment", &path, source);
-            // Half a file helps nobody, and on a full disk its space does. If that fails too, the first failure counts.
-            let _ = wal.disk.remove_file(&path);
-            Err(error)
-        }
+        })
+        .map_err(|source| without_spare(wal, &path, source, syncs_names))
+}
+
+/// Making a spare failed with `source`. Nothing of the log stands in such a file, so without it the log is as before and
+/// another try is as good as the first, unless names may not be durable any more.
+fn without_spare(wal: &Wal, path: &Path, source: std::io::Error, syncs_names: bool) -> Error {
+    let harmless = disk::changed_nothing(&source);
+    // Half a file helps nobody, and on a full disk its space does. If that fails too, the first failure counts.
+    let is_gone = wal.disk.remove_file(path).is_ok() || (harmless && !syncs_names);
+    if is_gone && (harmless || !syncs_names) {
+        return Error::opening(ALLOCATING, path, source);
     }
+    Error::io(ALLOCATING, path, source)
 }
 
 /// Lets the oldest segments go that nobody needs; has checkpoints written anew where only those are in the way, and the
@@ -371,8 +435,13 @@ fn dispose(wal: &Wal, segment: Segment) -> Result<(), Error> {
 fn dispose_of(wal: &Wal, segment: Segment, name: &mut PathBuf) -> Result<(), Error> {
     let (sequence, wanted) = {
         let segments = wal.segments.lock();
-        let wanted =
-            segments.spares.len() < SPARES_MAX && segment.capacity == wal.layout.segment_bytes;
+        // Of a log that has grown short files go, unless the disk has no space for longer ones.
+        let least = match wal.full.load(Ordering::Acquire) {
+            true => 0,
+            false => wal.spare_bytes.load(Ordering::Acquire),
+        };
+        let is_fit = (least..=wal.layout.segment_bytes).contains(&segment.capacity);
+        let wanted = segments.spares.len() < SPARES_MAX && is_fit;
         (segments.next_sequence(), wanted)
     };
     // The name first: a segment in use whose header is gone would be damage.

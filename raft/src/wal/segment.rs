@@ -47,7 +47,7 @@ pub(crate) const VERSION: u32 = 2;
 /// The format that it writes without encryption.
 pub(crate) const VERSION_PLAIN: u32 = 1;
 const MAGIC: &[u8; 8] = b"HALYDLOG";
-const SECTOR: u64 = halyard_runtime::disk::SECTOR_BYTES as u64;
+pub(crate) const SECTOR: u64 = halyard_runtime::disk::SECTOR_BYTES as u64;
 const HEADER_BYTES: usize = 64;
 
 /// A segment's header.

@@ -34,14 +34,14 @@ const COPY_BYTES_MAX: usize = 2048;
 /// The system takes at most 1024 pieces in one write.
 const PIECES_MAX: usize = 1000;
 /// How long a writer that finds no room waits before it tries again.
-const NO_ROOM_RETRY: Duration = Duration::from_millis(200);
+const NO_ROOM_RETRY: Duration = Duration::from_millis(50);
 
 /// How the log is laid out.
 #[derive(Clone)]
 pub(crate) struct Layout {
-    /// Bytes of a segment file.
+    /// Bytes of a segment file, once the log has grown to that.
     pub(crate) segment_bytes: u64,
-    /// Bytes of the very first segment: small, so that a new server is ready at once.
+    /// Bytes of the very first segment, and of the shortest: a new server takes little and is ready at once.
     pub(crate) first_segment_bytes: u64,
     /// Seals record bodies, if the store is encrypted.
     pub(crate) cipher: Option<Arc<Sealing>>,
@@ -76,8 +76,10 @@ pub(crate) struct Wal {
     pub(crate) upkeep: Notify,
     poison: OnceLock<Arc<Error>>,
     on_poison: Mutex<Vec<PoisonListener>>,
-    /// True while there is no spare segment and no space for one.
+    /// True while there is no spare segment and none can be made.
     pub(crate) full: AtomicBool,
+    /// How long spares are made by now.
+    pub(crate) spare_bytes: AtomicU64,
     /// The writer goes on to a new segment with its next batch.
     pub(crate) roll: AtomicBool,
     /// Segments that hold anything before this position, and spares, are being overwritten; 0 = none is.
@@ -150,6 +152,10 @@ impl Wal {
         segments: Segments,
         synced: u64,
     ) -> Self {
+        let last = segments.used.back().map_or(0, |last| last.capacity);
+        let spare_bytes = last
+            .max(layout.first_segment_bytes)
+            .min(layout.segment_bytes);
         Self {
             disk,
             dir,
@@ -165,6 +171,7 @@ impl Wal {
             poison: OnceLock::new(),
             on_poison: Mutex::default(),
             full: AtomicBool::new(false),
+            spare_bytes: AtomicU64::new(spare_bytes),
             roll: AtomicBool::new(false),
             retire_before: AtomicU64::new(0),
             wiped: AtomicU64::new(0),
@@ -409,7 +416,11 @@ async fn commit(
     let roll = wal.roll.swap(false, Ordering::AcqRel);
     let fresh = roll || tail.offset + bytes > tail.capacity;
     let header = if fresh {
-        Some(advance(wal, tail, bytes).await?)
+        let header = advance(wal, tail, bytes).await?;
+        if !roll {
+            super::keeper::grow(wal, tail.capacity);
+        }
+        Some(header)
     } else {
         None
     };
@@ -476,8 +487,8 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
             break header;
         }
         match super::keeper::make_room(wal, needed) {
-            Err(Error::Full { .. }) if !wal.closed() => {
-                // Nothing has failed yet: what waits goes on waiting until there is space.
+            Err(error) if error.passes() && !wal.closed() => {
+                // Nothing has failed yet: what waits goes on waiting until there is space, or a file can be made.
                 wal.full.store(true, Ordering::Release);
                 time::sleep(NO_ROOM_RETRY).await;
             }

@@ -146,7 +146,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Opens a file; see [`OpenMode`]. A created name is durable after [`Disk::sync_dir`] of its directory.
     ///
     /// # Errors
-    /// `NotFound`, `AlreadyExists`, `PermissionDenied` ...; the text names the path.
+    /// `NotFound`, `AlreadyExists`, `PermissionDenied` ...; the text names the path. Whatever it is, nothing has changed:
+    /// see [`changed_nothing`].
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
     /// Creates a directory and those above it that are missing. Syncs nothing.
@@ -209,7 +210,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Makes the names in the directory durable: creations, renames and removals.
     ///
     /// # Errors
-    /// Nothing may be assumed about those names; never retry.
+    /// Nothing may be assumed about those names; never retry, unless [`changed_nothing`] says that it did not come to a sync.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Takes the file `path` (created when missing) for this process alone, until the result is dropped or the process
@@ -259,4 +260,39 @@ fn describe(error: &io::Error, action: &str, path: &Path) -> io::Error {
         error.kind(),
         format!("cannot {action} {}: {error}", path.display()),
     )
+}
+
+/// A call that failed before it could change anything; see [`changed_nothing`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct ChangedNothing(String);
+
+/// [`describe`] for a call that has certainly changed nothing.
+fn describe_harmless(error: &io::Error, action: &str, path: &Path) -> io::Error {
+    harmless(describe(error, action, path))
+}
+
+/// Marks the failure of a call that has certainly changed nothing.
+pub(crate) fn harmless(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), ChangedNothing(error.to_string()))
+}
+
+/// Whether a call failed for want of space: the disk is full, or what this user may take of it.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    let kind = error.kind();
+    matches!(
+        kind,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Whether the call that failed has certainly changed nothing: a file or a directory could not be opened, made or looked at,
+/// for instance because the process has no file descriptor left. Nothing that was written before is in doubt, so the same
+/// may be tried again. `false` says nothing.
+#[must_use]
+pub fn changed_nothing(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<ChangedNothing>())
 }

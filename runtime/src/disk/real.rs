@@ -5,8 +5,11 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{DirLock, Disk, Entry, File, OpenMode, describe};
+use crate::descriptors;
+
+use super::{DirLock, Disk, Entry, File, OpenMode, describe, describe_harmless};
 
 /// The file system of the machine that this process runs on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +19,7 @@ pub struct RealDisk;
 struct RealFile {
     file: fs::File,
     path: PathBuf,
+    _counted: descriptors::File,
 }
 
 impl RealFile {
@@ -27,6 +31,9 @@ impl RealFile {
 /// Who may read and write what is created: its owner.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
+
+/// How often [`Disk::sync_dir`] tries to open a directory again: a quarter of a second in all.
+const OPENINGS_MAX: u32 = 8;
 
 /// What [`File::allocate`] writes at a time.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
@@ -154,12 +161,13 @@ fn open(options: &fs::OpenOptions, path: &Path) -> io::Result<Arc<dyn File>> {
                 path.display()
             ),
         ),
-        _ => describe(&error, "open", path),
+        _ => describe_harmless(&error, "open", path),
     };
     let file = options.open(path).map_err(failed)?;
     Ok(Arc::new(RealFile {
         file,
         path: path.to_owned(),
+        _counted: descriptors::File::new(),
     }))
 }
 
@@ -202,11 +210,11 @@ impl Disk for RealDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
-            .map_err(|e| describe(&e, "look for", path))
+            .map_err(|e| describe_harmless(&e, "look for", path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        let failed = |e: io::Error| describe(&e, "list the directory", path);
+        let failed = |e: io::Error| describe_harmless(&e, "list the directory", path);
         let mut entries = Vec::new();
         for entry in fs::read_dir(path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -232,8 +240,21 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let sync = || fs::File::open(path)?.sync_all();
-        sync().map_err(|e| describe(&e, "sync the directory", path))
+        let mut tries = 0;
+        let directory = loop {
+            match fs::File::open(path) {
+                Ok(directory) => break directory,
+                // What was done to the names cannot be taken back: worth some patience.
+                Err(error) if tries < OPENINGS_MAX && error.kind() != io::ErrorKind::NotFound => {
+                    std::thread::sleep(Duration::from_millis(1 << tries));
+                    tries += 1;
+                }
+                Err(error) => return Err(describe_harmless(&error, "open the directory", path)),
+            }
+        };
+        directory
+            .sync_all()
+            .map_err(|e| describe(&e, "sync the directory", path))
     }
 
     fn lock(&self, path: &Path) -> io::Result<DirLock> {

@@ -50,19 +50,3 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     }
     Err(last)
 }
-
-/// Lets this process open as many sockets and files as the system allows it at most, instead of the often small default.
-/// Returns that number; `u64::MAX` = no limit.
-///
-/// # Errors
-/// When the system refuses; the process then goes on with what it has.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let most = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit {
-        current: most,
-        maximum: most,
-    };
-    setrlimit(Resource::Nofile, raised)?;
-    Ok(most.unwrap_or(u64::MAX))
-}

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
+use crate::descriptors::{self, Socket, Sockets};
+
 /// Connections that the kernel may hold ready before `accept` takes them.
 const ACCEPT_BACKLOG: u32 = 4096;
 
@@ -76,12 +78,13 @@ impl TcpListener {
                 stream.set_nodelay(true)?;
                 // A client of IPv4 at a socket of both families.
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                Ok((TcpStream(Stream::Real(stream)), peer))
+                let counted = Some(Socket::new());
+                Ok((TcpStream(Stream::Real(stream), counted), peer))
             }
             #[cfg(feature = "sim")]
             Listener::Simulated(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((TcpStream(Stream::Simulated(stream)), peer))
+                Ok((TcpStream(Stream::Simulated(stream), None), peer))
             }
         }
     }
@@ -108,7 +111,7 @@ impl TcpListener {
 
 /// A TCP connection.
 #[derive(Debug)]
-pub struct TcpStream(Stream);
+pub struct TcpStream(Stream, Option<Socket>);
 
 #[derive(Debug)]
 enum Stream {
@@ -127,11 +130,20 @@ impl TcpStream {
         #[cfg(feature = "sim")]
         if crate::in_sim() {
             let stream = crate::sim::SimStream::connect(address).await?;
-            return Ok(Self(Stream::Simulated(stream)));
+            return Ok(Self(Stream::Simulated(stream), None));
         }
         let stream = tokio::net::TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self(Stream::Real(stream)))
+        Ok(Self(Stream::Real(stream), Some(Socket::new())))
+    }
+
+    /// Whether this socket, which was just accepted, leaves enough file descriptors for files.
+    #[must_use]
+    pub fn leaves_descriptors(&self) -> Sockets {
+        match &self.1 {
+            Some(_) => descriptors::sockets(),
+            None => Sockets::Free,
+        }
     }
 
     /// Reads what is there into `buffer`, or registers the caller to be woken; `Ready(Ok(0))` is the end of the stream

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use halyard_net::proto::{CloseReason, ErrText, encoder};
+use halyard_runtime::descriptors::{self, Sockets};
 use halyard_runtime::net::TcpListener;
 use halyard_runtime::task;
 use halyard_runtime::time::{self, Instant, Timestamp};
@@ -27,7 +28,15 @@ pub(crate) async fn accept(front: Arc<Front>, listener: TcpListener) {
         match listener.accept().await {
             Ok((stream, address)) => {
                 pause = first;
-                start(&front, Arc::new(stream), peer_of(address));
+                let descriptors = stream.leaves_descriptors();
+                if descriptors == Sockets::FarTooMany {
+                    tracing::debug!(
+                        "{address} was closed at once: the other descriptors are for files"
+                    );
+                    continue;
+                }
+                let has_room = descriptors == Sockets::Free;
+                start(&front, Arc::new(stream), peer_of(address), has_room);
             }
             Err(error) => {
                 tracing::error!("accepting a client failed, next try in {pause:?}: {error}");
@@ -55,12 +64,12 @@ pub(crate) fn connect_in_process(front: &Arc<Front>) -> InProcess {
         port: 0,
         transport: Transport::InProcess,
     };
-    start(front, Arc::new(link), peer);
+    start(front, Arc::new(link), peer, true);
     client
 }
 
-/// Starts the task of a new connection.
-fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
+/// Starts the task of a new connection, unless there are too many.
+fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer, has_room: bool) {
     let id = front.broker.next_client_id();
     let limits = front.settings().limits.clone();
     let who = format!("{}:{} - cid:{}", peer.ip, peer.port, id.0);
@@ -82,7 +91,12 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
         traffic: Traffic::default(),
         async_info: AtomicBool::new(false),
     });
-    if front.registry.add(&connection, limits.max_connections) {
+    let most = if has_room {
+        limits.max_connections
+    } else {
+        Some(0)
+    };
+    if front.registry.add(&connection, most) {
         // It ends with the connection; nobody waits for it.
         drop(task::spawn(driver::serve(
             Arc::clone(front),
@@ -91,7 +105,15 @@ fn start(front: &Arc<Front>, link: Arc<dyn Link>, peer: Peer) {
         )));
         return;
     }
-    tracing::error!("maximum connections exceeded: {:?}", limits.max_connections);
+    if has_room {
+        tracing::error!("maximum connections exceeded: {:?}", limits.max_connections);
+    } else {
+        let most = descriptors::limit();
+        tracing::error!(
+            "maximum connections exceeded: of {most} open sockets and files those left are kept for files; raise the limit \
+             of open files (ulimit -n)"
+        );
+    }
     let info = front.info_for(&connection).to_json();
     connection.outbound.send(|out| {
         encoder::info(out, &info);
@@ -147,7 +169,12 @@ mod tests {
         };
         let account = front.broker.global();
         task::block_on(1, async {
-            start(&front, Arc::new(Faulty(Mutex::new(bytes.to_vec()))), peer);
+            start(
+                &front,
+                Arc::new(Faulty(Mutex::new(bytes.to_vec()))),
+                peer,
+                true,
+            );
             while account.counters().inserts < 2 || front.registry.count() > 0 {
                 task::yield_now().await;
             }

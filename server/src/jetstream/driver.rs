@@ -37,11 +37,18 @@ use crate::broker::FlushScope;
 
 /// The longest sleep; everything that matters wakes the driver earlier.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long work of the store that failed for want of room, or at damage, is left alone.
+/// How long work of the store that failed at damage is left alone.
 const WORK_RETRY: Duration = Duration::from_secs(1);
-/// A flush that found no room is tried again after that, then after twice as long, and so on up to this: each try writes what
-/// there is room for.
+/// The same where a file could not be opened, or space ran out after all.
+const PASSING_RETRY: Duration = Duration::from_millis(100);
+/// A flush that found no room is tried again after [`WORK_RETRY`], then after twice as long, and so on up to this, as each try
+/// writes what there is room for; at once when there is more space than it found.
 const FULL_RETRY_MAX: Duration = Duration::from_secs(8);
+/// While space is short, how often the store looks for what gives some, and how often what was deleted is flushed.
+const SHORT_INTERVAL: Duration = Duration::from_millis(100);
+/// The disk is asked for its free space after so many seconds, or after so many parts of what there was room for have been
+/// taken since.
+const SPACE_LOOK: (Duration, u64) = (Duration::from_secs(1), 8);
 
 /// So many events are handled before what is being prepared has its next turn in any case.
 const EVENTS_BEFORE_TURN: u8 = 16;
@@ -93,8 +100,14 @@ struct Seen {
     /// See [`Machine::logged_bytes`].
     logged_bytes: u64,
     applied: u64,
-    /// A flush found no room, or too much waits for a halted stream's repair: messages are refused meanwhile.
+    /// Bytes of messages that the store may still take: see [`halyard_engine::Store::room`].
+    room: u64,
+    /// Free bytes of the disk, as far as it was asked.
+    free: u64,
+    /// There is no such room, or too much waits for a halted stream's repair or a file: messages are refused meanwhile.
     is_full: bool,
+    /// A flush makes something durable that was removed, which gives space.
+    frees: bool,
     /// Entry of the last request to erase that is not done; 0 for none.
     asked: u64,
 }
@@ -146,6 +159,15 @@ pub(super) struct Driver {
     rests_until: Instant,
     /// When a flush that found no room is tried again, and how long that was put off.
     retry: Option<(Instant, Duration)>,
+    /// What was free when that flush had failed.
+    retry_above: u64,
+    /// The store has just done something that may let it do more.
+    looks_at_once: bool,
+    space_looked_at: Instant,
+    /// Bytes proposed since then.
+    space_taken: u64,
+    /// Whether it was last said that space is short, and when.
+    told_full: (bool, Instant),
     bell: Arc<Bell>,
 }
 
@@ -180,6 +202,11 @@ impl Driver {
             halted: Vec::new(),
             rests_until: Instant::now(),
             retry: None,
+            retry_above: u64::MAX,
+            looks_at_once: false,
+            space_looked_at: Instant::now(),
+            space_taken: 0,
+            told_full: (false, Instant::now()),
             bell,
         }
     }
@@ -221,13 +248,25 @@ impl Driver {
             let Some(mut gathered) = self.group.inbox().take(self.recycled.take(), room) else {
                 return;
             };
-            if gathered.has_messages() && (self.seen.is_full || self.group.raft().is_full()) {
+            if gathered.has_messages() && !self.has_space(gathered.entry_bytes() as u64) {
                 self.refuse_messages(&mut gathered);
             }
             let proposal = self.propose(&mut gathered);
             self.bytes_in_flight += gathered.entry_bytes();
+            self.space_taken += gathered.entry_bytes() as u64;
             self.flights.push_back(Flight { gathered, proposal });
         }
+    }
+
+    /// Whether messages of an entry so long have room in the store and in the log.
+    fn has_space(&self, bytes: u64) -> bool {
+        let is_full = self.seen.is_full || self.group.raft().is_full();
+        !is_full && self.bytes_in_flight as u64 + bytes <= self.seen.room
+    }
+
+    /// Whether space is what is missing.
+    fn is_short(&self) -> bool {
+        self.seen.is_full || self.group.raft().is_full()
     }
 
     /// Bytes that the next entry may have; one that is longer than all goes alone.
@@ -318,6 +357,8 @@ impl Driver {
         let due = |at: Timestamp| at - now;
         let mut wait = if self.flushing.is_some() && self.maintaining.is_some() {
             IDLE
+        } else if self.is_short() {
+            SHORT_INTERVAL
         } else {
             MAINTENANCE_INTERVAL
         };
@@ -383,16 +424,25 @@ impl Driver {
     /// Looks once at what decides the next steps: `apply` waits for each look.
     fn look_at_machine(&mut self) {
         let unflushed_max = self.tuning.flush_bytes.saturating_mul(HALTED_FLUSHES_MAX);
-        let (seen, fault, halted) = self.group.read(|machine| {
+        let asks = self.space_is_stale();
+        let is_late = self.retry.is_some();
+        let (seen, fault, halted) = self.group.write(|machine| {
+            if asks {
+                machine.store_mut().look_at_space();
+            }
             let store = machine.store();
+            let waits = is_late || !machine.halted().is_empty();
             let seen = Seen {
                 deadline: machine.next_deadline(),
                 time: machine.time(),
                 dirty_bytes: store.dirty_bytes(),
                 logged_bytes: machine.logged_bytes(),
                 applied: machine.applied(),
+                room: store.room(),
+                free: store.free_bytes(),
                 is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. }))
-                    || (!machine.halted().is_empty() && store.dirty_bytes() >= unflushed_max),
+                    || (waits && store.dirty_bytes() >= unflushed_max),
+                frees: store.frees_by_flush(),
                 asked: machine.erasures().pending(NODE.0).unwrap_or(0),
             };
             let halted: Vec<StreamId> = machine.halted().keys().copied().collect();
@@ -401,6 +451,7 @@ impl Driver {
         if seen.asked > self.seen.asked {
             self.bell.ring();
         }
+        self.tell_space(seen.is_full);
         self.seen = seen;
         if halted != self.halted {
             self.group.set_halted(&halted);
@@ -419,7 +470,45 @@ impl Driver {
         }
     }
 
+    /// Whether what is known of the free space is too old, or too much was written since.
+    fn space_is_stale(&mut self) -> bool {
+        let (seconds, part) = SPACE_LOOK;
+        let taken = self.space_taken.saturating_mul(part) >= self.seen.room;
+        let longest = if self.is_short() {
+            SHORT_INTERVAL
+        } else {
+            seconds
+        };
+        if !taken && self.space_looked_at.elapsed() < longest {
+            return false;
+        }
+        self.space_looked_at = Instant::now();
+        self.space_taken = 0;
+        true
+    }
+
+    /// Says when messages begin to be refused, and when that is over, but not each time at the brink.
+    fn tell_space(&mut self, is_full: bool) {
+        let (told, since) = self.told_full;
+        if is_full == told || since.elapsed() < SPACE_LOOK.0 {
+            return;
+        }
+        self.told_full = (is_full, Instant::now());
+        let name = self.group.name();
+        if is_full {
+            tracing::error!(
+                "the {name} group: too little space is left: messages are refused until there is more; free some, or delete or \
+                 purge streams"
+            );
+        } else {
+            tracing::info!("the {name} group: there is space again, messages are taken");
+        }
+    }
+
     fn tick(&mut self) {
+        if self.is_short() {
+            self.look_at_machine();
+        }
         let due = self
             .seen
             .deadline
@@ -447,8 +536,17 @@ impl Driver {
         if Instant::now() < self.rests_until {
             return;
         }
-        let looks = self.maintaining.is_none()
-            && (self.looked_at.elapsed() >= MAINTENANCE_INTERVAL || self.erases());
+        let interval = if self.is_short() {
+            SHORT_INTERVAL
+        } else {
+            MAINTENANCE_INTERVAL
+        };
+        // Entries are also applied that this driver has not proposed: those of an earlier life, after it was made.
+        if self.group.orders().flush_to() > self.seen.applied.max(self.flushed_index) {
+            self.look_at_machine();
+        }
+        let due = self.looks_at_once || self.looked_at.elapsed() >= interval;
+        let looks = self.maintaining.is_none() && (due || self.erases());
         let wanted = Wanted {
             flush: self.flushing.is_none() && self.flush_due(),
             maintenance: looks,
@@ -456,6 +554,7 @@ impl Driver {
         };
         if looks {
             self.looked_at = Instant::now();
+            self.looks_at_once = false;
         }
         if wanted.flush || wanted.maintenance {
             self.take_turn(&wanted);
@@ -489,6 +588,7 @@ impl Driver {
             self.flushed_at = Instant::now();
             self.cut_bytes = self.seen.dirty_bytes;
             (self.seen.dirty_bytes, self.seen.logged_bytes) = (0, 0);
+            self.seen.frees = false;
         }
         if turn.is_scrub {
             self.scrubbed_at = Instant::now();
@@ -527,12 +627,16 @@ impl Driver {
 
     fn flush_due(&self) -> bool {
         let behind = self.seen.applied > self.flushed_index;
+        if let Some((at, _)) = self.retry {
+            return Instant::now() >= at || self.seen.free > self.retry_above;
+        }
         let ordered = self.group.orders().flush_to();
         if ordered > self.flushed_index && self.seen.applied >= ordered {
             return true;
         }
-        let is_retry_due = self.retry.is_some_and(|(at, _)| Instant::now() >= at);
-        is_retry_due
+        // What was deleted gives its space only after a flush, and so do the log's segments.
+        let would_free = self.seen.frees || (behind && self.group.raft().is_full());
+        (would_free && self.is_short() && self.flushed_at.elapsed() >= SHORT_INTERVAL)
             || self.seen.dirty_bytes >= self.tuning.flush_bytes
             // Where messages are consumed at once nothing gathers but the log: it is kept as short, for a start after a
             // crash, and so that its segments are used again and no new ones are made.
@@ -560,17 +664,18 @@ impl Driver {
                     self.flushed_at = Instant::now();
                     self.retry = None;
                 }
+                // What gives space is done without a pause.
+                self.looks_at_once |= finished.has_changed && self.is_short();
                 self.flushed_index = finished.applied;
                 self.group.raft().flushed(finished.applied);
             }
             // Nothing is lost: what was to be flushed stays in memory and in the log, and is tried again.
-            Err(error @ halyard_engine::Error::Full { .. }) => {
-                tracing::warn!("the {} group: {error}", self.group.name());
-                self.rests_until = Instant::now() + WORK_RETRY;
+            Err(error) if error.passes() => {
+                self.rests_until = Instant::now() + PASSING_RETRY;
                 if matches!(work, Work::Flush) {
-                    let longer = |(_, pause): (Instant, Duration)| (pause * 2).min(FULL_RETRY_MAX);
-                    let pause = self.retry.map_or(WORK_RETRY, longer);
-                    self.retry = Some((Instant::now() + pause, pause));
+                    self.put_flush_off(&error);
+                } else {
+                    tracing::debug!("the {} group: {error}", self.group.name());
                 }
             }
             // What is damaged stays as it is, and a stream that cannot be written is halted; the rest keeps being served.
@@ -586,6 +691,17 @@ impl Driver {
         self.look_at_machine();
     }
 
+    /// A flush has failed for now: it is tried again, less and less often.
+    fn put_flush_off(&mut self, error: &halyard_engine::Error) {
+        tracing::warn!("the {} group: {error}", self.group.name());
+        self.retry_above = self.group.read(|machine| machine.store().free_bytes());
+        let is_full = matches!(error, halyard_engine::Error::Full { .. });
+        let first = if is_full { WORK_RETRY } else { PASSING_RETRY };
+        let longer = |(_, pause): (Instant, Duration)| (pause * 2).min(FULL_RETRY_MAX);
+        let pause = self.retry.map_or(first, longer);
+        self.retry = Some((Instant::now() + pause, pause));
+    }
+
     /// So that a start after an orderly stop has little to replay.
     async fn last_flush(&mut self) {
         self.come_home().await;
@@ -599,6 +715,10 @@ impl Driver {
                 Err(error) => self.group.fail(&error.to_string()),
             }
             self.come_home().await;
+        }
+        if self.retry.is_some() {
+            let why = "there was no space, or no file, for it; nothing is lost, a start reads it from the log";
+            self.group.note_unwritten(why);
         }
     }
 

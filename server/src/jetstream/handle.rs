@@ -35,6 +35,8 @@ pub struct GroupHandle {
     failed: AtomicBool,
     /// Some stream takes no more changes: known without the lock of the machine.
     has_halted: AtomicBool,
+    /// Why it has stopped, or what its last flush met.
+    unwritten: Mutex<Option<String>>,
 }
 
 impl GroupHandle {
@@ -65,6 +67,7 @@ impl GroupHandle {
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             has_halted: AtomicBool::new(false),
+            unwritten: Mutex::default(),
         })
     }
 
@@ -204,11 +207,22 @@ impl GroupHandle {
         if self.failed.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.note_unwritten(why);
         tracing::error!(
             "the {} group of JetStream stops serving: {why}",
             self.name()
         );
         self.inbox.close();
+    }
+
+    /// Notes what keeps the last of it from being flushed.
+    pub(super) fn note_unwritten(&self, why: &str) {
+        self.unwritten.lock().get_or_insert_with(|| why.to_owned());
+    }
+
+    /// After its driver has ended: what kept the last of it from being flushed.
+    pub(super) fn unwritten(&self) -> Option<String> {
+        self.unwritten.lock().clone()
     }
 
     /// The same where its driver is gone: nobody waits for what only that could answer.

@@ -80,8 +80,16 @@ pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 pub const DIRTY_BYTES_FLUSH: usize = 64 * 1024 * 1024;
 /// Bytes of disk that only what makes room may use: more than a flush writes, which makes a purge durable.
 pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
-/// The same on a small disk, where flushes are smaller, too.
-pub const RESERVE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// The same on the smallest disk, where flushes are smaller, too.
+pub const RESERVE_BYTES_MIN: u64 = 512 * 1024;
+/// Segments of a store are not merged into larger ones.
+pub const FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// The same on the smallest disk.
+pub const FILE_BYTES_MIN: u64 = 1024 * 1024;
+/// Segments of the log are no shorter.
+pub const LOG_SEGMENT_BYTES_MIN: u64 = 128 * 1024;
+/// On a disk with less space than this for the server not much can be stored: it is told when the server starts.
+pub const DISK_BYTES_MIN: u64 = 8 * 1024 * 1024;
 /// The same for the store of the meta group, whose flushes are a few KiB.
 pub const META_RESERVE_BYTES: u64 = 1024 * 1024;
 /// A smaller tail is flushed when it is this old, so that the log stays short.

@@ -1,6 +1,7 @@
 //! The JetStream of one server: its groups and streams, and what others ask about them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -8,6 +9,7 @@ use futures::channel::oneshot;
 use futures::lock::Mutex as AsyncMutex;
 use halyard_engine::StreamId;
 use halyard_raft as raft;
+use halyard_runtime::disk::Disk;
 use halyard_runtime::task::{self, JoinHandle};
 use halyard_runtime::time::Timestamp;
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +28,7 @@ use super::group::{Machine, Reply};
 use super::handle::{GroupHandle, StreamHandle};
 use super::inbox::Waiter;
 use super::lanes::Lanes;
-use super::limits::API_LEVEL;
+use super::limits::{API_LEVEL, DISK_BYTES_MIN};
 use super::reads::Reads;
 use super::start::{self, Opened, Settings, StartError, Tuning};
 use super::{log_scrub, meta};
@@ -153,8 +155,16 @@ impl JetStream {
         broker: Arc<Broker>,
         mut settings: Settings,
     ) -> Result<Arc<Self>, StartError> {
-        if let Ok(free) = free_bytes(&settings) {
-            settings.tuning = settings.tuning.fitting(free);
+        if let Ok(budget) = disk_budget(&settings) {
+            settings.tuning = settings.tuning.fitting(budget);
+            if budget < DISK_BYTES_MIN {
+                tracing::warn!(
+                    "JetStream: {} has {} KiB for streams: with less than {} KiB publishes are soon refused for want of space",
+                    settings.data_dir.display(),
+                    budget / 1024,
+                    DISK_BYTES_MIN / 1024
+                );
+            }
         }
         let lanes = Lanes::new().map_err(StartError::Threads)?;
         let Opened {
@@ -264,6 +274,20 @@ impl JetStream {
         for node in &self.nodes {
             node.shutdown().await;
         }
+    }
+
+    /// What [`JetStream::shutdown`] could not write.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<String> {
+        if let Some(poison) = self.node().and_then(raft::Node::poisoned) {
+            return Some(poison.to_string());
+        }
+        if let Some(why) = self.file.unwritten() {
+            return Some(format!("the last flush of the file group failed: {why}"));
+        }
+        let meta = self.meta.machine().lock();
+        (meta.store().applied() < meta.applied())
+            .then(|| "the last flush of the meta group failed".to_owned())
     }
 
     /// Subscribes the API of the accounts that there are.
@@ -501,6 +525,13 @@ impl JetStream {
         &self.meta
     }
 
+    /// Whether publishes to file streams are refused because there is too little space.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let is_full = |accepting| matches!(accepting, Err(halyard_engine::Error::Full { .. }));
+        self.file.raft().is_full() || is_full(self.file.read(|machine| machine.store().accepting()))
+    }
+
     /// Damage that was found in the log and the stores and is still there, and streams that a panic has halted, for people.
     #[must_use]
     pub fn damage(&self) -> Vec<String> {
@@ -546,20 +577,46 @@ impl JetStream {
                 return Err(halted);
             }
         }
-        match self.meta.machine().lock().fault() {
-            Some(fault) => Err(format!("the meta group has stopped serving: {fault}")),
+        if let Some(fault) = self.meta.machine().lock().fault() {
+            return Err(format!("the meta group has stopped serving: {fault}"));
+        }
+        if self.is_full() {
+            return Err(format!(
+                "{}: there is too little space: publishes to file streams are refused until there is more",
+                self.settings.data_dir.display()
+            ));
+        }
+        match self.damage().first() {
+            Some(damage) => Err(damage.clone()),
             None => Ok(()),
         }
     }
 }
 
-/// Free space where the streams are, or will be once their directory is made.
-fn free_bytes(settings: &Settings) -> std::io::Result<u64> {
+/// What the streams may have of their disk: what is free there, and what they have. It is the same whatever they hold.
+fn disk_budget(settings: &Settings) -> std::io::Result<u64> {
     let (disk, dir) = (&settings.disk, &settings.data_dir);
     let there = dir
         .ancestors()
         .find(|dir| disk.exists(dir).unwrap_or(false));
-    disk.free_bytes(there.unwrap_or(dir))
+    let free = disk.free_bytes(there.unwrap_or(dir))?;
+    Ok(free.saturating_add(bytes_below(&**disk, dir, DEPTH_MAX)))
+}
+
+/// How deep the data directory is.
+const DEPTH_MAX: u32 = 4;
+
+/// Bytes of the files in a directory and below; what cannot be listed counts nothing.
+fn bytes_below(disk: &dyn Disk, dir: &Path, depth: u32) -> u64 {
+    let Some(depth) = depth.checked_sub(1) else {
+        return 0;
+    };
+    let entries = disk.list(dir).unwrap_or_default();
+    let bytes = entries.into_iter().map(|entry| match entry.is_dir {
+        true => bytes_below(disk, &dir.join(entry.name), depth),
+        false => entry.len,
+    });
+    bytes.sum()
 }
 
 /// Without [`JetStream::shutdown`] this is a crash, but the tasks go all the same.

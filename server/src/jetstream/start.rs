@@ -22,7 +22,8 @@ use super::group;
 use super::handle::GroupHandle;
 use super::lanes::Lanes;
 use super::limits::{
-    DIRTY_BYTES_FLUSH, FLUSH_INTERVAL, META_RESERVE_BYTES, RESERVE_BYTES, RESERVE_BYTES_MIN,
+    DIRTY_BYTES_FLUSH, FILE_BYTES_MAX, FILE_BYTES_MIN, FLUSH_INTERVAL, LOG_SEGMENT_BYTES_MIN,
+    META_RESERVE_BYTES, RESERVE_BYTES, RESERVE_BYTES_MIN,
 };
 use super::meta;
 use super::service::JetStream;
@@ -55,24 +56,29 @@ pub struct Tuning {
     pub flush_bytes: usize,
     /// Age at which a smaller tail is flushed.
     pub flush_interval: Duration,
-    /// Bytes of disk that are kept for what makes room: below so many free ones publishes are refused, and as many again
-    /// are set aside for a flush that finds none. More than a flush writes.
+    /// Bytes of disk that are set aside, at most, for a flush that finds none, which is what makes room: more than a flush
+    /// writes. A store takes them as it grows.
     pub reserve_bytes: u64,
+    /// Bytes of a store's segment beyond which no more is merged into it.
+    pub file_bytes_max: u64,
 }
 
 impl Tuning {
-    /// The same for a disk with so many free bytes: of a small one no more than an eighth is kept back, and flushes are such
-    /// that one fits into that.
+    /// The same for a disk on which the server may have so many bytes, those that it has now included. Of a small one it keeps
+    /// back no more than some percent: the reserve is 1/32 of it, a segment of the log 1/64, and a rewrite of the largest
+    /// segment of a store takes 1/64.
     #[must_use]
-    pub fn fitting(self, free: u64) -> Self {
-        let reserve = self.reserve_bytes.min((free / 8).max(RESERVE_BYTES_MIN));
-        if reserve == self.reserve_bytes {
-            return self;
-        }
+    pub fn fitting(self, budget: u64) -> Self {
+        let reserve = self.reserve_bytes.min((budget / 32).max(RESERVE_BYTES_MIN));
         let flush = usize::try_from(reserve / 4 * 3).unwrap_or(usize::MAX);
+        let log_segment = (budget / 64).max(LOG_SEGMENT_BYTES_MIN) / 4096 * 4096;
+        let log_segment = self.log_segment_bytes.min(log_segment);
         Self {
             reserve_bytes: reserve,
             flush_bytes: self.flush_bytes.min(flush),
+            log_segment_bytes: log_segment,
+            first_log_segment_bytes: self.first_log_segment_bytes.min(log_segment),
+            file_bytes_max: self.file_bytes_max.min((budget / 32).max(FILE_BYTES_MIN)),
             ..self
         }
     }
@@ -92,10 +98,11 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             log_segment_bytes: 32 << 20,
-            first_log_segment_bytes: 2 << 20,
+            first_log_segment_bytes: LOG_SEGMENT_BYTES_MIN,
             flush_bytes: DIRTY_BYTES_FLUSH,
             flush_interval: FLUSH_INTERVAL,
             reserve_bytes: RESERVE_BYTES,
+            file_bytes_max: FILE_BYTES_MAX,
         }
     }
 }
@@ -294,10 +301,11 @@ fn open_store(
         encryption: settings.encryption.clone(),
         reserve_bytes: settings.tuning.reserve_bytes,
         hash_key: HashKey::new(std::array::from_fn(|_| random::u64())),
+        segment_bytes_max: settings.tuning.file_bytes_max,
         ..Options::default()
     };
     if id == META {
-        options.reserve_bytes = options.reserve_bytes.min(META_RESERVE_BYTES);
+        options.reserve_bytes = META_RESERVE_BYTES.min(options.reserve_bytes / 4);
     }
     if overhead == Overhead::MEMORY {
         // RAM is no disk that anybody carries away.
@@ -442,15 +450,29 @@ mod tests {
 
     #[test]
     fn a_flush_fits_into_the_reserve_of_every_disk() {
-        for free in [0, 50 << 20, 200 << 20, 500 << 20, 1 << 40, u64::MAX] {
-            let tuning = Tuning::default().fitting(free);
+        for budget in [0, 20 << 20, 200 << 20, 500 << 20, 1 << 40, u64::MAX] {
+            let tuning = Tuning::default().fitting(budget);
             assert!(
                 tuning.reserve_bytes > tuning.flush_bytes as u64,
                 "{tuning:?}"
             );
-            assert!(tuning.reserve_bytes <= (free / 8).max(RESERVE_BYTES_MIN));
+            assert!(tuning.reserve_bytes <= (budget / 32).max(RESERVE_BYTES_MIN));
+            assert!(tuning.first_log_segment_bytes <= tuning.log_segment_bytes);
+            assert_eq!(tuning.log_segment_bytes % 4096, 0);
         }
-        let plenty = Tuning::default().fitting(1 << 30);
+        let plenty = Tuning::default().fitting(64 << 30);
         assert_eq!(plenty.flush_bytes, DIRTY_BYTES_FLUSH);
+        assert_eq!(plenty.file_bytes_max, FILE_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_kept_back_of_a_small_disk_is_a_small_part() {
+        for budget in [20_u64 << 20, 128 << 20, 1 << 30] {
+            let tuning = Tuning::default().fitting(budget);
+            // The reserve, what a rewrite takes, the log with a flush's worth and its spares.
+            let log = tuning.flush_bytes as u64 + 6 * tuning.log_segment_bytes;
+            let kept = tuning.reserve_bytes + tuning.file_bytes_max / 2 + log;
+            assert!(kept * 5 < budget, "{kept} of {budget}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use halyard_runtime::descriptors::Sockets;
 use halyard_runtime::lane::Lane;
 use halyard_runtime::net::{TcpListener, TcpStream};
 use halyard_runtime::task::{self, JoinHandle};
@@ -157,6 +158,9 @@ async fn accept(listener: TcpListener, lane: Arc<Lane>, answer: Arc<Answer>) {
             time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        if stream.leaves_descriptors() == Sockets::FarTooMany {
+            continue;
+        }
         let seat = Seat::take(&seats);
         let number = seat.number;
         let (lane, answer) = (Arc::clone(&lane), Arc::clone(&answer));

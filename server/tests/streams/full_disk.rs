@@ -4,7 +4,7 @@
 //! What must hold: a publish is acknowledged and kept, or refused with 10023, and nothing in between; what makes room goes
 //! on; and when there is room again, publishes are taken again without anybody's help.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::raw::Raw;
 use crate::{api, request};
 
 /// Bytes of a message.
-const MESSAGE_BYTES: usize = 2000;
+pub(crate) const MESSAGE_BYTES: usize = 2000;
 /// Publishes that are sent before their answers are read.
 const WINDOW: u64 = 16;
 /// How long it may take until publishes are taken again once there is room.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(30);
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Everything small, so that a disk of a few MiB is to it what a disk of some GiB is to a server.
 const TUNING: Tuning = Tuning {
     log_segment_bytes: 256 << 10,
@@ -37,29 +37,43 @@ const TUNING: Tuning = Tuning {
     flush_bytes: 512 << 10,
     flush_interval: Duration::from_secs(5),
     reserve_bytes: 768 << 10,
+    file_bytes_max: 1 << 30,
 };
 
 /// A machine with a disk, and what publishers know.
 #[derive(Clone)]
-struct Machine {
+pub(crate) struct Machine {
     node: sim::Node,
-    disk: SimDisk,
-    ledger: Arc<Mutex<Ledger>>,
-    tuning: Tuning,
+    pub(crate) disk: SimDisk,
+    pub(crate) ledger: Arc<Mutex<Ledger>>,
+    pub(crate) tuning: Tuning,
 }
 
 /// What publishes to stream `A` were answered.
-#[derive(Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     /// Of each sequence that was acknowledged, the number of its message.
-    stored: BTreeMap<u64, u64>,
+    pub(crate) stored: BTreeMap<u64, u64>,
     next: u64,
     refused: u64,
     /// Refusals since the last acknowledgement.
     refused_in_a_row: u64,
+    /// Bytes of each message.
+    pub(crate) message_bytes: usize,
 }
 
-fn simulated<F: Future<Output = ()> + Send + 'static>(
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            stored: BTreeMap::new(),
+            next: 0,
+            refused: 0,
+            refused_in_a_row: 0,
+            message_bytes: MESSAGE_BYTES,
+        }
+    }
+}
+
+pub(crate) fn simulated<F: Future<Output = ()> + Send + 'static>(
     capacity: u64,
     test: impl FnOnce(Machine) -> F + Send + 'static,
 ) {
@@ -87,7 +101,7 @@ fn simulated<F: Future<Output = ()> + Send + 'static>(
 
 impl Machine {
     /// Runs the server for one life, which ends with a loss of power.
-    async fn life<F: Future<Output = ()> + Send + 'static>(
+    pub(crate) async fn life<F: Future<Output = ()> + Send + 'static>(
         &self,
         run: impl FnOnce(Self, Server) -> F + Send + 'static,
     ) {
@@ -109,7 +123,7 @@ impl Machine {
     }
 
     /// A life of which all is asked that publishers know.
-    async fn holds_everything(&self) {
+    pub(crate) async fn holds_everything(&self) {
         self.life(|machine, server| async move {
             check(&mut client(&server).await, &machine.ledger).await;
         })
@@ -117,42 +131,42 @@ impl Machine {
     }
 
     /// Others take all that is free but `left` bytes.
-    fn fill_up_to(&self, left: u64) {
+    pub(crate) fn fill_up_to(&self, left: u64) {
         let plenty = 1 << 40;
         self.set_capacity(plenty);
         let free = self.disk.free_bytes(Path::new("/")).unwrap();
         self.set_capacity(plenty - free + left);
     }
 
-    fn set_capacity(&self, bytes: u64) {
+    pub(crate) fn set_capacity(&self, bytes: u64) {
         self.disk.set_faults(|faults| faults.capacity_bytes = bytes);
     }
 }
 
 /// A client of the API.
-async fn client(server: &Server) -> Raw {
+pub(crate) async fn client(server: &Server) -> Raw {
     let mut raw = Raw::connected(server, ",\"headers\":true,\"no_responders\":true").await;
     raw.send("SUB _I.* 1\r\n").await;
     raw.flush().await;
     raw
 }
 
-async fn create(raw: &mut Raw, name: &str) {
+pub(crate) async fn create(raw: &mut Raw, name: &str) {
     let subjects = format!("{}.>", name.to_lowercase());
     let config = json!({"name": name, "subjects": [subjects], "allow_direct": true});
     let made = api(raw, &format!("STREAM.CREATE.{name}"), &config).await;
     assert_eq!(made["did_create"], true, "{made}");
 }
 
-fn payload(number: u64) -> String {
-    format!("{number:08}{}", "x".repeat(MESSAGE_BYTES - 8))
+fn payload(number: u64, bytes: usize) -> String {
+    format!("{number:08}{}", "x".repeat(bytes - 8))
 }
 
 /// Publishes to stream `A`, a window at a time. Every publish must be answered, one way or the other.
-struct Publisher(Raw);
+pub(crate) struct Publisher(Raw);
 
 impl Publisher {
-    async fn new(server: &Server) -> Self {
+    pub(crate) async fn new(server: &Server) -> Self {
         let mut raw = Raw::connected(server, "").await;
         raw.send("SUB _P.* 1\r\n").await;
         raw.flush().await;
@@ -160,20 +174,26 @@ impl Publisher {
     }
 
     /// One window.
-    async fn publish(&mut self, ledger: &Mutex<Ledger>) {
-        let first = {
+    pub(crate) async fn publish(&mut self, ledger: &Mutex<Ledger>) {
+        let (first, bytes) = {
             let mut ledger = ledger.lock();
             ledger.next += WINDOW;
-            ledger.next - WINDOW
+            (ledger.next - WINDOW, ledger.message_bytes)
         };
         for number in first..first + WINDOW {
-            let line = format!("PUB a.{} _P.{number} {MESSAGE_BYTES}\r\n", number % 10);
-            self.0.send(&format!("{line}{}\r\n", payload(number))).await;
+            let line = format!("PUB a.{} _P.{number} {bytes}\r\n", number % 10);
+            self.0
+                .send(&format!("{line}{}\r\n", payload(number, bytes)))
+                .await;
         }
-        for number in first..first + WINDOW {
+        let mut waits: BTreeSet<u64> = (first..first + WINDOW).collect();
+        while !waits.is_empty() {
             let line = self.0.line().await;
             let mut words = line.split(' ');
-            assert_eq!(words.nth(1), Some(&*format!("_P.{number}")), "{line}");
+            // A refusal may come before the acknowledgement of what is on its way.
+            let subject = words.nth(1).unwrap();
+            let number: u64 = subject.strip_prefix("_P.").unwrap().parse().unwrap();
+            assert!(waits.remove(&number), "{line}");
             let count: usize = words.next_back().unwrap().parse().unwrap();
             let body = self.0.bytes(count + 2).await;
             let answer: Value = serde_json::from_slice(&body[..count]).unwrap();
@@ -197,7 +217,7 @@ impl Publisher {
     }
 
     /// Goes on until the disk is full for good: everything is refused for so long.
-    async fn until_full(&mut self, ledger: &Mutex<Ledger>, lasts: Duration) {
+    pub(crate) async fn until_full(&mut self, ledger: &Mutex<Ledger>, lasts: Duration) {
         let began = Instant::now();
         let mut refused_since = None;
         loop {
@@ -218,6 +238,11 @@ impl Publisher {
 
     /// Goes on until publishes are taken again: 5 windows one after the other.
     async fn until_taken(&mut self, machine: &Machine) {
+        self.until_taken_within(machine, RECOVERS_WITHIN).await;
+    }
+
+    /// The same, which may take so long.
+    pub(crate) async fn until_taken_within(&mut self, machine: &Machine, within: Duration) {
         let ledger = &*machine.ledger;
         let began = Instant::now();
         let mut windows = 0;
@@ -229,16 +254,16 @@ impl Publisher {
                 0
             };
             assert!(
-                began.elapsed() < RECOVERS_WITHIN,
+                began.elapsed() < within,
                 "publishes are refused for good: {:?}",
                 machine.disk.files()
             );
-            time::sleep(Duration::from_millis(if windows == 0 { 500 } else { 10 })).await;
+            time::sleep(Duration::from_millis(if windows == 0 { 100 } else { 10 })).await;
         }
     }
 
     /// Goes on in the background until it is told to stop.
-    fn keep_on(
+    pub(crate) fn keep_on(
         mut self,
         ledger: Arc<Mutex<Ledger>>,
         stop: Arc<AtomicBool>,
@@ -253,14 +278,17 @@ impl Publisher {
 }
 
 /// Stream `A` holds exactly what the ledger says.
-async fn check(raw: &mut Raw, ledger: &Mutex<Ledger>) {
-    let stored = ledger.lock().stored.clone();
+pub(crate) async fn check(raw: &mut Raw, ledger: &Mutex<Ledger>) {
+    let (stored, bytes) = {
+        let ledger = ledger.lock();
+        (ledger.stored.clone(), ledger.message_bytes)
+    };
     let info = api(raw, "STREAM.INFO.A", &Value::Null).await;
     assert_eq!(info["state"]["messages"], stored.len(), "{info}");
     for (seq, number) in stored {
         let got = request(raw, "$JS.API.DIRECT.GET.A", &format!("{{\"seq\":{seq}}}")).await;
         assert!(
-            got.ends_with(&payload(number)),
+            got.ends_with(&payload(number, bytes)),
             "{seq}: {}",
             &got[..got.len().min(200)]
         );
@@ -297,7 +325,7 @@ async fn acknowledge(raw: &mut Raw, ack: &str) {
     raw.bytes(2).await;
 }
 
-async fn succeeds(raw: &mut Raw, subject: &str, body: &Value) -> Value {
+pub(crate) async fn succeeds(raw: &mut Raw, subject: &str, body: &Value) -> Value {
     let answer = api(raw, subject, body).await;
     assert_eq!(answer["success"], true, "{subject}: {answer}");
     answer
@@ -308,7 +336,7 @@ async fn fill(server: &Server, raw: &mut Raw, ledger: &Mutex<Ledger>) -> (Publis
     create(raw, "A").await;
     create(raw, "GONE").await;
     for number in 0..200 {
-        let body = payload(number);
+        let body = payload(number, MESSAGE_BYTES);
         let ack = request(raw, &format!("gone.{number}"), &body).await;
         assert!(ack.contains("\"seq\":"), "{ack}");
     }

@@ -18,6 +18,7 @@ mod log_length;
 mod meta_store;
 mod requests;
 mod rules;
+mod space;
 mod stall;
 
 use std::future::Future;

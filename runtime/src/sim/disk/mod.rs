@@ -42,6 +42,8 @@ pub struct DiskFaults {
     pub sync_error_ppm: u32,
     /// How many of a million syncs of a directory fail (EIO). The names stay as they are until the power goes.
     pub dir_sync_error_ppm: u32,
+    /// How many of a million openings of a file fail (EMFILE), without any effect.
+    pub open_error_ppm: u32,
     /// How many of a million renames and removals fail (EIO), without any effect.
     pub name_error_ppm: u32,
     /// How many of a million writes, allocations and creations find the disk full for a moment; of a write some bytes
@@ -76,6 +78,7 @@ impl Default for DiskFaults {
             write_error_ppm: 0,
             sync_error_ppm: 0,
             dir_sync_error_ppm: 0,
+            open_error_ppm: 0,
             name_error_ppm: 0,
             full_ppm: 0,
             short_read_ppm: 0,
@@ -566,7 +569,8 @@ impl State {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let (id, epoch) = self.operate(None, |state| {
-            state.device(0)?;
+            let failing = state.faults.open_error_ppm;
+            state.device(failing).map_err(crate::disk::harmless)?;
             if state.live.is_dir(path) {
                 return Err(fail(io::ErrorKind::IsADirectory, path));
             }
@@ -671,7 +675,7 @@ impl Disk for SimDisk {
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
         self.operate(None, |state| {
-            state.device(0)?;
+            state.device(0).map_err(crate::disk::harmless)?;
             Ok(state.live.is_dir(path) || state.live.files.contains_key(path))
         })
     }

@@ -259,7 +259,11 @@ impl Pass {
         for (group, (look, target)) in sight.groups.iter().zip(&mut self.targets).enumerate() {
             let held = sight.holders.iter().filter(|(holder, _)| *holder == group);
             let held = held.map(|(_, entry)| *entry).max().unwrap_or(0);
-            let wanted = held.max(target.map_or(0, |target| target.up_to));
+            // The log may also have entries without a payload at its end, which no store hears of: one that waited for their
+            // flush would wait until somebody else writes something.
+            let wanted = held
+                .max(target.map_or(0, |target| target.up_to))
+                .min(look.applied);
             if wanted > look.durable {
                 actions.push(Action::Flush(group, wanted));
             }

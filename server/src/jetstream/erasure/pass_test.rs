@@ -153,6 +153,20 @@ fn what_comes_during_a_pass_waits_for_the_next_and_keeps_its_bound() {
 }
 
 #[test]
+fn nobody_waits_for_a_flush_of_what_no_store_hears_of() {
+    let mut node = Played::new();
+    node.eraser = Eraser::new(WITHIN);
+    let last = node.ask(0);
+    assert_eq!(node.at_once(), [Action::RetireLog]);
+    // Behind the request stands the entry with which a new life begins: it has no payload, and is not applied.
+    node.sight.holders = vec![(0, last + 1)];
+    assert_eq!(node.at_once(), [Action::Flush(0, last)]);
+    node.flush();
+    node.sight.holders = vec![(0, last + 1)];
+    assert_eq!(node.at_once(), [Action::Rewrite(0, 2)]);
+}
+
+#[test]
 fn a_slow_pass_begins_earlier_the_next_time() {
     let mut node = Played::new();
     node.ask(0);

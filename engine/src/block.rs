@@ -12,10 +12,11 @@
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File, OpenMode};
+use halyard_runtime::flip::{self, Flip};
 
 use crate::crypto::{self, FileKey, SealedWith, TAG_BYTES, WRAPPED_BYTES};
 use crate::error::Error;
@@ -45,6 +46,19 @@ pub(crate) enum Kind {
     Records = 7,
     Root = 8,
     Manifest = 9,
+    /// Where the first copy of a segment's index is, and a copy of its header: never sealed, as it must be found without a key.
+    Guard = 10,
+}
+
+impl Kind {
+    /// Whether a store does not open without it: then one flipped bit is mended when it is read. A page's damage takes its
+    /// messages and nothing else, and is told as what it is.
+    const fn is_vital(self) -> bool {
+        match self {
+            Self::Subjects | Self::Streams | Self::Records | Self::Root | Self::Manifest => true,
+            Self::Rows | Self::Body | Self::Postings | Self::PostingIndex | Self::Guard => false,
+        }
+    }
 }
 
 /// Where a block is.
@@ -215,6 +229,29 @@ impl BlockWriter {
         })
     }
 
+    /// Adds a block as it is, neither compressed nor sealed.
+    pub(crate) fn append_plain(&mut self, kind: Kind, raw: &[u8]) -> BlockRef {
+        let offset = self.len();
+        let mut frame = Vec::with_capacity(FRAME_BYTES);
+        for len in [raw.len(), raw.len()] {
+            frame.extend_from_slice(&(len as u32).to_le_bytes());
+        }
+        frame.extend_from_slice(&[kind as u8, 0, 0, 0]);
+        let crc = frame_crc(self.tag, offset, &frame, raw);
+        frame.extend_from_slice(&crc.to_le_bytes());
+        self.pending.extend_from_slice(&frame);
+        self.pending.extend_from_slice(raw);
+        BlockRef {
+            offset,
+            len: (raw.len() + FRAME_BYTES) as u32,
+        }
+    }
+
+    /// Whether its blocks are sealed.
+    pub(crate) const fn is_sealed(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Bytes outside of any block, at the end of the file.
     pub(crate) fn append_raw(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
@@ -258,6 +295,8 @@ pub(crate) struct BlockReader {
     len: u64,
     key: Option<FileKey>,
     sealed_with: SealedWith,
+    /// Something was read of which one bit had flipped.
+    mended: OnceLock<()>,
 }
 
 impl BlockReader {
@@ -300,21 +339,13 @@ impl BlockReader {
         }
         file.read_exact_at(&mut header, at)
             .map_err(|error| Error::corrupt(path, at, format!("unreadable: {error}")))?;
+        let mended = mend(&mut header);
         if header.get(..8) != Some(&magic.0) {
             return Err(Error::corrupt(
                 path,
                 at,
                 "the file does not start as one of this store's does",
             ));
-        }
-        // The version decides what the rest means, the checksum's place included.
-        let version = le_u16(&header, 8);
-        if version > FORMAT_VERSION {
-            return Err(Error::NewerVersion {
-                file: path.to_owned(),
-                found: version,
-                supported: FORMAT_VERSION,
-            });
         }
         let (covered, _) = header.split_at(HEADER_BYTES - 4);
         if crc32c::crc32c(covered) != le_u32(&header, HEADER_BYTES - 4) {
@@ -323,6 +354,15 @@ impl BlockReader {
                 at,
                 "the header's checksum does not match",
             ));
+        }
+        // After the sum, which is at the same place in every version: a flipped bit is no newer release.
+        let version = le_u16(&header, 8);
+        if version > FORMAT_VERSION {
+            return Err(Error::NewerVersion {
+                file: path.to_owned(),
+                found: version,
+                supported: FORMAT_VERSION,
+            });
         }
         let sealed_with = SealedWith {
             key_id: le_u64(&header, 24),
@@ -336,7 +376,53 @@ impl BlockReader {
             len,
             key,
             sealed_with,
+            mended,
         })
+    }
+
+    /// Whether something was read of which one bit had flipped: the file should be written anew.
+    pub(crate) fn is_mended(&self) -> bool {
+        self.mended.get().is_some()
+    }
+
+    /// Something was read from a copy: the file should be written anew.
+    pub(crate) fn note_mended(&self) {
+        self.mended.get_or_init(|| ());
+    }
+
+    /// Bytes that end with their sum, as [`BlockReader::read_raw`] of them; one flipped bit is mended.
+    pub(crate) fn read_summed(&self, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = self.read_raw(offset, len)?;
+        if mend(&mut bytes).get().is_some() {
+            self.mended.get_or_init(|| ());
+        }
+        Ok(bytes)
+    }
+
+    /// The block with the bit as it was, where one flipped bit explains why its sum is wrong.
+    fn mend_block(&self, offset: u64, bytes: &Bytes) -> Option<Bytes> {
+        let (frame, stored) = bytes.split_first_chunk::<FRAME_BYTES>()?;
+        let (fields, _) = frame.split_at(FRAME_BYTES - 4);
+        let (want, found) = (
+            le_u32(frame, FRAME_BYTES - 4),
+            frame_crc(self.tag, offset, fields, stored),
+        );
+        // The sum covers the file's tag and the offset before the block's own bytes: these cannot have changed.
+        let known = 16;
+        let mut mended = bytes.to_vec();
+        match flip::find(want, found, known + fields.len() + stored.len())? {
+            Flip::Covered { byte, mask } => {
+                let at = byte.checked_sub(known)?;
+                let at = if at < fields.len() { at } else { at + 4 };
+                *mended.get_mut(at)? ^= mask;
+            }
+            Flip::Sum => {
+                let sum = mended.get_mut(FRAME_BYTES - 4..FRAME_BYTES)?;
+                sum.copy_from_slice(&found.to_le_bytes());
+            }
+        }
+        self.mended.get_or_init(|| ());
+        Some(mended.into())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -409,7 +495,23 @@ impl BlockReader {
         Ok(offset + len)
     }
 
-    fn decode(&self, offset: u64, mut bytes: Bytes, kind: Option<Kind>) -> Result<Bytes, Error> {
+    fn decode(&self, offset: u64, bytes: Bytes, kind: Option<Kind>) -> Result<Bytes, Error> {
+        let is_vital = kind.is_some_and(Kind::is_vital);
+        match self.decode_once(offset, bytes.clone(), kind) {
+            Err(error) if is_vital => {
+                let mended = self.mend_block(offset, &bytes).ok_or(error)?;
+                self.decode_once(offset, mended, kind)
+            }
+            decoded => decoded,
+        }
+    }
+
+    fn decode_once(
+        &self,
+        offset: u64,
+        mut bytes: Bytes,
+        kind: Option<Kind>,
+    ) -> Result<Bytes, Error> {
         let (frame, stored) = bytes
             .split_first_chunk::<FRAME_BYTES>()
             .ok_or_else(|| self.corrupt(offset, "a block shorter than its frame"))?;
@@ -445,7 +547,7 @@ impl BlockReader {
                 self.corrupt(offset, "the block was not sealed with this file's key")
             })?;
             bytes = Bytes::from(sealed);
-        } else if self.key.is_some() {
+        } else if self.key.is_some() && found_kind != Kind::Guard as u8 {
             return Err(self.corrupt(offset, "a plain block in an encrypted file"));
         }
         if flags & FLAG_COMPRESSED != 0 {
@@ -466,6 +568,30 @@ impl BlockReader {
         }
         Ok(bytes)
     }
+}
+
+/// Mends one flipped bit of bytes that end with their sum. Set if there was one.
+fn mend(bytes: &mut [u8]) -> OnceLock<()> {
+    let mended = OnceLock::new();
+    let Some(end) = bytes.len().checked_sub(4) else {
+        return mended;
+    };
+    let (want, found) = (le_u32(bytes, end), crc32c::crc32c(bytes.split_at(end).0));
+    match flip::find(want, found, end) {
+        Some(Flip::Covered { byte, mask }) => {
+            bytes
+                .get_mut(byte)
+                .into_iter()
+                .for_each(|byte| *byte ^= mask);
+        }
+        Some(Flip::Sum) => {
+            let sum = bytes.split_at_mut(end).1;
+            sum.copy_from_slice(&found.to_le_bytes());
+        }
+        None => return mended,
+    }
+    mended.get_or_init(|| ());
+    mended
 }
 
 fn open_key(

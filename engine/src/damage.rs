@@ -35,6 +35,8 @@ pub enum Affected {
     },
     /// The entries of the streams of a segment, or the machine's records in it: the store does not open without them.
     Segment,
+    /// The manifest: which segments are the store is not known, and the store does not open without it.
+    Manifest,
     /// One copy of the manifest: nothing is lost, and maintenance writes it anew.
     ManifestCopy,
 }
@@ -57,6 +59,7 @@ impl fmt::Display for Affected {
                 stream.0
             ),
             Self::Segment => f.write_str("the streams of the segment"),
+            Self::Manifest => f.write_str("the list of the store's segments"),
             Self::ManifestCopy => f.write_str("one copy of the manifest; nothing is lost"),
         }
     }

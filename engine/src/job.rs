@@ -142,6 +142,19 @@ impl Job {
         self.kind() == JobKind::Flush
     }
 
+    /// What it does, for people.
+    #[must_use]
+    pub const fn what(&self) -> &'static str {
+        match self.work {
+            Work::Flush { .. } => "writing a segment",
+            Work::Merge { .. } => "merging segments",
+            Work::Swap { .. } => "writing the manifest",
+            Work::Reap { .. } => "overwriting freed files",
+            Work::Reserve(_) => "setting space aside",
+            Work::Scrub { .. } => "verifying a segment",
+        }
+    }
+
     /// Does all the I/O. Blocks for as long as that takes; holds nothing of the store.
     #[must_use]
     pub fn run(self) -> JobDone {

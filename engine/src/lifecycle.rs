@@ -9,13 +9,14 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 
 use crate::adopt::{Adopting, Retired};
 use crate::crypto::SealedWith;
+use crate::damage::Damage;
 use crate::error::Error;
 use crate::job::{Scrubbed, reserve_bytes};
 use crate::manifest::{MANIFEST_NAME, Manifest};
 use crate::merge::View;
 use crate::message::{Erase, StreamId};
 use crate::options::Options;
-use crate::recovery::{Recovered, recover};
+use crate::recovery::{Past, Recovered, recover};
 use crate::removal::Removal;
 use crate::segment::{Cache, Segment};
 use crate::space::Space;
@@ -229,8 +230,38 @@ impl Store {
     ) -> Result<(Self, Report), Error> {
         disk.create_dir_all_durably(dir)
             .map_err(|error| Error::io(dir, error))?;
+        Self::open_with(disk, dir, options, &mut Past::Nothing)
+    }
+
+    /// Opens what can be read of a damaged store, for reading only: segments that cannot be opened or whose index cannot be
+    /// read are left out, and told. What is newest of a stream may be missing, so that a sequence that is not found may have
+    /// held a message, and one that is found may have been deleted. Nothing is written; every change is refused.
+    ///
+    /// # Errors
+    /// [`Error::WrongKey`], [`Error::NewerVersion`]; [`Error::Corrupt`] when the manifest cannot be read.
+    pub fn open_past_damage(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Self, Vec<Damage>), Error> {
+        let mut past = Past::Damage(Vec::new());
+        let (mut store, _) = Self::open_with(disk, dir, options, &mut past)?;
+        let damage = match past {
+            Past::Damage(damage) => damage,
+            Past::Nothing => Vec::new(),
+        };
+        store.upkeep.poisoned = Some("it is damaged, and only read".to_owned());
+        Ok((store, damage))
+    }
+
+    fn open_with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        past: &mut Past,
+    ) -> Result<(Self, Report), Error> {
         let io = Cache::new(options.cache_bytes);
-        let recovered = recover(&*disk, dir, &options)?;
+        let recovered = recover(&*disk, dir, &options, past)?;
         let sealed_with = SealedWith::new(options.encryption.as_ref());
         let (upkeep, streams, records) = Upkeep::new(recovered, dir, sealed_with);
         let report = Report {
@@ -275,6 +306,14 @@ impl Store {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Segments in which one flipped bit of something vital was mended when it was read: maintenance writes them anew.
+    #[must_use]
+    pub fn mended(&self) -> Vec<PathBuf> {
+        let segments = self.upkeep.segments.iter().map(|state| &state.segment);
+        let mended = segments.filter(|segment| segment.is_mended());
+        mended.map(|segment| segment.path().to_owned()).collect()
     }
 
     /// Damage that reading, merging or scrubbing has met, oldest first. What is intact keeps being served.

@@ -217,8 +217,13 @@ impl Manifest {
                 0,
                 "the header is not the one that was written",
             )),
-            (Ok(front), Err(error)) => damage.or_else(|| is_due_at_end(&front).then_some(error)),
-            (Ok(front), Ok(_)) => damage.or_else(|| gap_damage(&front)),
+            (Ok(front), Err(error)) => damage
+                .or_else(|| mended(&front))
+                .or_else(|| is_due_at_end(&front).then_some(error)),
+            (Ok(front), Ok(back)) => damage
+                .or_else(|| mended(&front))
+                .or_else(|| mended(&back))
+                .or_else(|| gap_damage(&front)),
         };
         Ok(Some(Loaded {
             manifest,
@@ -226,6 +231,12 @@ impl Manifest {
             damage,
         }))
     }
+}
+
+/// A flipped bit that was mended in memory.
+fn mended(blocks: &BlockReader) -> Option<Error> {
+    let what = "one bit had flipped, and is known from the checksum";
+    blocks.is_mended().then(|| blocks.corrupt(0, what))
 }
 
 /// A manifest that was read.

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use halyard_runtime::disk::Disk;
 
 use crate::crypto::SealedWith;
+use crate::damage::{Affected, Damage};
 use crate::error::Error;
-use crate::manifest::{Loaded, MANIFEST_NAME, Manifest};
+use crate::manifest::{Loaded, MANIFEST_NAME, Manifest, ManifestSegment};
 use crate::message::StreamId;
 use crate::options::Options;
 use crate::segment::entry::StreamEntry;
@@ -34,45 +35,80 @@ pub(crate) struct Recovered {
     pub(crate) leftovers: Vec<String>,
 }
 
+/// What to do about a segment that cannot be read.
+#[derive(Debug)]
+pub(crate) enum Past {
+    /// The store is not opened.
+    Nothing,
+    /// It is left out, and told.
+    Damage(Vec<Damage>),
+}
+
+impl Past {
+    /// Lets `outcome` pass where damage is only told.
+    fn tell<T>(
+        &mut self,
+        outcome: Result<T, Error>,
+        affected: &[Affected],
+    ) -> Result<Option<T>, Error> {
+        match (outcome, self) {
+            (Ok(value), _) => Ok(Some(value)),
+            (Err(error @ (Error::Corrupt { .. } | Error::Io { .. })), Self::Damage(told)) => {
+                let affected = affected.to_vec();
+                told.push(Damage { error, affected });
+                Ok(None)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
 /// Reads a store; creates an empty one where there is none.
-pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<Recovered, Error> {
-    let found = Manifest::load(disk, dir, options)?;
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    past: &mut Past,
+) -> Result<Recovered, Error> {
+    let found = Manifest::load(disk, dir, options);
     let entries = disk.list(dir).map_err(|error| Error::io(dir, error))?;
     let files: Vec<String> = entries
         .into_iter()
         .map(|entry| entry.name)
         .filter(|name| segment_id(name).is_some())
         .collect();
+    let found = match found {
+        Ok(None) if !files.is_empty() => {
+            let what = "the manifest is missing, but segments are there";
+            Err(Error::corrupt(&dir.join(MANIFEST_NAME), 0, what))
+        }
+        found => found,
+    };
+    let found = match past.tell(found, &[Affected::Manifest])? {
+        Some(found) => found,
+        None => Some(Loaded {
+            manifest: manifest_of(disk, dir, options, &files),
+            sealed: SealedWith::default(),
+            damage: None,
+        }),
+    };
     let (mut manifest, manifest_sealed, manifest_damage) = match found {
         Some(Loaded {
             manifest,
             sealed,
             damage,
         }) => (manifest, sealed, damage),
-        None if files.is_empty() => {
+        None => {
             let manifest = Manifest::empty();
             manifest.store(disk, dir, options)?;
             let sealed = SealedWith::new(options.encryption.as_ref());
             (manifest, sealed, None)
         }
-        None => {
-            let what = "the manifest is missing, but segments are there";
-            return Err(Error::corrupt(&dir.join(MANIFEST_NAME), 0, what));
-        }
     };
     let mut segments = Vec::with_capacity(manifest.segments.len());
     for listed in &manifest.segments {
-        let path = dir.join(segment_name(listed.id));
-        let segment = Segment::open(disk, &path, options.encryption.as_ref())?;
-        let is_listed = (segment.id(), segment.lo, segment.hi, segment.file_bytes());
-        if is_listed != (listed.id, listed.lo, listed.hi, listed.file_bytes) {
-            return Err(Error::corrupt(
-                &path,
-                0,
-                "the segment is not the one that the manifest names",
-            ));
-        }
-        segments.push(Arc::new(segment));
+        let opened = open_listed(disk, dir, options, listed);
+        segments.extend(past.tell(opened, &[Affected::Segment])?);
     }
     let is_named = |name: &String| {
         segment_id(name).is_some_and(|id| manifest.segments.iter().any(|listed| listed.id == id))
@@ -89,8 +125,8 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<
         .max()
         .unwrap_or(0);
     manifest.next_segment = manifest.next_segment.max(highest + 1);
-    let streams = load_streams(dir, &segments, options)?;
-    let records = load_records(&segments)?;
+    let streams = load_streams(dir, &segments, options, past)?;
+    let records = load_records(&segments, past)?;
     Ok(Recovered {
         manifest,
         manifest_sealed,
@@ -100,6 +136,62 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &Options) -> Result<
         records,
         leftovers,
     })
+}
+
+/// The manifest as the segments' files suggest it: those that can be opened, but for those whose flushes another one covers.
+/// It may be a flush ahead of the one that is gone.
+fn manifest_of(disk: &dyn Disk, dir: &Path, options: &Options, files: &[String]) -> Manifest {
+    let open = |name: &String| {
+        let opened = Segment::open(disk, &dir.join(name), options.encryption.as_ref());
+        opened
+            .ok()
+            .filter(|segment| segment_id(name) == Some(segment.id()))
+    };
+    let mut segments: Vec<Segment> = files.iter().filter_map(open).collect();
+    segments.sort_by_key(|segment| (segment.lo, std::cmp::Reverse(segment.hi)));
+    let mut manifest = Manifest::empty();
+    for segment in segments {
+        if manifest
+            .segments
+            .last()
+            .is_none_or(|last| last.hi < segment.lo)
+        {
+            manifest.next_ordinal = segment.hi + 1;
+            manifest.segments.push(ManifestSegment {
+                id: segment.id(),
+                lo: segment.lo,
+                hi: segment.hi,
+                file_bytes: segment.file_bytes(),
+                rewrite_after: None,
+            });
+        }
+    }
+    manifest
+}
+
+fn open_listed(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    listed: &ManifestSegment,
+) -> Result<Arc<Segment>, Error> {
+    let path = dir.join(segment_name(listed.id));
+    if !disk
+        .exists(&path)
+        .map_err(|error| Error::io(&path, error))?
+    {
+        return Err(Error::corrupt(&path, 0, "the file is missing"));
+    }
+    let segment = Segment::open(disk, &path, options.encryption.as_ref())?;
+    let is_listed = (segment.id(), segment.lo, segment.hi, segment.file_bytes());
+    if is_listed != (listed.id, listed.lo, listed.hi, listed.file_bytes) {
+        return Err(Error::corrupt(
+            &path,
+            0,
+            "the segment is not the one that the manifest names",
+        ));
+    }
+    Ok(Arc::new(segment))
 }
 
 /// A stream on its way in: segments are read newest first.
@@ -112,10 +204,11 @@ fn load_streams(
     dir: &Path,
     segments: &[Arc<Segment>],
     options: &Options,
+    past: &mut Past,
 ) -> Result<BTreeMap<StreamId, Stream>, Error> {
     let mut loading: BTreeMap<StreamId, Loading> = BTreeMap::new();
     for segment in segments.iter().rev() {
-        segment.entries(|StreamEntry { id, present }| {
+        let read = segment.entries(|StreamEntry { id, present }| {
             let newest = loading.entry(id).or_insert_with(|| match &present {
                 None => Loading::Dropped,
                 Some(present) => {
@@ -146,14 +239,21 @@ fn load_streams(
                 }
             }
             Ok(())
-        })?;
+        });
+        past.tell(read, &[Affected::Segment])?;
     }
     let mut streams = BTreeMap::new();
     for (id, loading) in loading {
         let Loading::Present(mut stream) = loading else {
             continue;
         };
-        finish_stream(dir, &mut stream)?;
+        let (first, last) = (stream.first_seq, stream.last_seq);
+        let affected = Affected::Subjects {
+            stream: id,
+            first,
+            last,
+        };
+        past.tell(finish_stream(dir, &mut stream), &[affected])?;
         streams.insert(id, *stream);
     }
     Ok(streams)
@@ -197,28 +297,37 @@ fn load_subjects(stream: &mut Stream) -> Result<u64, Error> {
     parts.sort_by_key(|part| std::cmp::Reverse(part.segment.hi));
     let mut messages = 0;
     let mut tables = MergedTables::new(parts.into_iter());
-    while tables.advance()? {
-        let newest = tables.here().next().map(|(_, cursor)| cursor.totals());
-        if let Some(totals) = newest.filter(|totals| stream.is_live(totals.last)) {
-            subjects.load(tables.name(), totals)?;
-            messages += u64::from(totals.messages);
+    let mut load = || -> Result<(), Error> {
+        while tables.advance()? {
+            let newest = tables.here().next().map(|(_, cursor)| cursor.totals());
+            if let Some(totals) = newest.filter(|totals| stream.is_live(totals.last)) {
+                subjects.load(tables.name(), totals)?;
+                messages += u64::from(totals.messages);
+            }
         }
-    }
+        Ok(())
+    };
+    // What was read before a damaged place stays, for who opens past damage.
+    let loaded = load();
     drop(tables);
     subjects.loaded();
     stream.subjects = subjects;
-    Ok(messages)
+    loaded.map(|()| messages)
 }
 
-fn load_records(segments: &[Arc<Segment>]) -> Result<BTreeMap<Bytes, Bytes>, Error> {
+fn load_records(
+    segments: &[Arc<Segment>],
+    past: &mut Past,
+) -> Result<BTreeMap<Bytes, Bytes>, Error> {
     let mut records = BTreeMap::new();
     for segment in segments {
-        segment.records(|key, value| {
+        let read = segment.records(|key, value| {
             match value {
                 Some(value) => records.insert(key, value),
                 None => records.remove(&key),
             };
-        })?;
+        });
+        past.tell(read, &[Affected::Segment])?;
     }
     Ok(records)
 }

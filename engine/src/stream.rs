@@ -344,9 +344,12 @@ impl Stream {
     }
 
     pub(crate) fn state(&self, io: &Cache) -> Result<StreamState, Error> {
-        let first_time = match self.find(io, self.first_seq)? {
-            Some(place) => place.time(),
-            None => Timestamp::EPOCH,
+        let first_time = match self.find(io, self.first_seq) {
+            Ok(Some(place)) => place.time(),
+            Ok(None) => Timestamp::EPOCH,
+            // Its page is damaged: the counters are known all the same, and when the page begins.
+            Err(Error::Corrupt { .. }) => self.page_time(self.first_seq),
+            Err(error) => return Err(error),
         };
         Ok(StreamState {
             messages: self.messages,
@@ -356,8 +359,23 @@ impl Stream {
             last_seq: self.last_seq,
             last_time: self.last_time,
             subjects: self.subjects.len() as u64,
-            deleted: self.last_seq + 1 - self.first_seq - self.messages,
+            // Of a store that was opened past damage the counters need not agree.
+            deleted: (self.last_seq + 1)
+                .saturating_sub(self.first_seq)
+                .saturating_sub(self.messages),
         })
+    }
+
+    /// The time of the first message of the page that holds `seq`, by the index alone.
+    fn page_time(&self, seq: u64) -> Timestamp {
+        let part = self.parts.iter().find(|part| part.last_seq() >= seq);
+        let time = part.and_then(|part| {
+            let (meta, _) = part.places();
+            meta.pages
+                .get(part.page_at(seq))
+                .map(|page| page.first_time)
+        });
+        time.unwrap_or(Timestamp::EPOCH)
     }
 
     /// Sequences between first and last without a message, in the range, at most `limit` of them.

@@ -252,7 +252,9 @@ impl Store {
                 && state.live * 2 < state.segment.messages
         };
         let now = SealedWith::new(self.options.encryption.as_ref());
-        let foreign = |state: &SegmentState| state.segment.sealed_with() != now;
+        // What was mended in memory is not mended in the file.
+        let foreign =
+            |state: &SegmentState| state.segment.sealed_with() != now || state.segment.is_mended();
         let first = |wanted: &dyn Fn(&SegmentState) -> bool| {
             segments
                 .iter()

@@ -91,7 +91,7 @@ pub struct Node {
 pub struct LogPosition(u64);
 
 /// What opening a node found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
     /// Groups with a log.
     pub groups: usize,
@@ -99,6 +99,10 @@ pub struct OpenReport {
     pub log_bytes: u64,
     /// Bytes of a batch that a crash had cut short; nothing in it was ever acknowledged.
     pub cut_bytes: u64,
+    /// Segment files in use.
+    pub segments: usize,
+    /// What was not as it was written, and is again: flipped bits and spare files that were gone. For people.
+    pub mended: Vec<String>,
     /// Some of the log is plain or sealed otherwise than now, and is being let go: see [`Node::reseal_pending`].
     pub is_resealing: bool,
 }
@@ -146,6 +150,8 @@ impl Node {
             groups: recovered.groups.len(),
             log_bytes: recovered.segments.bytes(),
             cut_bytes: recovered.cut_bytes,
+            segments: recovered.segments.used.len(),
+            mended: recovered.mended,
             is_resealing: reseal,
         };
         let wal = Arc::new(Wal::new(
@@ -186,9 +192,14 @@ impl Node {
         })
     }
 
+    /// The log, for what is written to it beside the groups.
+    pub(crate) fn wal(&self) -> &Wal {
+        &self.wal
+    }
+
     /// What opening found.
-    pub fn report(&self) -> OpenReport {
-        self.report
+    pub fn report(&self) -> &OpenReport {
+        &self.report
     }
 
     /// The groups that have a log on this node and were not started yet.

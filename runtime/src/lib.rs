@@ -33,6 +33,8 @@ pub mod contain;
 
 pub mod descriptors;
 
+pub mod flip;
+
 pub mod signal;
 
 pub mod watch;

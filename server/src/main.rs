@@ -28,7 +28,7 @@ fn main() -> ExitCode {
                 Err(error) => fail(&line.program, &error),
             }
         }
-        Action::Store { verb, dir } => offline::run(&line.program, verb, dir),
+        Action::Store(command) => offline::run(&line.program, command),
     }
 }
 

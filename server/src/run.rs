@@ -165,6 +165,11 @@ impl Server {
             .collect();
         let info = hello(&config, addresses.first().copied());
         announce(&config, &info);
+        let config = Arc::new(config);
+        let front = Front::new(Arc::clone(&broker), Arc::clone(&config), info.clone());
+        // Before the store is read, which may take long: who watches the start can ask how it goes.
+        let streams = monitor::Streams::default();
+        let monitor = monitor::start(&config, Arc::clone(&front), Arc::clone(&streams)).await?;
         let jetstream = match config.jetstream.enabled {
             true => {
                 let mut settings = jetstream::Settings::new(&config, &info.server_name, disk);
@@ -178,12 +183,10 @@ impl Server {
             // It ends with the broker.
             drop(task::spawn(memory::keep(Arc::downgrade(&broker))));
         }
-        let config = Arc::new(config);
-        let front = Front::new(broker, Arc::clone(&config), info);
         if let Some(jetstream) = &jetstream {
             jetstream.clients().know(&front);
+            streams.get_or_init(|| Arc::clone(jetstream));
         }
-        let monitor = monitor::start(&config, Arc::clone(&front), jetstream.clone()).await?;
         let accepting = listener.map(|listener| {
             if let Some(address) = addresses.first() {
                 tracing::info!("Listening for client connections on {address}");

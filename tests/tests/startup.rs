@@ -141,6 +141,28 @@ fn find_in_log(dir: &Path, text: &str) -> (PathBuf, usize) {
     found.unwrap_or_else(|| panic!("no log holds {text:?}"))
 }
 
+/// CRC32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> [u8; 4] {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+        }
+    }
+    (!crc).to_le_bytes()
+}
+
+/// `halyard store` and its words.
+fn store(words: &[&str]) -> (Option<i32>, String) {
+    let output = run(&[&["store"], words].concat());
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
 fn refused(dir: &Path) -> String {
     fatal(Start::halyard().jetstream(dir).refused())
 }
@@ -310,7 +332,10 @@ fn a_log_of_a_newer_version() {
     killed_store(dir.path(), 3);
     let (log, _) = find_in_log(dir.path(), "message 1 of the store");
     let mut bytes = std::fs::read(&log).expect("readable");
-    bytes[8] = 9; // docs/formats.md: the version of the log's format
+    // docs/formats.md: the version of the log's format, which later ones have in their sum.
+    bytes[8] = 9;
+    let sum = crc32c(&[&bytes[8..12], &bytes[16..64]].concat());
+    bytes[12..16].copy_from_slice(&sum);
     std::fs::write(&log, &bytes).expect("writable");
     let before = contents(dir.path());
     let line = refused(dir.path());
@@ -339,8 +364,11 @@ fn a_store_of_a_newer_version() {
     let mut bytes = std::fs::read(&manifest).expect("an orderly end leaves a manifest");
     // docs/formats.md: the version of every file of the store, and of a manifest once more in its second header.
     let second = bytes.len() - 128;
-    bytes[8] = 9;
-    bytes[second + 8] = 9;
+    for header in [0, second] {
+        bytes[header + 8] = 9;
+        let sum = crc32c(&bytes[header..header + 124]);
+        bytes[header + 124..header + 128].copy_from_slice(&sum);
+    }
     std::fs::write(&manifest, &bytes).expect("writable");
     // The log is opened first, and may be given a new spare file; the store itself is only read.
     let groups = dir.path().join("halyard/groups");
@@ -353,33 +381,70 @@ fn a_store_of_a_newer_version() {
     assert_eq!(changed(&groups, &before), [] as [PathBuf; 0]);
 }
 
+/// A flipped bit is mended. What is more than that has the server serve what is before it, and write nothing.
 #[test]
 fn a_corrupted_log_record() {
     let dir = TempDir::new();
     killed_store(dir.path(), 20);
     let (log, at) = find_in_log(dir.path(), "message 5 of the store");
-    let mut bytes = std::fs::read(&log).expect("readable");
-    bytes[at] ^= 1;
+    let whole = std::fs::read(&log).expect("readable");
+    let mut bytes = whole.clone();
+    bytes[at] ^= 3;
     std::fs::write(&log, &bytes).expect("writable");
     let before = contents(dir.path());
-    let line = refused(dir.path());
+    let path = dir.path().to_str().expect("UTF-8");
+    let (code, said) = store(&["check", path]);
+    assert_eq!(code, Some(1), "{said}");
     assert_has(
-        &line,
-        &[
-            log.to_str().expect("UTF-8"),
-            "damaged at byte",
-            "restore this file from a copy",
-        ],
+        &said,
+        &[log.to_str().expect("UTF-8"), "damaged at byte", "READ-ONLY"],
     );
+    let node = Start::halyard().jetstream(dir.path()).start();
+    let mut client = Client::connect(&node);
+    let got = |client: &mut Client, seq: u64| {
+        client.request("$JS.API.STREAM.MSG.GET.S", &format!("{{\"seq\":{seq}}}"))
+    };
+    assert!(got(&mut client, 4).contains("\"data\""));
+    for seq in [5, 6, 20] {
+        let said = got(&mut client, seq);
+        assert!(
+            said.contains("damaged at byte") && !said.contains("10037"),
+            "{said}"
+        );
+    }
+    let refused = client.request("s.a", "one more");
+    assert!(refused.contains("10077"), "{refused}");
+    node.stop();
     assert_eq!(changed(dir.path(), &before), [] as [PathBuf; 0]);
+    let out = TempDir::new();
+    let to = out.path().join("salvaged");
+    let (_, said) = store(&["salvage", path, "--to", to.to_str().expect("UTF-8")]);
+    assert!(said.contains("1 streams with 4 messages"), "{said}");
+    let behind = std::fs::read_to_string(to.join("S/behind-damage.jsonl")).expect("written");
+    assert_eq!(behind.lines().count(), 15);
 
-    bytes[at] ^= 1;
+    bytes[at] ^= 2;
     std::fs::write(&log, &bytes).expect("writable");
     let node = Start::halyard().jetstream(dir.path()).start();
     let info = Client::connect(&node).request("$JS.API.STREAM.INFO.S", "");
     assert!(
         info.contains("\"messages\":20"),
-        "the copy brings all of it back: {info}"
+        "one bit is mended: {info}"
+    );
+    node.kill();
+    let mended = std::fs::read(&log).expect("readable");
+    assert_eq!(mended[at], whole[at], "also on the disk");
+}
+
+#[test]
+fn a_directory_with_streams_of_a_nats_server() {
+    let dir = TempDir::new();
+    let theirs = dir.path().join("jetstream/$G/streams/S");
+    std::fs::create_dir_all(&theirs).expect("writable");
+    let line = refused(dir.path());
+    assert_has(
+        &line,
+        &["nats-server", "backup", "docs/moving-from-nats-server.md"],
     );
 }
 

@@ -1,6 +1,6 @@
 //! Segments: immutable files of messages, sorted by stream and sequence, each with its own index.
 //!
-//!   file  header | stream* | stream entries | records | root | trailer
+//!   file  header | stream* | stream entries | records | root | guard | these three again | trailer
 //!   stream  page* | posting lists and subject table          page  rows block, body block
 //!
 //! Reading order: `row`, `postings`, `table`, `entry` (bytes to values and back, no I/O), then `writer`, `reader`
@@ -9,6 +9,7 @@
 mod cache;
 mod cursor;
 pub(crate) mod entry;
+pub(crate) mod guard;
 pub(crate) mod postings;
 mod reader;
 mod row;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use halyard_runtime::disk::{Disk, File};
+use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::time::Timestamp;
 
 use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind, le_u32, le_u64};
@@ -20,10 +20,11 @@ use crate::options::Encryption;
 use crate::segment::cache::{Cache, Cached};
 use crate::segment::cursor::TableCursor;
 use crate::segment::entry::{PageRef, PartMeta, Present, StreamEntry, TableRef, read_entry};
+use crate::segment::guard::{self, GUARD_BLOCK_BYTES};
 use crate::segment::postings::{ChunkRef, RunReader, SeqRun, decode_index, decode_runs};
 use crate::segment::row::{Row, decode_rows};
 use crate::segment::table::{ListPlace, Local, RawList, RawLocal, SubjectRow, decode_table};
-use crate::segment::writer::{SEGMENT_MAGIC, TRAILER_BYTES, TRAILER_MAGIC};
+use crate::segment::writer::{SEGMENT_MAGIC, TRAILER_BYTES, TRAILER_MAGIC, segment_id};
 
 /// An immutable file of messages.
 #[derive(Debug)]
@@ -37,6 +38,10 @@ pub(crate) struct Segment {
     record_blocks: Vec<BlockRef>,
     /// Where the root block starts, the last one.
     root_at: u64,
+    root_len: u32,
+    /// For its first copy of the index, where the second cannot be read.
+    file: Arc<dyn File>,
+    first: OnceLock<Option<Root>>,
     /// First bytes of the keys of its records, once they were asked for.
     kinds: OnceLock<BTreeSet<u8>>,
 }
@@ -48,7 +53,10 @@ impl Segment {
         path: &Path,
         encryption: Option<&Encryption>,
     ) -> Result<Self, Error> {
-        Self::read(BlockReader::open(disk, path, SEGMENT_MAGIC, encryption)?)
+        let file = disk
+            .open(path, OpenMode::Read)
+            .map_err(|error| Error::io(path, error))?;
+        Self::of_file(file, path, encryption)
     }
 
     /// A segment in a file that is open already; `path` is for errors.
@@ -57,47 +65,72 @@ impl Segment {
         path: &Path,
         encryption: Option<&Encryption>,
     ) -> Result<Self, Error> {
-        Self::read(BlockReader::of_file(file, path, SEGMENT_MAGIC, encryption)?)
+        let opened = BlockReader::of_file(file.clone(), path, SEGMENT_MAGIC, encryption);
+        let blocks = opened.or_else(|error| {
+            let copy = || {
+                let id = segment_id(&path.file_name()?.to_string_lossy())?;
+                let len = file.len().ok()?;
+                let at = guard::find(&file, len, id)?.header_at;
+                let (magic, file) = (SEGMENT_MAGIC, file.clone());
+                BlockReader::with_header_at(file, path, len, at, magic, encryption).ok()
+            };
+            let blocks = copy().ok_or(error)?;
+            blocks.note_mended();
+            Ok::<_, Error>(blocks)
+        });
+        Self::read(blocks?, file)
     }
 
-    fn read(blocks: BlockReader) -> Result<Self, Error> {
-        let len = blocks.len();
-        let at = len
-            .checked_sub(TRAILER_BYTES as u64)
-            .ok_or_else(|| blocks.corrupt(len, "no room for a trailer"))?;
-        let trailer = blocks.read_raw(at, TRAILER_BYTES)?;
-        let (covered, _) = trailer.split_at(TRAILER_BYTES - 4);
-        if trailer.get(..8) != Some(&TRAILER_MAGIC)
-            || crc32c::crc32c(covered) != le_u32(&trailer, TRAILER_BYTES - 4)
-        {
-            return Err(blocks.corrupt(at, "the trailer does not match its checksum"));
-        }
-        if le_u64(&trailer, 20) != len || le_u64(&trailer, 28) != blocks.tag() {
-            return Err(blocks.corrupt(at, "the trailer belongs to another file or length"));
-        }
-        let root_ref = BlockRef {
-            offset: le_u64(&trailer, 8),
-            len: le_u32(&trailer, 16),
-        };
-        let bytes = blocks.read(root_ref, Kind::Root)?;
-        let root =
-            read_root(&bytes).map_err(|Malformed(what)| blocks.corrupt(root_ref.offset, what))?;
-        let Root {
-            lo,
-            hi,
-            messages,
-            entry_blocks,
-            record_blocks,
-        } = root;
+    fn read(blocks: BlockReader, file: Arc<dyn File>) -> Result<Self, Error> {
+        let found = root_at_end(&blocks).and_then(|at| Ok((read_root_at(&blocks, at)?, at)));
+        let (root, root_ref) = found.or_else(|error| {
+            let first = || {
+                let at = guard::find(&file, blocks.len(), blocks.tag())?.root;
+                Some((read_root_at(&blocks, at).ok()?, at))
+            };
+            let found = first().ok_or(error)?;
+            blocks.note_mended();
+            Ok::<_, Error>(found)
+        })?;
         Ok(Self {
             blocks,
-            lo,
-            hi,
-            messages,
-            entry_blocks,
-            record_blocks,
+            file,
+            lo: root.lo,
+            hi: root.hi,
+            messages: root.messages,
+            entry_blocks: root.entry_blocks,
+            record_blocks: root.record_blocks,
             root_at: root_ref.offset,
+            root_len: root_ref.len,
+            first: OnceLock::new(),
             kinds: OnceLock::new(),
+        })
+    }
+
+    /// The first copy of the root, if there is one.
+    fn first_root(&self) -> Option<&Root> {
+        let read = || {
+            let at = guard::find(&self.file, self.blocks.len(), self.blocks.tag())?.root;
+            read_root_at(&self.blocks, at).ok()
+        };
+        self.first.get_or_init(read).as_ref()
+    }
+
+    /// A block of the index, from its other copy if it must be.
+    fn read_index(&self, number: usize, block: BlockRef, kind: Kind) -> Result<Bytes, Error> {
+        self.blocks.read(block, kind).or_else(|error| {
+            let other = || {
+                let root = self.first_root()?;
+                let blocks = match kind {
+                    Kind::Streams => &root.entry_blocks,
+                    _ => &root.record_blocks,
+                };
+                let other = blocks.get(number).filter(|other| **other != block)?;
+                self.blocks.read(*other, kind).ok()
+            };
+            let bytes = other().ok_or(error)?;
+            self.blocks.note_mended();
+            Ok(bytes)
         })
     }
 
@@ -138,8 +171,8 @@ impl Segment {
         &self,
         mut each: impl FnMut(StreamEntry) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        for &block in &self.entry_blocks {
-            let bytes = self.blocks.read(block, Kind::Streams)?;
+        for (number, &block) in self.entry_blocks.iter().enumerate() {
+            let bytes = self.read_index(number, block, Kind::Streams)?;
             let mut reader = Reader::new(&bytes);
             while !reader.is_empty() {
                 let entry = read_entry(&mut reader)
@@ -152,8 +185,8 @@ impl Segment {
 
     /// Calls `each` for every record that changed, by key; `None` is removed.
     pub(crate) fn records(&self, mut each: impl FnMut(Bytes, Option<Bytes>)) -> Result<(), Error> {
-        for &block in &self.record_blocks {
-            let bytes = self.blocks.read(block, Kind::Records)?;
+        for (number, &block) in self.record_blocks.iter().enumerate() {
+            let bytes = self.read_index(number, block, Kind::Records)?;
             let mut reader = Reader::new(&bytes);
             while !reader.is_empty() {
                 let record = read_record(&mut reader);
@@ -225,9 +258,63 @@ impl Segment {
         starts
     }
 
-    /// Verifies the block at `offset`; the next one's offset, `None` at the end.
+    /// Whether one flipped bit of it was mended in memory: it should be written anew.
+    pub(crate) fn is_mended(&self) -> bool {
+        self.blocks.is_mended()
+    }
+
+    /// The block at `offset` that the store does not open without, if it can be read all the same: one flipped bit of it, or all
+    /// of one of its two copies, is known. Its length.
+    fn known_at(&self, offset: u64) -> Option<u64> {
+        let is_there = |(_, block): &(usize, BlockRef)| block.offset == offset;
+        for (blocks, kind) in [
+            (&self.entry_blocks, Kind::Streams),
+            (&self.record_blocks, Kind::Records),
+        ] {
+            if let Some((number, block)) = blocks.iter().copied().enumerate().find(is_there) {
+                let read = self.read_index(number, block, kind).ok();
+                return read.map(|_| u64::from(block.len));
+            }
+        }
+        if offset == self.root_at {
+            return Some(u64::from(self.root_len));
+        }
+        let mut table = None;
+        let _ = self.entries(|StreamEntry { present, .. }| {
+            let tables = present.map(|present| present.tables).unwrap_or_default();
+            let here = tables.iter().map(|table| table.block);
+            table = table.or(here.into_iter().find(|block| block.offset == offset));
+            Ok(())
+        });
+        if let Some(table) = table {
+            let read = self.blocks.read(table, Kind::Subjects).ok();
+            return read.map(|_| u64::from(table.len));
+        }
+        // The first copy, of which the second is what is used.
+        let second = self.entry_blocks.iter().chain(&self.record_blocks);
+        let second = second.map(|block| block.offset).min();
+        let second = second.unwrap_or(self.root_at).min(self.root_at);
+        let guard_at = second.checked_sub(GUARD_BLOCK_BYTES)?;
+        let guard = BlockRef {
+            offset: guard_at,
+            len: GUARD_BLOCK_BYTES as u32,
+        };
+        self.blocks.read(guard, Kind::Guard).ok()?;
+        let copy = self.root_at + u64::from(self.root_len) - second;
+        if offset + copy < guard_at || offset >= guard_at {
+            return None;
+        }
+        self.blocks.note_mended();
+        Some(guard_at - offset)
+    }
+
+    /// Verifies the block at `offset`; the next one's offset, `None` at the end. One that is known although it is damaged passes:
+    /// the segment is written anew because of it.
     pub(crate) fn scrub(&self, offset: u64) -> Result<Option<u64>, Error> {
-        let next = self.blocks.verify_at(offset)?;
+        let next = self.blocks.verify_at(offset).or_else(|error| {
+            let known = self.known_at(offset);
+            known.map(|len| offset + len).ok_or(error)
+        })?;
         Ok((next + (TRAILER_BYTES as u64) < self.file_bytes()).then_some(next))
     }
 
@@ -242,6 +329,34 @@ impl Segment {
     }
 }
 
+/// Where the trailer says that the root is.
+fn root_at_end(blocks: &BlockReader) -> Result<BlockRef, Error> {
+    let len = blocks.len();
+    let at = len
+        .checked_sub(TRAILER_BYTES as u64)
+        .ok_or_else(|| blocks.corrupt(len, "no room for a trailer"))?;
+    let trailer = blocks.read_summed(at, TRAILER_BYTES)?;
+    let (covered, _) = trailer.split_at(TRAILER_BYTES - 4);
+    if trailer.get(..8) != Some(&TRAILER_MAGIC)
+        || crc32c::crc32c(covered) != le_u32(&trailer, TRAILER_BYTES - 4)
+    {
+        return Err(blocks.corrupt(at, "the trailer does not match its checksum"));
+    }
+    if le_u64(&trailer, 20) != len || le_u64(&trailer, 28) != blocks.tag() {
+        return Err(blocks.corrupt(at, "the trailer belongs to another file or length"));
+    }
+    Ok(BlockRef {
+        offset: le_u64(&trailer, 8),
+        len: le_u32(&trailer, 16),
+    })
+}
+
+fn read_root_at(blocks: &BlockReader, at: BlockRef) -> Result<Root, Error> {
+    let bytes = blocks.read(at, Kind::Root)?;
+    read_root(&bytes).map_err(|Malformed(what)| blocks.corrupt(at.offset, what))
+}
+
+#[derive(Debug)]
 struct Root {
     lo: u64,
     hi: u64,

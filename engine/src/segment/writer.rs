@@ -1,5 +1,5 @@
 //! Writes one segment, front to back: for each stream its pages, posting lists and subject table; then the stream
-//! entries, the records, the root, and the trailer that says where the root is.
+//! entries, the records, the root, then these once more behind a guard, and the trailer that says where the root is.
 //!
 //!   trailer (40 B)  magic 8 B | root offset u64 | root length u32 | file length u64 | segment id u64 | crc u32
 //!   root            lowest flush | highest flush | messages | stream blocks: (offset, length)* | record blocks: same
@@ -24,6 +24,7 @@ use crate::runs::Runs;
 use crate::segment::entry::{
     PageRef, PartMeta, Present, StreamEntry, StreamMeta, TableRef, put_entry,
 };
+use crate::segment::guard;
 use crate::segment::postings::{ChunkRef, PostingsBuilder, encode_index};
 use crate::segment::reader::Segment;
 use crate::segment::row::{Row, RowsWriter};
@@ -33,6 +34,8 @@ use crate::subjects::Totals;
 pub(crate) const SEGMENT_MAGIC: Magic = Magic(*b"HALYSEG1");
 pub(crate) const TRAILER_MAGIC: [u8; 8] = *b"HALYEND1";
 pub(crate) const TRAILER_BYTES: usize = 40;
+/// An index of so many bytes is written twice in any case; a larger one if it is small beside the messages.
+const COPY_BYTES_MAX: u64 = 1 << 20;
 /// Stream entries and records are collected to about so many bytes.
 const TABLE_BLOCK_BYTES: usize = 64 * 1024;
 
@@ -81,6 +84,10 @@ pub(crate) struct SegmentWriter {
     entry_bytes: Vec<u8>,
     entry_blocks: Vec<BlockRef>,
     record_blocks: Vec<BlockRef>,
+    /// What is in these blocks, for the second copy.
+    index: Vec<(Kind, Vec<u8>)>,
+    /// For the guard; empty where the header holds a key.
+    header: Vec<u8>,
     body: Vec<u8>,
     rows: RowsWriter,
     page: Option<(u64, Timestamp)>,
@@ -104,6 +111,10 @@ impl SegmentWriter {
             .map_err(|error| Error::io(&path, error))?;
         disk.sync_dir(dir).map_err(|error| Error::io(dir, error))?;
         let mut blocks = BlockWriter::new(file, &path, SEGMENT_MAGIC, id, options);
+        let header = match blocks.is_sealed() {
+            true => Vec::new(),
+            false => blocks.header(),
+        };
         if options.overwrite_freed {
             blocks.keep_length_ahead(bytes)?;
         }
@@ -118,6 +129,8 @@ impl SegmentWriter {
             entry_bytes: Vec::new(),
             entry_blocks: Vec::new(),
             record_blocks: Vec::new(),
+            index: Vec::new(),
+            header,
             body: Vec::new(),
             rows: RowsWriter::default(),
             page: None,
@@ -257,11 +270,53 @@ impl SegmentWriter {
 
     fn close_entries(&mut self) -> Result<(), Error> {
         if !self.entry_bytes.is_empty() {
-            self.entry_blocks
-                .push(self.blocks.append(Kind::Streams, &self.entry_bytes)?);
-            self.entry_bytes.clear();
+            let bytes = std::mem::take(&mut self.entry_bytes);
+            self.put_index(Kind::Streams, bytes)?;
         }
         Ok(())
+    }
+
+    fn put_index(&mut self, kind: Kind, bytes: Vec<u8>) -> Result<(), Error> {
+        let block = self.blocks.append(kind, &bytes)?;
+        match kind {
+            Kind::Streams => self.entry_blocks.push(block),
+            _ => self.record_blocks.push(block),
+        }
+        self.index.push((kind, bytes));
+        Ok(())
+    }
+
+    fn put_root(&mut self) -> Result<BlockRef, Error> {
+        let mut root = Vec::new();
+        for number in [self.lo, self.hi, self.messages] {
+            put_varint(&mut root, number);
+        }
+        for blocks in [&self.entry_blocks, &self.record_blocks] {
+            put_varint(&mut root, blocks.len() as u64);
+            for block in blocks {
+                put_varint(&mut root, block.offset);
+                put_varint(&mut root, block.len.into());
+            }
+        }
+        self.blocks.append(Kind::Root, &root)
+    }
+
+    /// The index again, behind a guard: a part of it that is large beside the messages only once.
+    fn put_copy(&mut self) -> Result<BlockRef, Error> {
+        let first = self.put_root()?;
+        let here = self.blocks.len();
+        let guard = guard::content(first, here, self.id, &self.header);
+        self.blocks.append_plain(Kind::Guard, &guard);
+        let index = std::mem::take(&mut self.index);
+        let bytes: u64 = index.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        if bytes <= COPY_BYTES_MAX.max(here / 8) {
+            self.entry_blocks.clear();
+            self.record_blocks.clear();
+            for (kind, bytes) in index {
+                self.put_index(kind, bytes)?;
+            }
+        }
+        self.put_root()
     }
 
     fn put_table(
@@ -335,14 +390,11 @@ impl SegmentWriter {
                 put_bytes(&mut bytes, value);
             }
             if bytes.len() >= TABLE_BLOCK_BYTES {
-                self.record_blocks
-                    .push(self.blocks.append(Kind::Records, &bytes)?);
-                bytes.clear();
+                self.put_index(Kind::Records, std::mem::take(&mut bytes))?;
             }
         }
         if !bytes.is_empty() {
-            self.record_blocks
-                .push(self.blocks.append(Kind::Records, &bytes)?);
+            self.put_index(Kind::Records, bytes)?;
         }
         Ok(())
     }
@@ -354,25 +406,9 @@ impl SegmentWriter {
         options: &Options,
     ) -> Result<crate::segment::Written, Error> {
         self.close_entries()?;
-        let mut root = Vec::new();
-        for number in [self.lo, self.hi, self.messages] {
-            put_varint(&mut root, number);
-        }
-        for blocks in [&self.entry_blocks, &self.record_blocks] {
-            put_varint(&mut root, blocks.len() as u64);
-            for block in blocks {
-                put_varint(&mut root, block.offset);
-                put_varint(&mut root, block.len.into());
-            }
-        }
-        let root = self.blocks.append(Kind::Root, &root)?;
-        let mut trailer = TRAILER_MAGIC.to_vec();
-        trailer.extend_from_slice(&root.offset.to_le_bytes());
-        trailer.extend_from_slice(&root.len.to_le_bytes());
-        trailer.extend_from_slice(&(self.blocks.len() + TRAILER_BYTES as u64).to_le_bytes());
-        trailer.extend_from_slice(&self.id.to_le_bytes());
-        trailer.extend_from_slice(&crc32c::crc32c(&trailer).to_le_bytes());
-        assert_eq!(trailer.len(), TRAILER_BYTES);
+        let root = self.put_copy()?;
+        let len = self.blocks.len() + TRAILER_BYTES as u64;
+        let trailer = guard::trailer(root, len, self.id);
         self.blocks.append_raw(&trailer);
         self.blocks.finish()?;
         let segment = Segment::open(disk, &self.path, options.encryption.as_ref())?;

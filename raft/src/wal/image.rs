@@ -268,6 +268,13 @@ impl GroupState {
     }
 }
 
+/// Of a checkpoint's body: the entry that the log starts after, and the index after the last entry up to there that had a payload.
+pub(crate) fn checkpoint_ends(input: &mut Reader<'_>) -> Decoded<(Option<LogId>, u64)> {
+    codec::option(input, codec::vote)?;
+    let purged = codec::option(input, codec::log_id)?;
+    Ok((purged, input.u64()?))
+}
+
 fn has_payload(payload: &Payload) -> bool {
     matches!(payload, Payload::Normal(_))
 }

@@ -98,6 +98,7 @@ async fn rest(wal: &Wal, wait: Option<Duration>) {
     let called = time::timeout(wait, wal.upkeep.notified()).await.is_ok();
     let rests = !called && wal.idle() && wal.synced.load(Ordering::Acquire) == synced;
     if rests && wal.unmarked.load(Ordering::Acquire) {
+        wal.note_end(false);
         wal.submit([Item {
             draft: plain_draft(Kind::Mark, 0),
             of: None,

@@ -1,7 +1,7 @@
 //! The node's log: one append-only log on disk for all groups of a node, with one sync for everything that waits.
 //!
 //! Read in this order: `record` (the bytes of a record), `segment` (the files), `writer` (group commit), `keeper`
-//! (segments made ahead of time and let go), `recovery` (opening), `scrub` (verifying what is written). What a record means to a group is in `image`.
+//! (segments made ahead of time and let go), `recovery` (opening), `scrub` (verifying what is written), `rescue` (reading past damage), `end` (the note of how far it came). What a record means to a group is in `image`.
 //!
 //! Promises:
 //!
@@ -12,10 +12,12 @@
 //! - A segment is let go only when no group needs an entry in it and every group's vote, membership and starting point
 //!   stand in a later, synced record.
 
+pub(crate) mod end;
 pub(crate) mod image;
 pub(crate) mod keeper;
 pub(crate) mod record;
 pub(crate) mod recovery;
+pub(crate) mod rescue;
 pub(crate) mod scrub;
 pub(crate) mod segment;
 pub(crate) mod writer;

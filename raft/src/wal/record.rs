@@ -26,6 +26,7 @@
 //!   The next record stands right after the padding, or, where a batch ended there, at the next multiple of 512.
 
 use bytes::Bytes;
+use halyard_runtime::flip::{self, Flip};
 
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: usize = 40;
@@ -228,6 +229,80 @@ pub(crate) fn decode(bytes: &[u8], log: u32, position: u64) -> Result<Record<'_>
     Ok(Record { header, body })
 }
 
+/// The header of a record whose body may be damaged, if the header fits its place.
+pub(crate) fn peek(bytes: &[u8], log: u32, position: u64) -> Option<Header> {
+    let header = Header::decode(bytes.first_chunk::<HEADER_BYTES>()?).ok()?;
+    (header.position == position && header.log == log).then_some(header)
+}
+
+/// The one bit that must have flipped in the record at the start of `bytes` for it not to be sound: its byte, and the byte as
+/// it was. `None` where there is none. `chain` is that of the record before, where it is known.
+pub(crate) fn mend(
+    bytes: &[u8],
+    log: u32,
+    position: u64,
+    chain: Option<u32>,
+) -> Option<(usize, u8)> {
+    let head = bytes.first_chunk::<HEADER_BYTES>()?;
+    // Most of a header is known beforehand: what differs there in more than one bit is no record of this place.
+    let mut known: Vec<(usize, u8)> = vec![(14, 0), (15, 0)];
+    known.extend((20..).zip(log.to_le_bytes()));
+    known.extend((24..).zip(position.to_le_bytes()));
+    known.extend((4..).zip(chain.into_iter().flat_map(u32::to_le_bytes)));
+    let differs = |(at, byte): (usize, u8)| {
+        let found = head.get(at).copied().unwrap_or(0);
+        (found != byte).then_some((at, byte, (found ^ byte).count_ones()))
+    };
+    let differing: Vec<_> = known.into_iter().filter_map(differs).collect();
+    let mended = |at: usize, byte: u8| {
+        let mut head = *head;
+        let length = u32_at(&head, 8) as usize;
+        let mut body = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(length)?);
+        let changed;
+        if let Some(in_head) = head.get_mut(at) {
+            *in_head = byte;
+            let length = u32_at(&head, 8) as usize;
+            body = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(length)?);
+        } else {
+            let mut copy = body?.to_vec();
+            *copy.get_mut(at - HEADER_BYTES)? = byte;
+            changed = copy;
+            body = Some(&changed);
+        }
+        let sum = crc32c::crc32c_append(crc32c::crc32c(head.get(4..)?), body?);
+        let is_sound = sum == u32_at(&head, 0) && Header::decode(&head).is_ok();
+        is_sound.then_some((at, byte))
+    };
+    match differing.as_slice() {
+        [(at, byte, 1)] => return mended(*at, *byte),
+        [] => {}
+        _ => return None,
+    }
+    let length = u32_at(head, 8) as usize;
+    let covered = HEADER_BYTES
+        .checked_add(length)
+        .and_then(|end| bytes.get(4..end));
+    if let Some(covered) = covered {
+        match flip::find(u32_at(head, 0), crc32c::crc32c(covered), covered.len()) {
+            Some(Flip::Covered { byte, mask }) => {
+                let at = byte + 4;
+                return mended(at, bytes.get(at)? ^ mask);
+            }
+            Some(Flip::Sum) => {
+                let sum = crc32c::crc32c(covered).to_le_bytes();
+                let mut bytes = (0..).zip(head.iter().zip(sum));
+                let (at, (_, byte)) = bytes.find(|(_, (found, byte))| *found != byte)?;
+                return mended(at, byte);
+            }
+            None => {}
+        }
+    }
+    // A length of which a bit has flipped says where the record ends, so the sum cannot be compared before it is known.
+    (8..12)
+        .flat_map(|at| (0..8).map(move |bit| (at, bit)))
+        .find_map(|(at, bit)| mended(at, head.get(at)? ^ (1 << bit)))
+}
+
 /// Writes the fields of record bodies.
 #[derive(Default)]
 pub(crate) struct Fields(pub(crate) Vec<u8>);
@@ -393,6 +468,30 @@ mod tests {
         assert_eq!(crc, crc32c::crc32c(&bytes[4..]));
         assert_eq!(framed_bytes(1), 48);
         assert_eq!(framed_bytes(8), 48);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_mended_and_two_are_not() {
+        let (mut bytes, _) = record(b"head", &[5; 300]);
+        bytes.resize(1000, 0xee);
+        let whole = HEADER_BYTES + 304;
+        for chain in [Some(7), None] {
+            assert_eq!(mend(&[0; 512], 0x1234_5678, 4096, chain), None);
+            for bit in 0..whole * 8 {
+                let mut changed = bytes.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let expected = Some((bit / 8, bytes[bit / 8]));
+                let mended = mend(&changed, 0x1234_5678, 4096, chain);
+                assert_eq!(mended, expected, "bit {bit}");
+                let other = (bit + 1234) % (whole * 8);
+                changed[other / 8] ^= 1 << (other % 8);
+                assert_eq!(
+                    mend(&changed, 0x1234_5678, 4096, chain),
+                    None,
+                    "bits {bit} and {other}"
+                );
+            }
+        }
     }
 
     #[test]

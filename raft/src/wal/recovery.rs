@@ -17,6 +17,7 @@ use std::sync::Arc;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::random;
 
+use super::end::{self, End};
 use super::image::GroupState;
 use super::record::{self, ALIGN, BATCH_ALIGN, Form, Kind};
 use super::segment::{self, GroupMarks, HEADER_BLOCK, Header, Opening, Segment, Segments, Spare};
@@ -37,15 +38,19 @@ pub(crate) struct Recovered {
     pub(crate) is_foreign: bool,
     /// The last segment's format is not one for the records that are to be written.
     pub(crate) is_outdated: bool,
+    /// What was not as it was written, and is again: one flipped bit each, and spares that were gone.
+    pub(crate) mended: Vec<String>,
 }
 
 /// A file of the log, as found.
-struct Found {
-    sequence: u64,
-    path: PathBuf,
-    file: Arc<dyn File>,
-    bytes: u64,
-    opening: Opening,
+pub(super) struct Found {
+    pub(super) sequence: u64,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn File>,
+    pub(super) bytes: u64,
+    pub(super) opening: Opening,
+    /// The byte of the header that is not as it was, and what it was.
+    pub(super) mend: Option<(usize, u8)>,
 }
 
 /// Opens the log in `dir`, or makes a new one there if it holds none.
@@ -55,7 +60,41 @@ pub(crate) fn open(
     node: NodeId,
     layout: &Layout,
 ) -> Result<Recovered, Error> {
-    let mut found = find(disk, dir)?;
+    match examine(disk, dir, node, layout, OpenMode::ReadWrite)? {
+        Examined::Nothing => create(disk, dir, node, layout),
+        Examined::Log(ended) => ended.make_durable(disk, dir),
+    }
+}
+
+/// What is wrong with the log in `dir`, as [`open`] would say. Nothing is written.
+pub(crate) fn check(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    node: NodeId,
+    layout: &Layout,
+) -> Result<Vec<String>, Error> {
+    match examine(disk, dir, node, layout, OpenMode::Read)? {
+        Examined::Nothing => Ok(Vec::new()),
+        Examined::Log(ended) => Ok(ended.scan.mended.iter().map(Mend::to_string).collect()),
+    }
+}
+
+/// What the files say, before anything is written.
+enum Examined<'a> {
+    /// No log was ever there.
+    Nothing,
+    Log(Box<Ended<'a>>),
+}
+
+fn examine<'a>(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    node: NodeId,
+    layout: &'a Layout,
+    mode: OpenMode,
+) -> Result<Examined<'a>, Error> {
+    let mut found = find(disk, dir, mode)?;
+    let note = end::read(disk, dir);
     for each in &found {
         if let Opening::Newer(version) = each.opening {
             return Err(Error::NewerVersion {
@@ -67,7 +106,8 @@ pub(crate) fn open(
     }
     let sound = |each: &Found| matches!(&each.opening, Opening::Sound(header) if header.sequence == each.sequence);
     let Some(first) = found.iter().position(sound) else {
-        return create_over(disk, dir, node, layout, &found);
+        check_blank(&found, note.as_ref())?;
+        return Ok(Examined::Nothing);
     };
     if let Some(before) = found.iter().take(first).next() {
         return Err(corrupt(
@@ -97,18 +137,61 @@ pub(crate) fn open(
     }
     // Files are made in the order of their numbers, each name synced before the next is made.
     let expected = found.last().map_or(1, |last| last.sequence + 1);
+    let is_known_spare = note.is_some_and(|note| note.sequence < expected);
+    let mut missing = None;
     if let Some(next) = rest.first().filter(|next| next.sequence != expected) {
-        let what = format!("the file is missing, but {} is there", next.path.display());
-        return Err(corrupt(&dir.join(segment::file_name(expected)), 0, &what));
+        let path = dir.join(segment::file_name(expected));
+        if !is_known_spare {
+            let what = format!("the file is missing, but {} is there", next.path.display());
+            return Err(corrupt(&path, 0, &what));
+        }
+        missing = Some(Mend::Spare(path));
     }
     let cut = rest
         .windows(2)
         .find(|pair| matches!(pair, [each, _] if each.bytes < HEADER_BLOCK));
     if let Some(cut) = cut.and_then(|pair| pair.first()) {
-        let what = "the file is cut short, and was whole when the next one was made";
-        return Err(corrupt(&cut.path, cut.bytes, what));
+        if !is_known_spare {
+            let what = "the file is cut short, and was whole when the next one was made";
+            return Err(corrupt(&cut.path, cut.bytes, what));
+        }
+        missing = Some(Mend::Spare(cut.path.clone()));
     }
-    Scan::new(node, layout, found)?.run(dir, rest)
+    let mut scan = Scan::new(node, layout, found)?;
+    scan.mended.extend(missing);
+    scan.run(dir, rest, note)
+}
+
+/// Something that was put right, or can be.
+pub(super) enum Mend {
+    /// One bit had flipped in this byte.
+    Bit {
+        path: PathBuf,
+        file: Arc<dyn File>,
+        offset: u64,
+        byte: u8,
+    },
+    /// A spare file was missing or cut short.
+    Spare(PathBuf),
+}
+
+impl std::fmt::Display for Mend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bit { path, offset, .. } => {
+                write!(
+                    f,
+                    "{} had one flipped bit at byte {offset}: known from the checksum; nothing is lost",
+                    path.display()
+                )
+            }
+            Self::Spare(path) => write!(
+                f,
+                "{} is missing or cut short: a spare file that held nothing yet; nothing is lost",
+                path.display()
+            ),
+        }
+    }
 }
 
 fn corrupt(file: &Path, offset: u64, what: &str) -> Error {
@@ -120,7 +203,7 @@ fn corrupt(file: &Path, offset: u64, what: &str) -> Error {
 }
 
 /// All files of the log, by sequence.
-fn find(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<Found>, Error> {
+pub(super) fn find(disk: &Arc<dyn Disk>, dir: &Path, mode: OpenMode) -> Result<Vec<Found>, Error> {
     let listed = disk
         .list(dir)
         .map_err(|source| Error::io("listing the log", dir, source))?;
@@ -131,14 +214,19 @@ fn find(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<Found>, Error> {
         };
         let path = dir.join(&entry.name);
         let opened = || -> std::io::Result<_> {
-            let file = disk.open(&path, OpenMode::ReadWrite)?;
+            let file = disk.open(&path, mode)?;
             let bytes = file.len()?;
             let mut block = vec![0; HEADER_BLOCK.min(bytes) as usize];
             file.read_exact_at(&mut block, 0)?;
-            let opening = Header::decode(&block);
-            Ok((file, bytes, opening))
+            let (mut opening, mut mend) = (Header::decode(&block), None);
+            if opening == Opening::Unsound
+                && let Some((at, byte, header)) = Header::mend(&block)
+            {
+                (opening, mend) = (Opening::Sound(header), Some((at, byte)));
+            }
+            Ok((file, bytes, opening, mend))
         };
-        let (file, bytes, opening) =
+        let (file, bytes, opening, mend) =
             opened().map_err(|source| Error::io("opening a log segment", &path, source))?;
         found.push(Found {
             sequence,
@@ -146,22 +234,17 @@ fn find(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<Found>, Error> {
             file,
             bytes,
             opening,
+            mend,
         });
     }
     found.sort_by_key(|each| each.sequence);
     Ok(found)
 }
 
-/// Makes a new log. Files without a sound header are acceptable only where a crash during the making explains them.
-fn create_over(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    node: NodeId,
-    layout: &Layout,
-    found: &[Found],
-) -> Result<Recovered, Error> {
+/// No log was ever here: files without a sound header are acceptable only where a crash during the making explains them.
+fn check_blank(found: &[Found], note: Option<&End>) -> Result<(), Error> {
     for each in found {
-        if each.opening != Opening::Blank || each.sequence != 1 {
+        if each.opening != Opening::Blank || each.sequence != 1 || note.is_some() {
             return Err(corrupt(
                 &each.path,
                 0,
@@ -175,6 +258,16 @@ fn create_over(
             return Err(corrupt(&each.path, at as u64, what));
         }
     }
+    Ok(())
+}
+
+/// Makes a new log.
+fn create(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    node: NodeId,
+    layout: &Layout,
+) -> Result<Recovered, Error> {
     let header = Header {
         version: layout.version(),
         log: random::u64(),
@@ -224,6 +317,7 @@ fn create_over(
         cut_bytes: 0,
         is_foreign: false,
         is_outdated: false,
+        mended: Vec::new(),
     })
 }
 
@@ -242,16 +336,37 @@ struct Scan<'a> {
     is_foreign: bool,
     /// Format of the last segment.
     version: u32,
+    /// What was put right in memory so far.
+    mended: Vec<Mend>,
+}
+
+/// A log that was read to its end, and is damaged nowhere.
+struct Ended<'a> {
+    scan: Scan<'a>,
+    stop: Stop,
+    /// The last segment.
+    bytes: Vec<u8>,
+    /// The files after it.
+    rest: Vec<Found>,
 }
 
 impl<'a> Scan<'a> {
     fn new(node: NodeId, layout: &'a Layout, found: Vec<Found>) -> Result<Self, Error> {
-        let mut with_headers = Vec::new();
+        let (mut with_headers, mut mended) = (Vec::new(), Vec::new());
         for each in found {
             let Opening::Sound(header) = each.opening else {
                 continue;
             };
             segment::check_owner(&each.path, &header, node)?;
+            if let Some((at, byte)) = each.mend {
+                let (path, file, offset) = (each.path.clone(), Arc::clone(&each.file), at as u64);
+                mended.push(Mend::Bit {
+                    path,
+                    file,
+                    offset,
+                    byte,
+                });
+            }
             with_headers.push((each, header));
         }
         let cut = with_headers
@@ -285,10 +400,16 @@ impl<'a> Scan<'a> {
             proven: 0,
             is_foreign: false,
             version: segment::VERSION,
+            mended,
         })
     }
 
-    fn run(mut self, dir: &Path, rest: Vec<Found>) -> Result<Recovered, Error> {
+    fn run(
+        mut self,
+        dir: &Path,
+        rest: Vec<Found>,
+        note: Option<End>,
+    ) -> Result<Examined<'a>, Error> {
         let found = std::mem::take(&mut self.found);
         let first = found.first().map(|(_, header)| *header);
         let mut following = found
@@ -302,8 +423,8 @@ impl<'a> Scan<'a> {
             self.proven = self.proven.max(header.base);
             self.version = header.version;
             self.is_foreign |= header.version < self.layout.version();
-            let bytes = read_whole(&file)?;
-            let stop = self.segment(&file, &header, &bytes)?;
+            let mut bytes = read_whole(&file)?;
+            let stop = self.segment(&file, &header, &mut bytes)?;
             let end = header.base + stop.offset;
             if let Some(next) = following.next() {
                 if next.base != end || next.chain != self.chain {
@@ -320,11 +441,17 @@ impl<'a> Scan<'a> {
             return Err(Error::Stopped);
         };
         self.check_start(dir, &first)?;
-        self.finish(stop, &bytes, rest)
+        self.check_end(&stop, &bytes, &rest, note)?;
+        Ok(Examined::Log(Box::new(Ended {
+            scan: self,
+            stop,
+            bytes,
+            rest,
+        })))
     }
 
     /// Reads one segment's records up to the first bad one.
-    fn segment(&mut self, file: &Found, header: &Header, bytes: &[u8]) -> Result<Stop, Error> {
+    fn segment(&mut self, file: &Found, header: &Header, bytes: &mut [u8]) -> Result<Stop, Error> {
         self.segments.used.push_back(Segment {
             sequence: file.sequence,
             base: header.base,
@@ -339,8 +466,11 @@ impl<'a> Scan<'a> {
         self.chain = header.crc();
         let mut offset = HEADER_BLOCK;
         loop {
-            let (at, record) = match self.next(header, bytes, offset) {
+            let next = self.next(header, bytes, offset);
+            let next = next.map(|(at, record)| (at, record.header));
+            let (at, found) = match next {
                 Ok(next) => next,
+                Err(_) if self.mend(file, header, bytes, offset) => continue,
                 Err(why) => {
                     return Ok(Stop {
                         offset: offset.next_multiple_of(BATCH_ALIGN),
@@ -349,11 +479,44 @@ impl<'a> Scan<'a> {
                     });
                 }
             };
+            let body = (at as usize + record::HEADER_BYTES)..;
+            let body = bytes
+                .get(body)
+                .and_then(|rest| rest.get(..found.length as usize));
+            let record = record::Record {
+                header: found,
+                body: body.unwrap_or_default(),
+            };
             self.chain = record.header.crc;
             self.proven = self.proven.max(record.header.synced);
             self.take(file, header.base + at, at, &record)?;
             offset = at + record::framed_bytes(record.body.len() as u64);
         }
+    }
+
+    /// Where the record that should be next is not sound because of one flipped bit: has it as it was.
+    fn mend(&mut self, file: &Found, header: &Header, bytes: &mut [u8], offset: u64) -> bool {
+        let batch = offset.next_multiple_of(BATCH_ALIGN);
+        for at in [offset, batch] {
+            let rest = bytes.get(at as usize..).unwrap_or_default();
+            let mended = record::mend(rest, self.log as u32, header.base + at, Some(self.chain));
+            let Some((within, byte)) = mended else {
+                continue;
+            };
+            let offset = at + within as u64;
+            let Some(place) = bytes.get_mut(offset as usize) else {
+                return false;
+            };
+            *place = byte;
+            self.mended.push(Mend::Bit {
+                path: file.path.clone(),
+                file: Arc::clone(&file.file),
+                offset,
+                byte,
+            });
+            return true;
+        }
+        false
     }
 
     /// The record that continues the log at `offset`, or at the start of the next batch.
@@ -443,13 +606,18 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// Tells a torn tail from damage, makes the end durable and hands everything over.
-    fn finish(mut self, stop: Stop, bytes: &[u8], rest: Vec<Found>) -> Result<Recovered, Error> {
+    /// Tells a torn tail from damage.
+    fn check_end(
+        &self,
+        stop: &Stop,
+        bytes: &[u8],
+        rest: &[Found],
+        note: Option<End>,
+    ) -> Result<(), Error> {
         let Some(last) = self.segments.used.back() else {
             return Err(Error::Stopped);
         };
-        let (base, path, file) = (last.base, last.path.clone(), Arc::clone(&last.file));
-        let (sequence, capacity) = (last.sequence, last.capacity);
+        let (base, path) = (last.base, &last.path);
         let end = base + stop.offset;
         let padding = bytes
             .get(stop.bad_offset as usize..stop.offset as usize)
@@ -461,9 +629,9 @@ impl<'a> Scan<'a> {
             base + stop.bad_offset
         };
         if self.proven > bad || self.proof_after(base, stop.bad_offset, bytes, bad) {
-            return Err(corrupt(&path, bad - base, stop.why));
+            return Err(corrupt(path, bad - base, stop.why));
         }
-        for each in &rest {
+        for each in rest {
             // The next segment's header is lost, but its batches may prove that it was synced once.
             let bytes = read_whole(each)?;
             if self.proof_after(end, 0, &bytes, end) {
@@ -474,61 +642,13 @@ impl<'a> Scan<'a> {
                 ));
             }
         }
-        self.check_groups(&path)?;
-        let cut_bytes = bytes
-            .iter()
-            .skip(stop.offset as usize)
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |at| at as u64 + 1);
-        let from = self.proven.saturating_sub(base).min(stop.offset);
-        let mut again = bytes
-            .get(from as usize..stop.bad_offset.max(from) as usize)
-            .unwrap_or_default()
-            .to_vec();
-        again.resize((stop.offset - from) as usize, 0);
-        let rewritten = file.write_at(&again, from).and_then(|()| file.sync());
-        rewritten
-            .map_err(|source| Error::io("making the end of the log durable", &path, source))?;
-        for (each, number) in rest.into_iter().zip(sequence + 1..) {
-            // One that a crash left without its length is made anew, before any after it: a short file before others is
-            // damage.
-            if each.bytes < HEADER_BLOCK {
-                break;
-            }
-            if each.sequence == number {
-                let (path, file, capacity) = (each.path, each.file, each.bytes);
-                // Zeros at its start prove nothing: it may have been in the middle of being overwritten.
-                let used = true;
-                self.segments.spares.push_back(Spare {
-                    sequence: number,
-                    capacity,
-                    path,
-                    file,
-                    used,
-                });
-            } else {
-                self.segments.strays.push((each.path, each.file));
-            }
+        if let Some(note) = note.filter(|note| note.log == self.log && note.position > end) {
+            let (ends, was) = (end, note.position);
+            let what = format!("the log ends here, at position {ends}, and was synced up to {was}");
+            return Err(corrupt(path, stop.offset, &what));
         }
-        let tail = Tail {
-            base,
-            capacity,
-            file,
-            path,
-            offset: stop.offset,
-            chain: self.chain,
-        };
-        Ok(Recovered {
-            log: self.log,
-            segments: self.segments,
-            tail,
-            groups: self.groups,
-            cut_bytes,
-            is_foreign: self.is_foreign,
-            is_outdated: self.version < self.layout.version(),
-        })
+        self.check_groups(path)
     }
-
     /// True when a sound record after offset `from` says that more than what stands before `position` was synced.
     fn proof_after(&self, base: u64, from: u64, bytes: &[u8], position: u64) -> bool {
         let mut offset = from.next_multiple_of(ALIGN);
@@ -583,6 +703,102 @@ impl<'a> Scan<'a> {
     }
 }
 
+impl Ended<'_> {
+    /// Makes the end durable, writes what was mended, and hands everything over.
+    fn make_durable(self, disk: &Arc<dyn Disk>, dir: &Path) -> Result<Recovered, Error> {
+        let Self {
+            mut scan,
+            stop,
+            bytes,
+            rest,
+        } = self;
+        let Some(last) = scan.segments.used.back() else {
+            return Err(Error::Stopped);
+        };
+        let (base, path, file) = (last.base, last.path.clone(), Arc::clone(&last.file));
+        let (sequence, capacity) = (last.sequence, last.capacity);
+        let cut_bytes = bytes
+            .iter()
+            .skip(stop.offset as usize)
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |at| at as u64 + 1);
+        for mend in &scan.mended {
+            mend.write()?;
+        }
+        let from = scan.proven.saturating_sub(base).min(stop.offset);
+        let mut again = bytes
+            .get(from as usize..stop.bad_offset.max(from) as usize)
+            .unwrap_or_default()
+            .to_vec();
+        again.resize((stop.offset - from) as usize, 0);
+        let rewritten = file.write_at(&again, from).and_then(|()| file.sync());
+        rewritten
+            .map_err(|source| Error::io("making the end of the log durable", &path, source))?;
+        let note = End {
+            log: scan.log,
+            sequence,
+            position: base + stop.offset,
+        };
+        end::write(disk, dir, note, true);
+        for (each, number) in rest.into_iter().zip(sequence + 1..) {
+            // One that a crash left without its length is made anew, before any after it: a short file before others is
+            // damage.
+            if each.bytes < HEADER_BLOCK {
+                break;
+            }
+            if each.sequence == number {
+                let (path, file, capacity) = (each.path, each.file, each.bytes);
+                // Zeros at its start prove nothing: it may have been in the middle of being overwritten.
+                let used = true;
+                scan.segments.spares.push_back(Spare {
+                    sequence: number,
+                    capacity,
+                    path,
+                    file,
+                    used,
+                });
+            } else {
+                scan.segments.strays.push((each.path, each.file));
+            }
+        }
+        let tail = Tail {
+            base,
+            capacity,
+            file,
+            path,
+            offset: stop.offset,
+            chain: scan.chain,
+        };
+        Ok(Recovered {
+            log: scan.log,
+            segments: scan.segments,
+            tail,
+            groups: scan.groups,
+            cut_bytes,
+            is_foreign: scan.is_foreign,
+            is_outdated: scan.version < scan.layout.version(),
+            mended: scan.mended.iter().map(Mend::to_string).collect(),
+        })
+    }
+}
+
+impl Mend {
+    /// Puts the byte into the file as it was.
+    fn write(&self) -> Result<(), Error> {
+        let Self::Bit {
+            path,
+            file,
+            offset,
+            byte,
+        } = self
+        else {
+            return Ok(());
+        };
+        let written = file.write_at(&[*byte], *offset).and_then(|()| file.sync());
+        written.map_err(|source| Error::io("mending a flipped bit", path, source))
+    }
+}
+
 /// Where a segment's records end, and why.
 struct Stop {
     /// Where the next batch would start.
@@ -592,7 +808,7 @@ struct Stop {
     why: &'static str,
 }
 
-fn read_whole(file: &Found) -> Result<Vec<u8>, Error> {
+pub(super) fn read_whole(file: &Found) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; usize::try_from(file.bytes).unwrap_or(usize::MAX)];
     file.file
         .read_exact_at(&mut bytes, 0)

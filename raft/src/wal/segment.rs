@@ -128,12 +128,13 @@ impl Header {
                 return Ok(Opening::Unsound);
             }
             let version = fields.u32()?;
-            if version > VERSION {
-                return Ok(Opening::Newer(version));
-            }
             let crc = fields.u32()?;
             let mut checked = Reader(fields.take(HEADER_BYTES - 16)?);
-            if version == 0 || crc32c::crc32c(checked.0) != crc {
+            let sum = crc32c::crc32c(checked.0);
+            if version > VERSION && sum_of_newer(version, checked.0) == crc {
+                return Ok(Opening::Newer(version));
+            }
+            if version == 0 || version > VERSION || sum != crc {
                 return Ok(Opening::Unsound);
             }
             Ok(Opening::Sound(Self {
@@ -148,6 +149,36 @@ impl Header {
             }))
         };
         read().unwrap_or(Opening::Unsound)
+    }
+}
+
+/// The sum of a header of a later format: from format 3 on it covers the version, too. So a version that is not known is one
+/// only if the sum says so, and not a flipped bit.
+fn sum_of_newer(version: u32, checked: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&version.to_le_bytes()), checked)
+}
+
+impl Header {
+    /// The header that was written, where one flipped bit explains why this one is not sound: the bit's byte, and the byte
+    /// as it was. A bit of the version has the lower one of the versions that it may have been: that is read the same.
+    pub(crate) fn mend(block: &[u8]) -> Option<(usize, u8, Self)> {
+        let mut block = block.get(..HEADER_BYTES)?.to_vec();
+        let mut found: Option<(usize, u8, Self)> = None;
+        for at in 0..HEADER_BYTES {
+            for bit in 0..8 {
+                let byte = block.get_mut(at)?;
+                *byte ^= 1 << bit;
+                let mended = *byte;
+                let opening = Self::decode(&block);
+                *block.get_mut(at)? ^= 1 << bit;
+                if let Opening::Sound(header) = opening
+                    && found.is_none_or(|(_, _, other)| header.version < other.version)
+                {
+                    found = Some((at, mended, header));
+                }
+            }
+        }
+        found
     }
 }
 
@@ -390,11 +421,30 @@ mod tests {
         assert_eq!(Header::decode(b"short"), Opening::Unsound);
         let mut newer = HEADER.encode();
         newer[8] = 9;
+        assert_eq!(Header::decode(&newer), Opening::Unsound, "a flipped bit");
+        let sum = sum_of_newer(9, &newer[16..64]).to_le_bytes();
+        newer[12..16].copy_from_slice(&sum);
         assert_eq!(Header::decode(&newer), Opening::Newer(9));
         for at in (0..8).chain(12..64) {
             let mut changed = HEADER.encode();
             changed[at] ^= 0x10;
             assert_eq!(Header::decode(&changed), Opening::Unsound, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_mended() {
+        let block = HEADER.encode();
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut changed = block.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            if let Opening::Sound(other) = Header::decode(&changed) {
+                panic!("bit {bit}: taken for {other:?}");
+            }
+            let (at, byte, header) = Header::mend(&changed).expect("one bit");
+            assert_eq!((at, byte, header), (bit / 8, block[bit / 8], HEADER));
+            changed[(bit / 8 + 20) % HEADER_BYTES] ^= 6;
+            assert_eq!(Header::mend(&changed), None, "three bits");
         }
     }
 

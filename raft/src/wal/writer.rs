@@ -17,6 +17,7 @@ use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::end::{self, End};
 use super::image::GroupLog;
 use super::record::{self, BATCH_ALIGN, Draft, Form, HEADER_BYTES, Head, Header, Kind};
 use super::scrub::{LogDamage, Scrub};
@@ -306,6 +307,21 @@ impl Wal {
         self.upkeep.notify_one();
     }
 
+    /// Notes how far the log has come.
+    pub(crate) fn note_end(&self, is_durable: bool) {
+        let position = self.synced.load(Ordering::Acquire);
+        let sequence = self.segments.lock().used.back().map(|last| last.sequence);
+        let Some(sequence) = sequence else {
+            return;
+        };
+        let note = End {
+            log: self.log,
+            sequence,
+            position,
+        };
+        end::write(&self.disk, &self.dir, note, is_durable);
+    }
+
     /// True when nothing more is taken.
     pub(crate) fn closed(&self) -> bool {
         self.queue.lock().closed
@@ -359,6 +375,7 @@ pub(crate) async fn run(wal: Arc<Wal>, mut tail: Tail) {
         };
         if waiting.is_empty() {
             if closed {
+                wal.note_end(true);
                 return;
             }
             wal.work.notified().await;
@@ -484,6 +501,13 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
                 offset: HEADER_BLOCK,
                 chain: header.crc(),
             };
+            // Before anything in it can be acknowledged: a file of this number is no spare any more.
+            let note = End {
+                log: wal.log,
+                sequence: header.sequence,
+                position: base,
+            };
+            end::write(&wal.disk, &wal.dir, note, true);
             break header;
         }
         match super::keeper::make_room(wal, needed) {

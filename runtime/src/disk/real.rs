@@ -258,14 +258,21 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<DirLock> {
-        let file = fs::OpenOptions::new()
+        let opened = fs::OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(FILE_MODE)
-            .open(path)
-            .map_err(|e| describe(&e, "open the lock file", path))?;
+            .open(path);
+        // Who may only read, as somebody who looks into a store of another user, can hold the lock all the same.
+        let opened = match opened {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                fs::OpenOptions::new().read(true).open(path)
+            }
+            opened => opened,
+        };
+        let file = opened.map_err(|e| describe(&e, "open the lock file", path))?;
         match file.try_lock() {
             Ok(()) => Ok(DirLock::new(file)),
             Err(fs::TryLockError::WouldBlock) => {

@@ -633,11 +633,19 @@ fn commands_and_misuse() {
         target: Some("12".into()),
     };
     assert_eq!(action(&["-sl=ldm=12"]), ldm);
-    let check = Action::Store {
-        verb: "check".into(),
-        dir: "d".into(),
-    };
+    let check = Action::Store(StoreCommand::Check { dir: "d".into() });
     assert_eq!(action(&["store", "check", "d"]), check);
+    let stats = StoreCommand::Stats {
+        dir: "d".into(),
+        json: true,
+    };
+    assert_eq!(
+        action(&["store", "stats", "d", "--json"]),
+        Action::Store(stats)
+    );
+    let (dir, to) = ("d".into(), "e".into());
+    let salvage = Action::Store(StoreCommand::Salvage { dir, to });
+    assert_eq!(action(&["store", "salvage", "d", "--to", "e"]), salvage);
     for (args, expected) in [
         (&["foo"][..], "unrecognized command: \"foo\""),
         (&["--nope=1"], "unknown flag --nope"),

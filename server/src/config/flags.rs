@@ -41,12 +41,71 @@ pub enum Action {
         target: Option<String>,
     },
     /// Look into a store that no server has open.
-    Store {
-        /// `check`, `stats` or `dump`.
-        verb: String,
+    Store(StoreCommand),
+}
+
+/// What to do with a store that no server has open. Nothing in it is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreCommand {
+    /// Verify everything, and say what a start will make of it.
+    Check {
         /// The directory.
         dir: PathBuf,
     },
+    /// Say what is in it.
+    Stats {
+        /// The directory.
+        dir: PathBuf,
+        /// For programs.
+        json: bool,
+    },
+    /// Show every record and message.
+    Dump {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Write what is sound as backups.
+    Salvage {
+        /// The directory.
+        dir: PathBuf,
+        /// Where the backups go: a directory that does not exist yet.
+        to: PathBuf,
+    },
+}
+
+impl StoreCommand {
+    /// The store's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        match self {
+            Self::Check { dir }
+            | Self::Stats { dir, .. }
+            | Self::Dump { dir }
+            | Self::Salvage { dir, .. } => dir,
+        }
+    }
+
+    /// Reads what stands behind `store`; `None` when it makes no sense.
+    fn parse(args: &mut impl Iterator<Item = String>) -> Option<Self> {
+        let verb = args.next()?;
+        let (mut dir, mut to, mut json) = (None, None, false);
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--json" if verb == "stats" => json = true,
+                "--to" if verb == "salvage" && to.is_none() => to = Some(args.next()?.into()),
+                _ if dir.is_none() && !arg.starts_with('-') => dir = Some(PathBuf::from(arg)),
+                _ => return None,
+            }
+        }
+        let dir = dir?;
+        Some(match verb.as_str() {
+            "check" => Self::Check { dir },
+            "stats" => Self::Stats { dir, json },
+            "dump" => Self::Dump { dir },
+            "salvage" => Self::Salvage { dir, to: to? },
+            _ => return None,
+        })
+    }
 }
 
 /// The command line cannot be understood.
@@ -75,7 +134,7 @@ pub enum UsageError {
     #[error("unrecognized command: \"{0}\"")]
     Command(String),
     /// `store` without its two words.
-    #[error("use: {0} store check|stats|dump DIR")]
+    #[error("use: {0} store check|stats|dump DIR, or {0} store salvage DIR --to NEW_DIR")]
     StoreUsage(String),
     /// `-t` has nothing to check.
     #[error("-t needs -c FILE to check")]
@@ -130,12 +189,7 @@ impl CommandLine {
             "help" => self.action = Action::Help,
             "store" => {
                 let usage = || UsageError::StoreUsage(self.program.clone());
-                let verb = args
-                    .next()
-                    .filter(|verb| matches!(verb.as_str(), "check" | "stats" | "dump"))
-                    .ok_or_else(usage)?;
-                let dir = args.next().ok_or_else(usage)?.into();
-                self.action = Action::Store { verb, dir };
+                self.action = Action::Store(StoreCommand::parse(args).ok_or_else(usage)?);
             }
             _ => return Err(UsageError::Command(word.to_owned())),
         }
@@ -243,8 +297,10 @@ fn truth(text: &str) -> Option<bool> {
 /// The text of `--help`.
 #[must_use]
 pub fn help(program: &str) -> String {
-    let mut text =
-        format!("\nUsage: {program} [options]\n       {program} store check|stats|dump DIR\n");
+    let mut text = format!(
+        "\nUsage: {program} [options]\n       {program} store check|dump DIR\n       {program} store stats DIR [--json]\n       {program} store \
+             salvage DIR --to NEW_DIR\n"
+    );
     for group in GROUPS {
         let _ = write!(text, "\n{}:\n", group.title);
         for flag in group.flags {

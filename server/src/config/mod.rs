@@ -30,7 +30,7 @@ mod reload;
 mod suggest;
 mod version;
 
-pub use flags::{Action, CommandLine, UsageError, help, program_name};
+pub use flags::{Action, CommandLine, StoreCommand, UsageError, help, program_name};
 pub use keys::{Findings, apply};
 pub use load::{LoadError, Loaded, System};
 pub use parse::{Surroundings, parse_file};

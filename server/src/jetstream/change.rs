@@ -91,6 +91,24 @@ impl JetStream {
         Ok(())
     }
 
+    /// Serves what meta and the groups hold as it is: nothing is finished, as nothing may be written.
+    pub(super) fn adopt_for_reading(self: &Arc<Self>) {
+        let all: Vec<(String, Assignment)> = {
+            let machine = self.meta.machine().lock();
+            let all = machine
+                .all()
+                .filter(|(_, one)| one.phase == meta::Phase::Live);
+            all.map(|(account, one)| (account.to_owned(), one.clone()))
+                .collect()
+        };
+        for (account, assignment) in all {
+            // A memory stream died with the last process.
+            if assignment.storage() == Storage::File {
+                self.serve(&account, assignment);
+            }
+        }
+    }
+
     /// Serves a stream that meta knows, after its group has caught up with meta.
     async fn adopt(
         self: &Arc<Self>,
@@ -116,6 +134,13 @@ impl JetStream {
             }
             Some(_) => {}
         }
+        Some(self.serve(account, assignment))
+    }
+
+    /// Lets a stream of its group be reached.
+    fn serve(self: &Arc<Self>, account: &str, assignment: Assignment) -> Arc<StreamHandle> {
+        let id = assignment.stream_id();
+        let group = self.group(assignment.storage()).clone();
         let tenant = self.broker.account_or_create(account);
         let domain = self.settings.domain.as_deref();
         let handle =
@@ -129,7 +154,7 @@ impl JetStream {
             .insert(name, handle.clone());
         handle.listen(assignment.config);
         group.wake();
-        Some(handle)
+        handle
     }
 
     /// The steps of a delete that come after meta has hidden the stream (or, of a memory stream that died with the last
@@ -176,6 +201,9 @@ impl JetStream {
         account: &str,
         config: StreamConfig,
     ) -> Change<Arc<StreamHandle>> {
+        if let Some(refusal) = self.refusal() {
+            return Change::Refused(refusal);
+        }
         let defaults = self.defaults();
         let config = normalize(config, &defaults);
         if let Err(refusal) = check_create(&config, &defaults) {
@@ -214,6 +242,9 @@ impl JetStream {
         config: StreamConfig,
         seat: &mut Seat,
     ) -> Change<Assignment> {
+        if let Some(refusal) = self.refusal() {
+            return Change::Refused(refusal);
+        }
         let defaults = self.defaults();
         let config = normalize(config, &defaults);
         if let Err(refusal) = check_restore(&config, &defaults) {
@@ -300,6 +331,9 @@ impl JetStream {
         account: &str,
         config: StreamConfig,
     ) -> Change<Arc<StreamHandle>> {
+        if let Some(refusal) = self.refusal() {
+            return Change::Refused(refusal);
+        }
         let defaults = self.defaults();
         let config = normalize(config, &defaults);
         // By the rules of a restore: what is sealed may stay so.
@@ -346,6 +380,9 @@ impl JetStream {
 
     /// Deletes a stream and its messages.
     pub async fn delete_stream(&self, account: &str, name: &str) -> Change<()> {
+        if let Some(refusal) = self.refusal() {
+            return Change::Refused(refusal);
+        }
         let one_at_a_time = self.changing.lock().await;
         let command = meta::Command::Delete {
             account: account.to_owned(),

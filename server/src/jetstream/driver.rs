@@ -31,6 +31,7 @@ use super::limits::{
     BYTES_IN_FLIGHT_MAX, ENTRIES_IN_FLIGHT_MAX, HALTED_FLUSHES_MAX, MAINTENANCE_INTERVAL,
     SCRUB_INTERVAL, STEP_STREAMS,
 };
+use super::progress::Progress;
 use super::start::{NODE, Tuning};
 use super::stream::machine::Fault;
 use crate::broker::FlushScope;
@@ -65,7 +66,12 @@ struct Flight {
 type Running = BoxFuture<'static, Result<JobDone, task::JoinError>>;
 
 fn start(job: Job) -> Running {
-    Box::pin(task::spawn_blocking(move || job.run()))
+    let progress = Progress::new(job.what());
+    Box::pin(task::spawn_blocking(move || {
+        let done = job.run();
+        drop(progress);
+        done
+    }))
 }
 
 /// What a turn under the lock should begin.

@@ -16,6 +16,7 @@ use super::erasure::orders::Orders;
 use super::group::command::{Kind, encode_cold};
 use super::group::{Machine, Reply};
 use super::inbox::{Inbox, Waiter};
+use super::stream::machine::Fault;
 use crate::broker::{Account, Admission, Delivered, Publish, Sink, Subscription, WriteNumber};
 
 /// How the reply subject of a member of a flow-controlled batch ends.
@@ -89,6 +90,11 @@ impl GroupHandle {
     /// Looks at the state under its lock: be short, take no other lock.
     pub fn read<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
         look(&self.machine.lock())
+    }
+
+    /// The same where nobody has the lock; `None` where somebody does.
+    pub fn try_read<T>(&self, look: impl FnOnce(&Machine) -> T) -> Option<T> {
+        self.machine.try_lock().map(|machine| look(&machine))
     }
 
     /// For what a driver does to the store beside entries.
@@ -331,6 +337,17 @@ impl StreamHandle {
             Some(table::STREAM_STORE_FAILED.with(&halt.damage))
         };
         self.group.read(halts)
+    }
+
+    /// Where something acknowledged is or may be missing from it: what is not found there is not said to be absent, and nothing
+    /// ends the halt.
+    #[must_use]
+    pub fn lacks(&self) -> Option<Fault> {
+        if !self.halted.load(Ordering::Acquire) {
+            return None;
+        }
+        let lacks = |machine: &Machine| machine.halted().get(&self.id)?.lacks.clone();
+        self.group.read(lacks)
     }
 
     pub(super) const fn ack_prefix(&self) -> &[u8] {

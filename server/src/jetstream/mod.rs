@@ -6,7 +6,7 @@
 //! Reading order: [`limits`], [`config`] (what a stream is told to be), [`api`] (errors and the wire's shapes),
 //! [`stream`] (the rules of one stream), [`consumer`], [`group`] (many streams in one log), [`meta`] (which streams there
 //! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group), [`erasure`] (what was deleted vanishes
-//! from the disk), [`backup`] (streams out and in), `log_scrub` (the log is verified), [`start`], [`at_rest`], [`change`], [`service`] (all of it together).
+//! from the disk), [`backup`] (streams out and in), `log_scrub` (the log is verified), [`start`], [`rescue`] (past damage), [`at_rest`], [`change`], [`service`] (all of it together).
 
 pub mod limits;
 
@@ -33,8 +33,11 @@ pub mod handle;
 pub mod inbox;
 mod lanes;
 mod log_scrub;
+mod progress;
 mod reads;
 mod turns;
+
+pub mod rescue;
 
 pub mod at_rest;
 pub mod change;

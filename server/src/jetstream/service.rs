@@ -11,10 +11,11 @@ use halyard_engine::StreamId;
 use halyard_raft as raft;
 use halyard_runtime::disk::Disk;
 use halyard_runtime::task::{self, JoinHandle};
-use halyard_runtime::time::Timestamp;
+use halyard_runtime::time::{Instant, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 use super::advisory::Clients;
+use super::api::errors::{ApiError, table};
 use super::api::request::{Api, PREFIX};
 use super::api::timestamp;
 use super::api::types::{ApiCounters, Cluster, State, StreamInfo};
@@ -29,7 +30,9 @@ use super::handle::{GroupHandle, StreamHandle};
 use super::inbox::Waiter;
 use super::lanes::Lanes;
 use super::limits::{API_LEVEL, DISK_BYTES_MIN};
+use super::progress::Progress;
 use super::reads::Reads;
+use super::rescue::Degraded;
 use super::start::{self, Opened, Settings, StartError, Tuning};
 use super::{log_scrub, meta};
 use crate::broker::{Account, Broker, ClientId, Subscription};
@@ -140,6 +143,8 @@ pub struct JetStream {
     lost: Mutex<Vec<&'static str>>,
     /// Held by a job of the meta group's store while it writes.
     pub(super) meta_job: Arc<AsyncMutex<()>>,
+    /// The directory is damaged: streams on disk are only read.
+    degraded: Option<Degraded>,
     /// Direct gets that wait.
     pub(super) reads: Reads,
     /// Last: what runs there uses what stands above.
@@ -155,6 +160,7 @@ impl JetStream {
         broker: Arc<Broker>,
         mut settings: Settings,
     ) -> Result<Arc<Self>, StartError> {
+        let began = Instant::now();
         if let Ok(budget) = disk_budget(&settings) {
             settings.tuning = settings.tuning.fitting(budget);
             if budget < DISK_BYTES_MIN {
@@ -172,6 +178,7 @@ impl JetStream {
             meta,
             file,
             memory,
+            degraded,
         } = start::open(&settings, broker.admission(), &lanes).await?;
         if settings.max_storage_is_share {
             let held = file.read(|machine| machine.held().bytes);
@@ -203,7 +210,14 @@ impl JetStream {
             meta_job: Arc::default(),
             reads: Reads::default(),
             lanes,
+            degraded,
         });
+        if service.degraded.is_some() {
+            *service.drivers.lock() = vec![start::drive(&service.memory, &service)];
+            service.adopt_for_reading();
+            service.listen();
+            return Ok(service);
+        }
         *service.drivers.lock() = vec![
             start::drive(&service.file, &service),
             start::drive(&service.memory, &service),
@@ -214,8 +228,11 @@ impl JetStream {
             service.keep("erasing", erasure::run),
             service.keep("verifying the log", log_scrub::run),
         ];
+        let reconciling = Progress::new("bringing streams to what they are configured as");
         service.lanes.requests.within(service.reconcile()).await?;
+        drop(reconciling);
         service.listen();
+        tracing::info!("JetStream is ready, after {:.1?}", began.elapsed());
         Ok(service)
     }
 
@@ -365,6 +382,12 @@ impl JetStream {
         let body = encode_cold(&Limit { bytes });
         group.submit(Kind::Limit, StreamId(0), &body, Waiter::Call(sender));
         Some(receiver)
+    }
+
+    /// Why no stream is made, changed or deleted, if none is: the store is damaged.
+    pub(super) fn refusal(&self) -> Option<ApiError> {
+        let degraded = self.degraded.as_ref()?;
+        Some(table::STREAM_STORE_FAILED.with(&degraded.lacks))
     }
 
     /// Where pull requests and acks find their consumers.
@@ -537,6 +560,11 @@ impl JetStream {
     pub fn damage(&self) -> Vec<String> {
         let log = self.node().map_or_else(Vec::new, raft::Node::log_damage);
         let mut all: Vec<String> = log.iter().map(ToString::to_string).collect();
+        all.extend(
+            self.degraded
+                .iter()
+                .flat_map(|degraded| degraded.findings.clone()),
+        );
         let of_store = |store: &halyard_engine::Store| {
             let damage = store.damage().iter();
             damage.map(ToString::to_string).collect::<Vec<_>>()
@@ -557,6 +585,12 @@ impl JetStream {
     /// # Errors
     /// Text for people.
     pub fn health(&self) -> Result<(), String> {
+        if let Some(degraded) = &self.degraded {
+            let lacks = &degraded.lacks;
+            return Err(format!(
+                "the store is damaged, and streams on disk are only read: {lacks}"
+            ));
+        }
         if let Some(poison) = self.nodes.iter().find_map(raft::Node::poisoned) {
             return Err(poison.to_string());
         }
@@ -586,8 +620,16 @@ impl JetStream {
                 self.settings.data_dir.display()
             ));
         }
-        match self.damage().first() {
-            Some(damage) => Err(damage.clone()),
+        // Without waiting for a group that is busy: damage does not go, and is told when it is asked again.
+        let log = self.node().map_or_else(Vec::new, raft::Node::log_damage);
+        let of_log = log.first().map(ToString::to_string);
+        let of_store = || {
+            let first =
+                |machine: &Machine| machine.store().damage().first().map(ToString::to_string);
+            self.file.try_read(first).flatten()
+        };
+        match of_log.or_else(of_store) {
+            Some(damage) => Err(damage),
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 //! Below the data directory: `log/` is the node's log, `groups/<n>/` the store of each group. Memory streams have a node
 //! and a store of their own on a disk in RAM: the same code, gone with the process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use halyard_engine::{Encryption, HashKey, Job, Options, Overhead, Store};
@@ -26,14 +26,16 @@ use super::limits::{
     META_RESERVE_BYTES, RESERVE_BYTES, RESERVE_BYTES_MIN,
 };
 use super::meta;
+use super::progress::Progress;
+use super::rescue;
 use super::service::JetStream;
 use super::stream::machine::Fault;
 use crate::broker::Admission;
 use crate::config::Config;
 
 pub(super) const META: GroupId = GroupId(0);
-const FILE: GroupId = GroupId(1);
-const MEMORY: GroupId = GroupId(2);
+pub(in crate::jetstream) const FILE: GroupId = GroupId(1);
+pub(super) const MEMORY: GroupId = GroupId(2);
 /// Where the stores are, below the data directory.
 pub(super) const GROUPS_DIR: &str = "groups";
 /// Jobs that the meta group's store does at most at one time.
@@ -84,7 +86,11 @@ impl Tuning {
     }
 
     /// What the log is opened with.
-    fn node_options(&self, disk: Arc<dyn Disk>, settings: &Settings) -> raft::NodeOptions {
+    pub(super) fn node_options(
+        &self,
+        disk: Arc<dyn Disk>,
+        settings: &Settings,
+    ) -> raft::NodeOptions {
         raft::NodeOptions {
             segment_bytes: self.log_segment_bytes,
             first_segment_bytes: self.first_log_segment_bytes,
@@ -185,6 +191,24 @@ pub enum StartError {
     /// The system gives no more threads.
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
+    /// A damaged log that nobody needs could not be replaced.
+    #[error("{}: a new log cannot take its place: {source}", path.display())]
+    Renewal {
+        /// The log.
+        path: PathBuf,
+        /// What the disk said.
+        source: Arc<std::io::Error>,
+    },
+    /// The streams of another server are here, and none of this one.
+    #[error(
+        "{}: streams of a nats-server are here, whose files this server does not read; it was not started, as they would seem to \
+         be gone. Back them up from that server (nats backup account) and restore them into this one with another store \
+         directory, as docs/moving-from-nats-server.md says", path.display()
+    )]
+    Foreign {
+        /// Where.
+        path: PathBuf,
+    },
     /// A group stopped while the start was still finishing what a crash had left.
     #[error("a group stopped while streams were recovered; the log says why")]
     Stopped,
@@ -218,6 +242,8 @@ pub(super) struct Opened {
     pub(super) meta: raft::Group<meta::Machine>,
     pub(super) file: Arc<GroupHandle>,
     pub(super) memory: Arc<GroupHandle>,
+    /// The directory is damaged, and nothing is written to it.
+    pub(super) degraded: Option<rescue::Degraded>,
 }
 
 pub(super) async fn open(
@@ -225,12 +251,36 @@ pub(super) async fn open(
     admission: &Arc<Admission>,
     lanes: &Lanes,
 ) -> Result<Opened, StartError> {
+    refuse_foreign(settings)?;
+    let dir = &settings.data_dir;
+    let lock = dir.join("LOCK");
+    let is_locked = settings.disk.exists(&lock).unwrap_or(false);
+    // Who else has the directory is told when the log is opened.
+    if is_locked && let Ok(_held) = settings.disk.lock(&lock) {
+        rescue::end_renewal(&*settings.disk, dir).map_err(|source| StartError::Renewal {
+            path: dir.join("log"),
+            source: Arc::new(source),
+        })?;
+    }
     let opened = match at_rest::check(settings) {
         Ok(()) => {
             let opening = open_all(settings, admission, lanes);
             lanes.requests.within(opening).await
         }
         Err(error) => Err(error),
+    };
+    let opened = match opened {
+        Err(error) if rescue::is_damage(&error) => {
+            match rescue::open(settings, admission, lanes, error).await {
+                Ok(Some(opened)) => Ok(opened),
+                Ok(None) => {
+                    let opening = open_all(settings, admission, lanes);
+                    lanes.requests.within(opening).await
+                }
+                Err(error) => Err(error),
+            }
+        }
+        opened => opened,
     };
     opened.map_err(|error| error.advise(settings.encryption.as_ref()))
 }
@@ -241,7 +291,10 @@ async fn open_all(
     lanes: &Lanes,
 ) -> Result<Opened, StartError> {
     let disk = settings.disk.clone();
+    let progress = Progress::new("reading the log");
     let node = raft::Node::open(settings.tuning.node_options(disk.clone(), settings))?;
+    tell_log(node.report(), &progress);
+    progress.at("opening the store of the meta group, and applying the log to it");
     let meta = {
         let store = open_store(&disk, settings, META, Overhead::FILE)?;
         let machine = meta::Machine::open(store)?;
@@ -249,6 +302,7 @@ async fn open_all(
         node.start_group(META, Arc::new(Mutex::new(machine)), applied)
             .await?
     };
+    progress.at("opening the store of the file group, and applying the log to it");
     let opening = open_group(&node, &disk, settings, FILE, Storage::File);
     let (raft, machine) = lanes.of(Storage::File).within(opening).await?;
     let file = GroupHandle::new(Storage::File, machine, raft, Arc::clone(admission));
@@ -266,12 +320,49 @@ async fn open_all(
         meta,
         file,
         memory,
+        degraded: None,
     })
+}
+
+/// A directory in which a nats-server has its streams, and this server nothing yet, is not started in: the streams would seem
+/// to be gone.
+fn refuse_foreign(settings: &Settings) -> Result<(), StartError> {
+    let (disk, ours) = (&settings.disk, &settings.data_dir);
+    let Some(theirs) = ours.parent().map(|dir| dir.join("jetstream")) else {
+        return Ok(());
+    };
+    let has = |dir: &Path| disk.exists(dir).unwrap_or(false);
+    if has(&ours.join("log")) || !has(&theirs) {
+        return Ok(());
+    }
+    for account in disk.list(&theirs).unwrap_or_default() {
+        let streams = theirs.join(account.name).join("streams");
+        if has(&streams) && disk.list(&streams).is_ok_and(|listed| !listed.is_empty()) {
+            return Err(StartError::Foreign { path: streams });
+        }
+    }
+    Ok(())
+}
+
+/// Says what was found in the log.
+fn tell_log(report: &raft::OpenReport, progress: &Progress) {
+    let (bytes, segments) = (report.log_bytes, report.segments);
+    let cut = match report.cut_bytes {
+        0 => String::new(),
+        cut => format!(", without {cut} bytes that a crash cut short and nobody was told of"),
+    };
+    tracing::info!(
+        "  Log:             {bytes} bytes in {segments} files{cut}, read in {:.1?}",
+        progress.elapsed()
+    );
+    for mended in &report.mended {
+        tracing::warn!("{mended}");
+    }
 }
 
 type OpenedGroup = (raft::Group<group::Machine>, Arc<Mutex<group::Machine>>);
 
-async fn open_group(
+pub(super) async fn open_group(
     node: &raft::Node,
     disk: &Arc<dyn Disk>,
     settings: &Settings,
@@ -282,10 +373,22 @@ async fn open_group(
         Storage::File => Overhead::FILE,
         Storage::Memory => Overhead::MEMORY,
     };
+    let began = Instant::now();
     let machine = group::Machine::open(open_store(disk, settings, id, overhead)?)?;
     let applied = machine.applied();
     let machine = Arc::new(Mutex::new(machine));
     let raft = node.start_group(id, machine.clone(), applied).await?;
+    let (streams, last) = {
+        let machine = machine.lock();
+        (machine.streams().count(), machine.applied())
+    };
+    if storage == Storage::File {
+        tracing::info!(
+            "  Recovered:       {streams} streams, entries {} to {last} from the log, in {:.1?}",
+            applied + 1,
+            began.elapsed()
+        );
+    }
     Ok((raft, machine))
 }
 
@@ -314,8 +417,47 @@ fn open_store(
         options.overwrite_freed = false;
         options.reserve_bytes = 0;
     }
-    let (store, _report) = Store::open(disk.clone(), &dir, options)?;
+    let began = Instant::now();
+    let (store, report) = Store::open(disk.clone(), &dir, options)?;
+    for damage in store.damage() {
+        tracing::warn!("{damage}; nothing is lost, and it is being written anew");
+    }
+    for file in store.mended() {
+        let file = file.display();
+        tracing::warn!(
+            "{file} has a flipped bit in its index, known from the checksum; nothing is lost, and it is being written anew"
+        );
+    }
+    if overhead == Overhead::FILE {
+        tracing::info!(
+            "  Store {id}:         {} messages of {} streams in {} segments with {} bytes{}, opened in {:.1?}",
+            report.messages,
+            report.streams,
+            report.segments,
+            report.segment_bytes,
+            match report.leftovers {
+                0 => String::new(),
+                left => format!(", {left} files that a crash left"),
+            },
+            began.elapsed()
+        );
+    }
     Ok(store)
+}
+
+/// The stores of the groups below a node's directory, by the groups' numbers.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn group_dirs(disk: &dyn Disk, node: &Path) -> std::io::Result<Vec<(u32, PathBuf)>> {
+    let groups = node.join(GROUPS_DIR);
+    let listed = disk.list(&groups)?.into_iter().filter(|entry| entry.is_dir);
+    let numbered = listed.filter_map(|entry| Some((entry.name.parse().ok()?, entry.name)));
+    let mut dirs: Vec<(u32, PathBuf)> = numbered
+        .map(|(number, name)| (number, groups.join(name)))
+        .collect();
+    dirs.sort();
+    Ok(dirs)
 }
 
 /// Starts the driver of a group.

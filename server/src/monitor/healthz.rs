@@ -111,7 +111,11 @@ impl Options<'_> {
             ));
         }
         // Without JetStream there is nothing more that could be ill, and no account or stream is asked for in vain.
-        let Some(jetstream) = &state.jetstream else {
+        let Some(jetstream) = state.jetstream() else {
+            if state.front.settings().jetstream.enabled {
+                let text = "JetStream is still being opened";
+                return Err(self.sick(StatusCode::SERVICE_UNAVAILABLE, "JETSTREAM", text));
+            }
             return Ok(());
         };
         if self.enabled_only {

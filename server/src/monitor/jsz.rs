@@ -205,7 +205,7 @@ struct Options<'q> {
 
 impl JetStreamVarz {
     pub(super) fn new(state: &State) -> Self {
-        let Some(jetstream) = &state.jetstream else {
+        let Some(jetstream) = state.jetstream() else {
             return Self::default();
         };
         Self {
@@ -237,7 +237,7 @@ pub(super) fn answer(state: &State, query: &Query<'_>) -> Result<Answer, BadQuer
     ] {
         query.bool(name)?;
     }
-    let Some(jetstream) = &state.jetstream else {
+    let Some(jetstream) = state.jetstream() else {
         return Ok(json(&disabled(state)));
     };
     let details = match options.accounts {

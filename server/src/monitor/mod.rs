@@ -6,7 +6,7 @@
 //! nodes) is shown as empty, which is the truth.
 
 mod state;
-pub use state::{Handle, StartError, start};
+pub use state::{Handle, StartError, Streams, start};
 
 mod accountz;
 mod connz;

@@ -16,8 +16,8 @@ struct Queue {
 /// The queues that are not empty, by name.
 pub(super) fn answer(state: &State) -> Answer {
     let groups = state
-        .jetstream
-        .iter()
+        .jetstream()
+        .into_iter()
         .flat_map(|jetstream| jetstream.groups());
     let queues: BTreeMap<String, Queue> = groups
         .map(|group| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use halyard_runtime::net;
@@ -36,15 +36,25 @@ pub struct StartError {
     error: io::Error,
 }
 
+/// JetStream once it is open: the endpoint answers before, while the store is being read.
+pub type Streams = Arc<OnceLock<Arc<JetStream>>>;
+
 /// What the endpoints read.
 pub(super) struct State {
     pub(super) front: Arc<Front>,
-    pub(super) jetstream: Option<Arc<JetStream>>,
+    pub(super) streams: Streams,
     /// Where the endpoint itself listens.
     pub(super) address: SocketAddr,
     pub(super) process: Mutex<Process>,
     /// How often each endpoint was asked.
     pub(super) requests: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl State {
+    /// JetStream, if it is served and open.
+    pub(super) fn jetstream(&self) -> Option<&Arc<JetStream>> {
+        self.streams.get()
+    }
 }
 
 /// An answer before it is put into HTTP.
@@ -68,7 +78,7 @@ pub(super) enum Answer {
 pub async fn start(
     config: &Config,
     front: Arc<Front>,
-    jetstream: Option<Arc<JetStream>>,
+    streams: Streams,
 ) -> Result<Option<Handle>, StartError> {
     let Some(monitor) = &config.monitor else {
         return Ok(None);
@@ -83,7 +93,7 @@ pub async fn start(
     let address = listener.local_addr().map_err(failed)?;
     let state = State {
         front,
-        jetstream,
+        streams,
         address,
         process: Mutex::new(Process::new()),
         requests: Mutex::default(),

@@ -12,6 +12,7 @@ mod raw;
 
 mod backup;
 mod consumers;
+mod damage;
 mod delivery;
 mod full_disk;
 mod log_length;

@@ -114,6 +114,9 @@ fn single(handle: &StreamHandle, reply: &[u8], asked: &GetRequest) -> Result<(),
     match found {
         Some(message) => send(handle, reply, &message, asked.no_hdr, None),
         None => {
+            if let Some(fault) = handle.lacks() {
+                return Err(fault);
+            }
             status(handle.account(), reply, 404, "Message Not Found");
         }
     }
@@ -203,6 +206,9 @@ fn batch(handle: &StreamHandle, reply: &[u8], asked: &GetRequest) -> Result<(), 
         Ok::<_, Fault>((from, store.last_seq(id), pending))
     })?;
     if pending == 0 {
+        if let Some(fault) = handle.lacks() {
+            return Err(fault);
+        }
         status(handle.account(), reply, 404, "Message Not Found");
         return Ok(());
     }
@@ -242,6 +248,9 @@ fn multi_last(handle: &StreamHandle, reply: &[u8], asked: &GetRequest) -> Result
         .read(|machine| up_to(machine.store(), id, asked))?;
     let sequences = match last_of_each(handle, &asked.multi_last, up_to)? {
         Some(sequences) if sequences.is_empty() => {
+            if let Some(fault) = handle.lacks() {
+                return Err(fault);
+            }
             status(handle.account(), reply, 404, "No Results");
             return Ok(());
         }

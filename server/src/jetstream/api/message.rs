@@ -130,7 +130,10 @@ async fn get(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<
         Ok(Some(message)) => Ok(Got {
             message: show(&message, asked.no_hdr),
         }),
-        Ok(None) => Err(table::NO_MESSAGE_FOUND.error().into()),
+        Ok(None) => match handle.lacks() {
+            Some(fault) => Err(damaged(&fault).into()),
+            None => Err(table::NO_MESSAGE_FOUND.error().into()),
+        },
         Err(fault) => Err(damaged(&fault).into()),
     }
 }

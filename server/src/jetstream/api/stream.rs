@@ -184,7 +184,10 @@ async fn purge(service: &Arc<JetStream>, request: &Request, name: &str) -> Resul
         below: asked.seq,
         keep: asked.keep,
     };
-    if let Some(refusal) = handle.refusal().filter(|_| !command.is_whole()) {
+    if let Some(refusal) = handle
+        .refusal()
+        .filter(|_| !command.is_whole() || handle.lacks().is_some())
+    {
         return Err(refusal.into());
     }
     if halyard_runtime::planted("purge-answered-early") {

@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`item`] (what a backup holds), [`s2`] (the compressed stream), [`archive`] (the format of 2.15, which
 //! we write), [`tar`], [`block`] and [`legacy`] (the format of servers before), [`consumer`] (a consumer's state in
-//! either), [`import`] (any backup, checked), then the two tasks: `snapshot` and `restore`; [`desk`] counts them,
+//! either), [`import`] (any backup, checked), then the two tasks: `snapshot` and `restore`; [`desk`] counts them, [`salvage`] writes files of what is damaged,
 //! `advisory` tells of them.
 //!
 //! All but the tasks is pure and bounded: bytes in, items out; memory is what one item may hold and one block of the
@@ -30,6 +30,7 @@ pub mod import;
 mod advisory;
 pub mod desk;
 mod restore;
+pub mod salvage;
 mod snapshot;
 
 #[cfg(test)]

@@ -166,14 +166,14 @@ async fn prepare(
             WINDOW_BYTES_MIN,
             WINDOW_BYTES_MAX,
         ),
-        writer: Writer::new(view, state.clone(), consumers),
+        writer: Writer::new(Some(view), state.clone(), consumers),
         _seat: seat,
     };
     Ok((Prepared { config, state }, backup))
 }
 
 /// A consumer's configuration and how far it got.
-type Seen = (ConsumerConfig, State);
+pub(super) type Seen = (ConsumerConfig, State);
 type Taken = (StreamConfig, Timestamp, StreamView, Vec<Seen>);
 
 /// Everything at one applied index. `None`: the stream has gone.
@@ -368,7 +368,7 @@ async fn wait_for_subscriber(account: Arc<Account>, deliver: Vec<u8>) -> Result<
 
 /// Turns a view into compressed bytes, a piece at a time.
 #[derive(Default)]
-struct Writer {
+pub(super) struct Writer {
     view: Option<Box<StreamView>>,
     state: Option<types::State>,
     consumers: VecDeque<Seen>,
@@ -376,12 +376,19 @@ struct Writer {
     next: u64,
     scratch: Vec<u8>,
     time: Option<Timestamp>,
+    messages: u64,
+    is_done: bool,
 }
 
 impl Writer {
-    fn new(view: Box<StreamView>, state: types::State, consumers: Vec<Seen>) -> Self {
+    /// Without a view there are no messages.
+    pub(super) fn new(
+        view: Option<Box<StreamView>>,
+        state: types::State,
+        consumers: Vec<Seen>,
+    ) -> Self {
         Self {
-            view: Some(view),
+            view,
             state: Some(state),
             consumers: consumers.into(),
             time: Some(Timestamp::now()),
@@ -393,7 +400,7 @@ impl Writer {
     ///
     /// # Errors
     /// The message of that sequence cannot be read.
-    fn fill(&mut self, out: &mut Vec<u8>) -> Result<bool, (u64, Error)> {
+    pub(super) fn fill(&mut self, out: &mut Vec<u8>) -> Result<bool, (u64, Error)> {
         let end = out.len() + PIECE_BYTES;
         let mut read = 0;
         if let Some(state) = self.state.take() {
@@ -423,7 +430,8 @@ impl Writer {
             }
             self.next = seq + 1;
         }
-        if self.view.take().is_none() {
+        self.view = None;
+        if std::mem::replace(&mut self.is_done, true) {
             return Ok(false);
         }
         archive::put_end(&mut self.scratch);
@@ -440,6 +448,17 @@ impl Writer {
         archive::put_message(&mut self.scratch, message.seq, message.time, parts);
         self.flush(out);
         self.next = message.seq + 1;
+        self.messages += 1;
+    }
+
+    /// Goes on behind a message that cannot be read.
+    pub(super) const fn skip(&mut self, seq: u64) {
+        self.next = seq + 1;
+    }
+
+    /// Messages that were written so far.
+    pub(super) const fn messages(&self) -> u64 {
+        self.messages
     }
 
     fn time(&self) -> Timestamp {

@@ -57,6 +57,9 @@ impl Erasure {
     }
 }
 
+/// How often a pass that lasts is told of.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
 /// Erases until the service is gone.
 pub(super) async fn run(service: Weak<JetStream>) {
     let (mut eraser, mut position) = {
@@ -66,12 +69,14 @@ pub(super) async fn run(service: Weak<JetStream>) {
         let within = service.settings().erase_within;
         (Eraser::new(within), LogPosition::default())
     };
+    let mut told = Instant::now();
     loop {
         let (bell, sleeps) = {
             let Some(service) = service.upgrade() else {
                 return;
             };
             turn(&service, &mut eraser, &mut position).await;
+            tell_progress(&service.erasure().status(), &mut told);
             let bell = service.erasure().bell.clone();
             (bell, eraser.sleeps(Instant::now(), POLL))
         };
@@ -80,6 +85,19 @@ pub(super) async fn run(service: Weak<JetStream>) {
             // A request that comes meanwhile changes nothing.
             Some(sleeps) => time::sleep(sleeps).await,
         }
+    }
+}
+
+/// Says how far a pass is, if it lasts.
+fn tell_progress(status: &Status, told: &mut Instant) {
+    if matches!(status.stage, Stage::None | Stage::Waiting) {
+        *told = Instant::now();
+    } else if told.elapsed() >= TELL_EVERY {
+        *told = Instant::now();
+        let (stage, segments, files) = (status.stage.name(), status.segments, status.files);
+        tracing::info!(
+            "Erasure: at stage \"{stage}\", {segments} segments and {files} freed files are left"
+        );
     }
 }
 
@@ -180,8 +198,8 @@ async fn confirm(group: &GroupHandle, up_to: u64) {
         .await
         .is_some()
     {
-        tracing::debug!(
-            "the {} group has erased what was asked for up to entry {up_to}",
+        tracing::info!(
+            "Erasure: everything that was deleted in the {} group up to entry {up_to} is gone from every file",
             group.name()
         );
     }

@@ -27,6 +27,8 @@ pub struct Halt {
     pub damage: String,
     /// Its state in memory is half changed: only a delete ends it.
     pub is_broken: bool,
+    /// Something that was acknowledged is missing from it, and where: what is not found may have been there.
+    pub lacks: Option<Fault>,
     /// Messages that it was sent since: each may have been acknowledged in an earlier life, under a sequence of its own.
     skipped: u64,
 }
@@ -42,6 +44,20 @@ pub(super) enum Contained<T> {
 }
 
 impl Machine {
+    /// Halts a stream, or one that is not here though it should be, because something acknowledged of it is or may be missing.
+    /// Nothing ends that: this machine is only read.
+    pub fn halt(&mut self, id: StreamId, lacks: &Fault) {
+        let halt = Halt {
+            entry: self.applied(),
+            damage: lacks.to_string(),
+            is_broken: false,
+            lacks: Some(lacks.clone()),
+            skipped: 1,
+        };
+        self.halted.insert(id, halt);
+        self.forget_deadline(id);
+    }
+
     /// Does something for one stream. Damage that it meets, a contradiction and a panic halt that stream; what fails for all of
     /// them is returned.
     pub(super) fn attempt<T>(
@@ -87,6 +103,7 @@ impl Machine {
             entry: self.applied(),
             damage,
             is_broken: false,
+            lacks: None,
             skipped: 1,
         };
         self.halted.entry(id).or_insert(halt);
@@ -107,6 +124,7 @@ impl Machine {
             entry: self.applied(),
             damage,
             is_broken: true,
+            lacks: None,
             skipped: 0,
         };
         self.halted.insert(id, halt);

@@ -96,6 +96,25 @@ impl Machine {
     /// # Errors
     /// The store failed, or holds a record that cannot be read.
     pub fn open(store: Store) -> Result<Self, super::records::OpenError> {
+        Self::open_with(store, None)
+    }
+
+    /// A machine over a store that lacks something: records that cannot be read, or that belong to a stream that is not there,
+    /// are left out and told. It is only to be read.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn open_past_damage(
+        store: Store,
+        told: &mut Vec<String>,
+    ) -> Result<Self, super::records::OpenError> {
+        Self::open_with(store, Some(told))
+    }
+
+    fn open_with(
+        store: Store,
+        told: Option<&mut Vec<String>>,
+    ) -> Result<Self, super::records::OpenError> {
         let mut machine = Self {
             applied: store.applied(),
             store,
@@ -111,7 +130,7 @@ impl Machine {
             halted: BTreeMap::new(),
             unsaved: Unsaved::default(),
         };
-        machine.load()?;
+        machine.load(told)?;
         machine.recount();
         for id in machine.streams.keys().copied().collect::<Vec<_>>() {
             if machine.store.last_seq(id) > SEQUENCE_MAX {

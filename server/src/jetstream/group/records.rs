@@ -182,34 +182,32 @@ impl Machine {
         Ok(())
     }
 
-    /// Reads everything back.
-    pub(super) fn load(&mut self) -> Result<(), OpenError> {
-        let is_plain = self.load_streams()?;
+    /// Reads everything back. With `told`, what cannot be read is left out and told, as the store lacks some of it.
+    pub(super) fn load(&mut self, mut told: Option<&mut Vec<String>>) -> Result<(), OpenError> {
+        let told = &mut told;
+        let is_plain = self.load_streams(told)?;
         for (key, record) in collect(self, &[ERASURES]) {
             let stream = split(&key).map(|(id, _)| id);
             if !self.erasures.load(stream, &record) {
-                return Err(damaged(&key, "what is to be erased"));
+                pass(damaged(&key, "what is to be erased"), told)?;
             }
         }
         for (key, record) in collect(self, &[BATCHES]) {
-            let (id, _) = split(&key).ok_or_else(|| damaged(&key, "the key of batches"))?;
-            let stream = self.streams.get_mut(&id);
+            let stream = split(&key).and_then(|(id, _)| self.streams.get_mut(&id));
             if !stream.is_some_and(|stream| stream.load_batches(&record)) {
-                return Err(damaged(&key, "batches of a known stream"));
+                pass(damaged(&key, "batches of a known stream"), told)?;
             }
         }
         for (key, record) in collect(self, &[CONSUMER]) {
-            let (id, number) = split(&key).ok_or_else(|| damaged(&key, "a consumer's key"))?;
-            let stream = self
-                .streams
-                .get_mut(&id)
-                .ok_or_else(|| damaged(&key, "a known stream's consumer"))?;
-            stream
-                .consumers_mut()
-                .load(number, &record)
-                .map_err(|_| damaged(&key, "a consumer"))?;
+            let loaded = split(&key).and_then(|(id, number)| {
+                let stream = self.streams.get_mut(&id)?;
+                stream.consumers_mut().load(number, &record).ok()
+            });
+            if loaded.is_none() {
+                pass(damaged(&key, "a known stream's consumer"), told)?;
+            }
         }
-        if is_plain {
+        if is_plain && told.is_none() {
             // Message ids in the clear, from before there were hashes, leave the disk once the next flush has these.
             for stream in self.streams.values_mut() {
                 self.unsaved.note(&mut self.store, stream)?;
@@ -221,13 +219,13 @@ impl Machine {
     }
 
     /// Streams and the message ids that they remember; whether any of it was in the clear.
-    fn load_streams(&mut self) -> Result<bool, OpenError> {
+    fn load_streams(&mut self, told: &mut Option<&mut Vec<String>>) -> Result<bool, OpenError> {
         let mut is_plain = false;
         if let Some(time) = self.store.record(GROUP) {
-            let time = time
-                .first_chunk::<8>()
-                .ok_or_else(|| damaged(GROUP, "a time"))?;
-            self.time = Timestamp::from_nanos(i64::from_le_bytes(*time));
+            match time.first_chunk::<8>() {
+                Some(time) => self.time = Timestamp::from_nanos(i64::from_le_bytes(*time)),
+                None => pass(damaged(GROUP, "a time"), told)?,
+            }
         }
         if let Some(limit) = self.store.record(LIMIT) {
             let limit = limit
@@ -236,8 +234,11 @@ impl Machine {
             self.held.bytes_max = Some(u64::from_le_bytes(*limit));
         }
         for (key, record) in collect(self, &[STREAM]) {
-            let (id, _) = split(&key).ok_or_else(|| damaged(&key, "a stream's key"))?;
-            let loaded = Stream::load(id, &record).ok_or_else(|| damaged(&key, "a stream"))?;
+            let loaded = split(&key).and_then(|(id, _)| Some((id, Stream::load(id, &record)?)));
+            let Some((id, loaded)) = loaded else {
+                pass(damaged(&key, "a stream"), told)?;
+                continue;
+            };
             is_plain |= loaded.is_plain;
             self.note_compression(loaded.stream.config());
             self.streams.insert(id, loaded.stream);
@@ -249,19 +250,19 @@ impl Machine {
                 Some(stream.ids_mut().load_plain(number, &record))
             });
             if found != Some(true) {
-                return Err(damaged(&key, "message ids of a known stream"));
+                pass(damaged(&key, "message ids of a known stream"), told)?;
             }
-            self.store.keep(&key, None)?;
+            if told.is_none() {
+                self.store.keep(&key, None)?;
+            }
         }
         for (key, record) in collect(self, &[IDS]) {
-            let (id, number) =
-                split(&key).ok_or_else(|| damaged(&key, "the key of message ids"))?;
-            let stream = self
-                .streams
-                .get_mut(&id)
-                .ok_or_else(|| damaged(&key, "ids of a known stream"))?;
-            if !stream.ids_mut().load(number, &record) {
-                return Err(damaged(&key, "message ids"));
+            let found = split(&key).and_then(|(id, number)| {
+                let stream = self.streams.get_mut(&id)?;
+                Some(stream.ids_mut().load(number, &record))
+            });
+            if found != Some(true) {
+                pass(damaged(&key, "message ids of a known stream"), told)?;
             }
         }
         Ok(is_plain)
@@ -315,6 +316,17 @@ fn split(key: &[u8]) -> Option<(StreamId, u32)> {
         .first_chunk::<4>()
         .map_or(0, |number| u32::from_be_bytes(*number));
     Some((StreamId(u64::from_be_bytes(*id)), number))
+}
+
+/// A record that cannot be read: an error, or only told.
+fn pass(error: OpenError, told: &mut Option<&mut Vec<String>>) -> Result<(), OpenError> {
+    match told {
+        Some(told) => {
+            told.push(error.to_string());
+            Ok(())
+        }
+        None => Err(error),
+    }
 }
 
 fn damaged(key: &[u8], what: &'static str) -> OpenError {

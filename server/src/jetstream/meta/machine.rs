@@ -185,6 +185,15 @@ impl Machine {
         }
     }
 
+    /// Has these streams and no others, without a change of the store: for a machine that is only read.
+    pub fn serve_only(&mut self, streams: impl IntoIterator<Item = (String, Assignment)>) {
+        self.accounts.clear();
+        for (account, assignment) in streams {
+            let streams = self.accounts.entry(account).or_default();
+            streams.insert(assignment.config.name.clone(), assignment);
+        }
+    }
+
     /// Takes no more commands because of something outside.
     pub fn stop(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);

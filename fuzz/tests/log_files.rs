@@ -93,7 +93,7 @@ async fn write(disk: SimDisk, life: Life) {
             .await
             .expect("it is stored");
     }
-    if life.flushed % 4 == 0 {
+    if life.flushed.is_multiple_of(4) {
         groups[0].flushed(groups[0].applied());
         time::sleep(Duration::from_millis(50)).await;
     }

@@ -36,7 +36,6 @@ impl Lane {
     }
 
     /// Runs `future` as a task of this lane, and so whatever that spawns.
-    #[expect(clippy::disallowed_methods, reason = "the door to tasks")]
     #[track_caller]
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where

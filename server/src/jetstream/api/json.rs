@@ -152,8 +152,8 @@ enum Node {
     Signed(i64),
     Float(f64),
     Text(String),
-    List(Vec<Node>),
-    Fields(Vec<(String, Node)>),
+    List(Vec<Self>),
+    Fields(Vec<(String, Self)>),
 }
 
 impl<'de> Deserialize<'de> for Node {

@@ -384,8 +384,8 @@ pub(super) async fn open_group(
     };
     if storage == Storage::File {
         tracing::info!(
-            "  Recovered:       {streams} streams, entries {} to {last} from the log, in {:.1?}",
-            applied + 1,
+            "  Recovered:       {streams} streams, {} entries from the log, in {:.1?}",
+            last.saturating_sub(applied),
             began.elapsed()
         );
     }

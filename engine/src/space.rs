@@ -17,8 +17,8 @@ use crate::store::Store;
 
 /// The shortest reserve of a store that holds anything.
 const RESERVE_MIN: u64 = 256 * 1024;
-/// With so many times the whole reserve free it does not matter how much of it is taken.
-const PLENTY: u64 = 4;
+/// With so many times the whole reserve and what is not flushed free it does not matter how much of the reserve is taken.
+const PLENTY: u64 = 2;
 /// What a rewritten segment has beyond its messages, roughly.
 const SEGMENT_OVERHEAD: u64 = 64 * 1024;
 
@@ -51,7 +51,15 @@ impl Upkeep {
 impl Store {
     /// Asks the disk how much is free.
     pub fn look_at_space(&mut self) {
-        self.upkeep.space.free = self.disk.free_bytes(&self.dir).ok();
+        let free = self.disk.free_bytes(&self.dir).ok();
+        let space = &mut self.upkeep.space;
+        if free
+            .zip(space.free)
+            .is_none_or(|(now, before)| now > before)
+        {
+            space.no_room_for = None;
+        }
+        space.free = free;
     }
 
     /// Free bytes at the last look.

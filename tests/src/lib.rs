@@ -4,7 +4,7 @@
 //! system picks. The tests themselves are in `tests/tests/`, one file per kind of user:
 //! an official client (`async_nats.rs`), a raw socket (`protocol.rs`, with its scripts in
 //! `protocol/`; `differential.rs`), peers that are broken, slow or very many (`hostile.rs`, `slow.rs`, `crowds.rs`), an
-//! operator (`startup.rs`, `durability.rs`), a reader of the source (`architecture.rs`). The scripts of clients in other
+//! operator (`startup.rs`, `durability.rs`), file systems that fail (`storage_faults.rs`), a reader of the source (`architecture.rs`). The scripts of clients in other
 //! languages live in `tests/clients/` and are driven by `clients.rs`, which the third command of
 //! the README runs after `.ci/setup`.
 

@@ -20,6 +20,15 @@ fn bytes_below(machine: &Machine, dir: &str) -> u64 {
     there.map(|(_, len)| len).sum()
 }
 
+/// Deletes so many of ten messages, one by one.
+async fn thin_out(raw: &mut crate::raw::Raw, machine: &Machine, of_ten: u64) {
+    let stored: Vec<u64> = machine.ledger.lock().stored.keys().copied().collect();
+    for seq in stored.into_iter().filter(|seq| seq * 7 % 10 < of_ten) {
+        succeeds(raw, "STREAM.MSG.DELETE.A", &json!({"seq": seq})).await;
+        machine.ledger.lock().stored.remove(&seq);
+    }
+}
+
 #[test]
 fn a_new_store_takes_little_and_grows_with_use() {
     simulated(u64::MAX, |mut machine| async move {
@@ -84,6 +93,36 @@ fn a_disk_of_20_mib_is_used() {
                 publisher.until_taken_within(&machine, AT_ONCE).await;
                 assert_eq!(jetstream.health(), Ok(()));
                 check(&mut raw, &ledger).await;
+            })
+            .await;
+        machine.holds_everything().await;
+    });
+}
+
+/// What was deleted one by one is in every segment, and a rewrite takes space.
+#[test]
+fn deletes_one_by_one_bring_publishes_back() {
+    simulated(16 * MIB, |mut machine| async move {
+        machine.tuning = Tuning::default();
+        machine.ledger.lock().message_bytes = 40_000;
+        machine
+            .life(|machine, server| async move {
+                let ledger = machine.ledger.clone();
+                let mut raw = client(&server).await;
+                create(&mut raw, "A").await;
+                let mut publisher = Publisher::new(&server).await;
+                for round in 0..2 {
+                    publisher.until_full(&ledger, Duration::from_secs(10)).await;
+                    let full = ledger.lock().stored.len();
+                    assert!(
+                        full > 200,
+                        "round {round}: {full}: {:?}",
+                        machine.disk.files()
+                    );
+                    thin_out(&mut raw, &machine, 6 + round).await;
+                    publisher.until_taken_within(&machine, AT_ONCE * 10).await;
+                    check(&mut raw, &ledger).await;
+                }
             })
             .await;
         machine.holds_everything().await;

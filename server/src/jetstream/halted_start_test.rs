@@ -81,6 +81,7 @@ fn a_directory_with_an_impossible_stream_starts_and_serves_the_others() {
         assert!(matches!(&refused, Change::Refused(refusal) if refusal.err_code == 10052));
         poison(&service).await;
         service.shutdown().await;
+        drop(service);
         for seq in 2..=3 {
             let (broker, service) = start(&disk).await;
             let health = service.health().unwrap_err();
@@ -101,6 +102,7 @@ fn a_directory_with_an_impossible_stream_starts_and_serves_the_others() {
         assert!(matches!(deleted, Change::Done(())));
         assert_eq!((service.health(), service.damage()), (Ok(()), Vec::new()));
         service.shutdown().await;
+        drop(service);
         let (broker, service) = start(&disk).await;
         assert!(publish(&broker, "T").await.contains("\"seq\":4"));
         service.shutdown().await;

@@ -88,7 +88,7 @@ fn a_flood_waits_for_a_busy_group_and_nothing_of_it_is_lost() {
         api(&mut raw, "STREAM.CREATE.FLOOD", &config).await;
         let config = json!({"name": "OTHER", "subjects": ["other"]});
         api(&mut raw, "STREAM.CREATE.OTHER", &config).await;
-        let holding = hold(&server, Duration::from_millis(500)).await;
+        let holding = hold(&server, Duration::from_secs(2)).await;
         let payload = "x".repeat(1 << 20);
         let mut flooding = Vec::new();
         for number in 0..FLOODERS {
@@ -102,9 +102,12 @@ fn a_flood_waits_for_a_busy_group_and_nothing_of_it_is_lost() {
                 flooder.flush().await;
             }));
         }
-        time::sleep(Duration::from_millis(300)).await;
         let [file, _] = server.jetstream().unwrap().groups();
-        let waiting = file.inbox().waiting();
+        let mut waiting = 0;
+        while waiting < 1 << 20 && !holding.is_finished() {
+            time::sleep(Duration::from_millis(20)).await;
+            waiting = file.inbox().waiting();
+        }
         assert!(
             (1 << 20..12 << 20).contains(&waiting),
             "{waiting} bytes wait"

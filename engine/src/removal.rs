@@ -164,7 +164,7 @@ impl Stream {
         }
         // A filter that matches all there is costs no more than none.
         let all = || self.candidates(&purge.filters).count() == self.subjects.len();
-        if !purge.filters.is_everything() && !(below == end && all()) {
+        if !purge.filters.is_everything() && (below != end || !all()) {
             return self.purge_matching(io, &purge.filters, below);
         }
         self.purge_below(io, below)

@@ -272,7 +272,7 @@ fn a_lost_spare_is_made_anew_and_a_lost_end_is_noticed() {
             .iter()
             .rposition(|(path, bytes)| path.to_string_lossy().contains("log-") && !is_blank(bytes));
         let last = last.expect("a segment in use");
-        let mut changed = files.clone();
+        let mut changed = files;
         let sectors: Vec<usize> = (0..changed[last].1.len())
             .step_by(512)
             .filter(|at| !is_blank(&changed[last].1[*at..*at + 512]))

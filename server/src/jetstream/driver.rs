@@ -50,6 +50,8 @@ const SHORT_INTERVAL: Duration = Duration::from_millis(100);
 /// The disk is asked for its free space after so many seconds, or after so many parts of what there was room for have been
 /// taken since.
 const SPACE_LOOK: (Duration, u64) = (Duration::from_secs(1), 8);
+/// A group counts as short of space for so long after it has refused a message.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 
 /// So many events are handled before what is being prepared has its next turn in any case.
 const EVENTS_BEFORE_TURN: u8 = 16;
@@ -174,6 +176,8 @@ pub(super) struct Driver {
     space_taken: u64,
     /// Whether it was last said that space is short, and when.
     told_full: (bool, Instant),
+    /// When messages were last refused for want of space.
+    refused_at: Option<Instant>,
     bell: Arc<Bell>,
 }
 
@@ -213,6 +217,7 @@ impl Driver {
             space_looked_at: Instant::now(),
             space_taken: 0,
             told_full: (false, Instant::now()),
+            refused_at: None,
             bell,
         }
     }
@@ -286,6 +291,8 @@ impl Driver {
     /// A full disk: tells who sent messages that they were not written. What is gathered with them goes on: deletes, purges
     /// and acknowledgements make room, and must not fail because somebody publishes at the same time.
     fn refuse_messages(&mut self, gathered: &mut Gathered) {
+        self.refused_at = Some(Instant::now());
+        self.note_space();
         let mut messages = gathered.take_messages();
         let scope = FlushScope::new();
         let refusal = table::INSUFFICIENT_RESOURCES.error();
@@ -457,8 +464,8 @@ impl Driver {
         if seen.asked > self.seen.asked {
             self.bell.ring();
         }
-        self.tell_space(seen.is_full);
         self.seen = seen;
+        self.note_space();
         if halted != self.halted {
             self.group.set_halted(&halted);
             self.halted = halted;
@@ -493,6 +500,14 @@ impl Driver {
         true
     }
 
+    /// Whether messages are refused, or were a moment ago: large ones may be where small ones still have room.
+    fn note_space(&mut self) {
+        let refused = self.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR);
+        let is_full = self.seen.is_full || refused;
+        self.group.set_refusing(is_full);
+        self.tell_space(is_full);
+    }
+
     /// Says when messages begin to be refused, and when that is over, but not each time at the brink.
     fn tell_space(&mut self, is_full: bool) {
         let (told, since) = self.told_full;
@@ -512,6 +527,7 @@ impl Driver {
     }
 
     fn tick(&mut self) {
+        self.note_space();
         if self.is_short() {
             self.look_at_machine();
         }

@@ -36,6 +36,8 @@ pub struct GroupHandle {
     failed: AtomicBool,
     /// Some stream takes no more changes: known without the lock of the machine.
     has_halted: AtomicBool,
+    /// Messages are refused for want of space.
+    is_refusing: AtomicBool,
     /// Why it has stopped, or what its last flush met.
     unwritten: Mutex<Option<String>>,
 }
@@ -68,6 +70,7 @@ impl GroupHandle {
             stopping: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             has_halted: AtomicBool::new(false),
+            is_refusing: AtomicBool::new(false),
             unwritten: Mutex::default(),
         })
     }
@@ -192,6 +195,16 @@ impl GroupHandle {
         for (id, stream) in self.streams.read().iter() {
             stream.halted.store(halted.contains(id), Ordering::Release);
         }
+    }
+
+    /// Whether messages are refused for want of space.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.is_refusing.load(Ordering::Acquire)
+    }
+
+    /// Says whether messages are refused for want of space.
+    pub(super) fn set_refusing(&self, refusing: bool) {
+        self.is_refusing.store(refusing, Ordering::Release);
     }
 
     /// Whether a stream takes no more changes.

@@ -551,8 +551,7 @@ impl JetStream {
     /// Whether publishes to file streams are refused because there is too little space.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let is_full = |accepting| matches!(accepting, Err(halyard_engine::Error::Full { .. }));
-        self.file.raft().is_full() || is_full(self.file.read(|machine| machine.store().accepting()))
+        self.file.raft().is_full() || self.file.is_refusing()
     }
 
     /// Damage that was found in the log and the stores and is still there, and streams that a panic has halted, for people.

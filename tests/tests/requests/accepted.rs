@@ -3,7 +3,7 @@
 use super::compare::Differing;
 
 /// Why this difference is all right; `None`: it is not.
-pub fn reason(differing: &Differing<'_>) -> Option<&'static str> {
+pub(crate) fn reason(differing: &Differing<'_>) -> Option<&'static str> {
     let both = |text: &str| differing.expected.contains(text) && differing.found.contains(text);
     let words = "the words about a body that cannot be read are the JSON reader's own";
     if both("\"err_code\":10025") || both("400 Bad Request - ") {

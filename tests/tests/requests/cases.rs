@@ -6,7 +6,7 @@ use super::values::{
 
 /// One message to the server.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub(crate) struct Step {
     /// Where it goes.
     pub subject: String,
     /// The header block, empty for none.
@@ -19,7 +19,7 @@ pub struct Step {
 
 /// What is done to one stream, in order; the name is that of the stream.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub(crate) struct Case {
     /// The stream's name.
     pub name: String,
     /// The steps.
@@ -27,7 +27,7 @@ pub struct Case {
 }
 
 /// The stream that lookers look at. It stays.
-pub const STAGE: &str = "STAGE";
+pub(crate) const STAGE: &str = "STAGE";
 
 fn step(subject: impl Into<String>, body: impl Into<Vec<u8>>) -> Step {
     Step {
@@ -139,7 +139,7 @@ fn leveled(mut step: Step, dice: &mut Dice) -> Step {
 }
 
 /// The stream that lookers look at, with a consumer of each kind.
-pub fn stage() -> Case {
+pub(crate) fn stage() -> Case {
     let mut steps = vec![api(
         "STREAM.CREATE.STAGE",
         r#"{"name":"STAGE","subjects":["STAGE.>"],"allow_direct":true,"storage":"memory","max_msgs_per_subject":3}"#,
@@ -242,7 +242,7 @@ fn look(dice: &mut Dice) -> Step {
 }
 
 /// A look at the stage, as a case of one step.
-pub fn looking(dice: &mut Dice) -> Case {
+pub(crate) fn looking(dice: &mut Dice) -> Case {
     Case {
         name: STAGE.to_owned(),
         steps: vec![look(dice)],
@@ -250,7 +250,7 @@ pub fn looking(dice: &mut Dice) -> Case {
 }
 
 /// A stream is made, filled, changed, emptied and deleted.
-pub fn stream(number: usize, dice: &mut Dice) -> Case {
+pub(crate) fn stream(number: usize, dice: &mut Dice) -> Case {
     let name = format!("S{number}");
     let changes = dice.below(4);
     let mut steps = vec![leveled(
@@ -334,7 +334,7 @@ const HOLDERS: &[&str] = &[
 ];
 
 /// A consumer is made, changed, asked, paused and deleted.
-pub fn consumer(number: usize, dice: &mut Dice) -> Case {
+pub(crate) fn consumer(number: usize, dice: &mut Dice) -> Case {
     let name = format!("C{number}");
     let mut steps = vec![api(
         format!("STREAM.CREATE.{name}"),

@@ -7,7 +7,7 @@ use super::cases::Step;
 use super::wire::Answer;
 
 /// A step whose answers differ.
-pub struct Differing<'a> {
+pub(crate) struct Differing<'a> {
     /// What was asked.
     pub step: &'a Step,
     /// What the real server said, by [`shown`].
@@ -30,7 +30,7 @@ const VOLATILE: &[&str] = &[
 ];
 
 /// All answers to one request.
-pub fn shown(answers: &[Answer]) -> String {
+pub(crate) fn shown(answers: &[Answer]) -> String {
     let all: Vec<String> = answers.iter().map(one).collect();
     if all.is_empty() {
         "(silence)".to_owned()

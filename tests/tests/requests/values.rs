@@ -2,16 +2,16 @@
 //! the case's own name.
 
 /// A sequence that looks random and is the same for one seed.
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// From a seed.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// Below `count`.
-    pub fn below(&mut self, count: usize) -> usize {
+    pub(crate) fn below(&mut self, count: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -19,18 +19,18 @@ impl Dice {
     }
 
     /// One of them.
-    pub fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
+    pub(crate) fn one<'a, T: ?Sized>(&mut self, of: &[&'a T]) -> &'a T {
         of[self.below(of.len())]
     }
 
     /// True `chances` times in a hundred.
-    pub fn percent(&mut self, chances: usize) -> bool {
+    pub(crate) fn percent(&mut self, chances: usize) -> bool {
         self.below(100) < chances
     }
 }
 
 /// A field and values for it.
-pub type Field = (&'static str, &'static [&'static str]);
+pub(crate) type Field = (&'static str, &'static [&'static str]);
 
 const COUNTS: &[&str] = &[
     "-2",
@@ -89,7 +89,7 @@ const LIVES: &[&str] = &[
     "null",
 ];
 /// Points of time.
-pub const DATES: &[&str] = &[
+pub(crate) const DATES: &[&str] = &[
     "\"2020-01-01T00:00:00Z\"",
     "\"2020-01-01T00:00:00.123456789Z\"",
     "\"2020-01-01T00:00:00.1234567891Z\"",
@@ -139,7 +139,7 @@ const METADATA: &[&str] = &[
 ];
 
 /// Fields of a stream's configuration.
-pub const STREAM: &[Field] = &[
+pub(crate) const STREAM: &[Field] = &[
     (
         "name",
         &[
@@ -368,7 +368,7 @@ pub const STREAM: &[Field] = &[
 ];
 
 /// Fields of a consumer's configuration.
-pub const CONSUMER: &[Field] = &[
+pub(crate) const CONSUMER: &[Field] = &[
     (
         "durable_name",
         &[
@@ -576,7 +576,7 @@ pub const CONSUMER: &[Field] = &[
 ];
 
 /// Fields of a request for a message, direct or not.
-pub const GET: &[Field] = &[
+pub(crate) const GET: &[Field] = &[
     (
         "seq",
         &[
@@ -670,7 +670,7 @@ pub const GET: &[Field] = &[
 ];
 
 /// Fields of the other requests about a stream.
-pub const PURGE: &[Field] = &[
+pub(crate) const PURGE: &[Field] = &[
     // Beyond that the real server counts up to the number, one by one.
     (
         "seq",
@@ -719,7 +719,7 @@ pub const PURGE: &[Field] = &[
     ("bogus", &["1"]),
 ];
 /// Of `STREAM.MSG.DELETE`.
-pub const DELETE: &[Field] = &[
+pub(crate) const DELETE: &[Field] = &[
     (
         "seq",
         &[
@@ -739,7 +739,7 @@ pub const DELETE: &[Field] = &[
     ("bogus", &["1"]),
 ];
 /// Of `STREAM.INFO`.
-pub const INFO: &[Field] = &[
+pub(crate) const INFO: &[Field] = &[
     ("deleted_details", FLAGS),
     (
         "subjects_filter",
@@ -774,7 +774,7 @@ pub const INFO: &[Field] = &[
     ("bogus", &["1"]),
 ];
 /// Of lists and names.
-pub const LIST: &[Field] = &[
+pub(crate) const LIST: &[Field] = &[
     (
         "offset",
         &[
@@ -808,7 +808,7 @@ pub const LIST: &[Field] = &[
     ("bogus", &["1"]),
 ];
 /// Of a pull request.
-pub const NEXT: &[Field] = &[
+pub(crate) const NEXT: &[Field] = &[
     (
         "batch",
         &[
@@ -844,9 +844,9 @@ pub const NEXT: &[Field] = &[
     ("bogus", &["1"]),
 ];
 /// Of `CONSUMER.PAUSE`.
-pub const PAUSE: &[Field] = &[("pause_until", DATES), ("bogus", &["1"])];
+pub(crate) const PAUSE: &[Field] = &[("pause_until", DATES), ("bogus", &["1"])];
 /// Values of `Nats-Required-Api-Level`.
-pub const LEVELS: &[&str] = &[
+pub(crate) const LEVELS: &[&str] = &[
     "0",
     "1",
     "4",
@@ -861,7 +861,7 @@ pub const LEVELS: &[&str] = &[
     "05",
 ];
 /// Bodies that are no object.
-pub const BODIES: &[&str] = &[
+pub(crate) const BODIES: &[&str] = &[
     "",
     "",
     "{}",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// One message that came: header block and payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The header block, empty if there is none.
     pub headers: Vec<u8>,
     /// The payload.
@@ -15,10 +15,10 @@ pub struct Answer {
 }
 
 /// Answers by the inbox that they came to, in the order in which they came.
-pub type Answers = BTreeMap<String, Vec<Answer>>;
+pub(crate) type Answers = BTreeMap<String, Vec<Answer>>;
 
 /// A client's connection.
-pub struct Wire {
+pub(crate) struct Wire {
     socket: TcpStream,
     received: Vec<u8>,
     taken: usize,
@@ -27,7 +27,7 @@ pub struct Wire {
 
 impl Wire {
     /// Connects and listens on `_I.>`.
-    pub fn connect(address: &str) -> Self {
+    pub(crate) fn connect(address: &str) -> Self {
         let socket = TcpStream::connect(address).expect("the server accepts connections");
         socket.set_nodelay(true).expect("a socket option");
         let mut wire = Self {
@@ -47,12 +47,12 @@ impl Wire {
     }
 
     /// Sends bytes.
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the server reads");
     }
 
     /// Reads once and sorts what is complete; false when nothing came in time.
-    pub fn hear(&mut self, answers: &mut Answers, within: Duration) -> bool {
+    pub(crate) fn hear(&mut self, answers: &mut Answers, within: Duration) -> bool {
         self.socket
             .set_read_timeout(Some(within))
             .expect("a timeout above zero");
@@ -76,7 +76,12 @@ impl Wire {
 
     /// Waits until every inbox of `wanted` has an answer, then until it was quiet for `quiet`. Inboxes without an answer
     /// after `patience` stay without.
-    pub fn gather(&mut self, wanted: &[String], quiet: Duration, patience: Duration) -> Answers {
+    pub(crate) fn gather(
+        &mut self,
+        wanted: &[String],
+        quiet: Duration,
+        patience: Duration,
+    ) -> Answers {
         let (mut answers, mut last) = (Answers::new(), Instant::now());
         loop {
             let complete = wanted.iter().all(|inbox| answers.contains_key(inbox));

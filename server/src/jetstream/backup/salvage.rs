@@ -173,7 +173,7 @@ impl One<'_> {
         let view = rescue.file.store_mut().view(id).ok();
         let state = view
             .as_ref()
-            .map_or_else(|| nothing(&config), |view| view.state().clone());
+            .map_or_else(|| nothing(&config), |view| *view.state());
         let state = types::State::new(&state, consumers.len());
         let described = Described {
             config: &config,

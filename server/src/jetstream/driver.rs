@@ -259,8 +259,11 @@ impl Driver {
             let Some(mut gathered) = self.group.inbox().take(self.recycled.take(), room) else {
                 return;
             };
-            if gathered.has_messages() && !self.has_space(gathered.entry_bytes() as u64) {
-                self.refuse_messages(&mut gathered);
+            if gathered.has_messages() {
+                match self.has_space(gathered.entry_bytes() as u64) {
+                    true => self.refused_at = None,
+                    false => self.refuse_messages(&mut gathered),
+                }
             }
             let proposal = self.propose(&mut gathered);
             self.bytes_in_flight += gathered.entry_bytes();

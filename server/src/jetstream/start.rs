@@ -72,7 +72,7 @@ impl Tuning {
     #[must_use]
     pub fn fitting(self, budget: u64) -> Self {
         let reserve = self.reserve_bytes.min((budget / 32).max(RESERVE_BYTES_MIN));
-        let flush = usize::try_from(reserve / 5 * 4).unwrap_or(usize::MAX);
+        let flush = usize::try_from(reserve / 4 * 3).unwrap_or(usize::MAX);
         let log_segment = (budget / 64).max(LOG_SEGMENT_BYTES_MIN) / 4096 * 4096;
         let log_segment = self.log_segment_bytes.min(log_segment);
         Self {
@@ -603,7 +603,7 @@ mod tests {
             assert_eq!(tuning.log_segment_bytes % 4096, 0);
         }
         let plenty = Tuning::default().fitting(64 << 30);
-        assert_eq!(plenty.flush_bytes, DIRTY_BYTES_FLUSH);
+        assert_eq!(plenty.flush_bytes as u64, RESERVE_BYTES / 4 * 3);
         assert_eq!(plenty.file_bytes_max, FILE_BYTES_MAX);
     }
 

@@ -117,7 +117,7 @@ fn propose(group: &Group<List>, at: usize, bytes: u16, world: &World) {
 async fn life(disk: SimDisk, world: World, ops: Vec<Op>) {
     let node = match Node::open(options(&disk)) {
         Ok(node) => node,
-        Err(Error::Io { .. } | Error::Full { .. }) => return,
+        Err(Error::Io { .. } | Error::Full { .. } | Error::Unavailable { .. }) => return,
         Err(error) => panic!("{error}"),
     };
     let mut groups = Vec::new();

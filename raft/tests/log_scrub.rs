@@ -174,11 +174,11 @@ fn rot_in_a_sealed_segment_is_found_told_and_let_go() {
     simulated(|disk| async move {
         let bench = Bench::new(disk, false).await;
         // The fourth entry of one group and the next of the other.
-        let at = place(&bench.disk, 2, 3);
-        assert!(bench.disk.damage(&file(2), at + 2900, &[0x55; 400]));
+        let at = place(&bench.disk, 3, 3);
+        assert!(bench.disk.damage(&file(3), at + 2900, &[0x55; 400]));
         let scrub = bench.scrub();
         let damage = only(&scrub.found).clone();
-        assert_eq!(damage.file, file(2));
+        assert_eq!(damage.file, file(3));
         assert!(damage.offset <= at && at - damage.offset < 512, "{damage}");
         let groups: Vec<_> = damage.entries.iter().map(|(group, _)| group.0).collect();
         assert_eq!(groups, [1, 2], "{damage}");
@@ -207,8 +207,8 @@ fn rot_in_a_sealed_segment_is_found_told_and_let_go() {
 fn without_it_the_next_opening_fails_at_the_same_place() {
     simulated(|disk| async move {
         let bench = Bench::new(disk, false).await;
-        let at = place(&bench.disk, 2, 3);
-        assert!(bench.disk.damage(&file(2), at + 10, &[0x55]));
+        let at = place(&bench.disk, 3, 3);
+        assert!(bench.disk.damage(&file(3), at + 10, &[0x55]));
         let damage = only(&bench.scrub().found).clone();
         let error = bench.restart().await.expect_err("it is damaged");
         assert!(
@@ -260,10 +260,10 @@ fn unreadable_headerless_and_missing_segments_are_told() {
 fn what_was_unreadable_for_a_moment_is_no_damage() {
     simulated(|disk| async move {
         let bench = Bench::new(disk, false).await;
-        let at = place(&bench.disk, 2, 3);
-        assert!(bench.disk.damage(&file(2), at + 10, &[0x55]));
+        let at = place(&bench.disk, 3, 3);
+        assert!(bench.disk.damage(&file(3), at + 10, &[0x55]));
         assert_eq!(bench.scrub().found.len(), 1);
-        assert!(bench.disk.damage(&file(2), at + 10, &[3]));
+        assert!(bench.disk.damage(&file(3), at + 10, &[3]));
         assert!(bench.scrub().found.is_empty());
         assert!(bench.node.log_damage().is_empty());
         assert!(bench.node.log_damaged_before().is_none());

@@ -15,13 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use halyard_format::cipher::TAG_BYTES;
+use halyard_format::codec::{self, Malformed, Reader};
+use halyard_format::flip::{self, Flip};
+use halyard_format::{Encryption, checksum};
 use halyard_runtime::disk::{Disk, File, OpenMode};
-use halyard_runtime::flip::{self, Flip};
 
-use crate::crypto::{self, FileKey, SealedWith, TAG_BYTES, WRAPPED_BYTES};
 use crate::error::Error;
+use crate::file_key::{FileKey, SealedWith, WRAPPED_BYTES};
 use crate::limits::BLOCK_BYTES_MAX;
-use crate::options::{Encryption, Options};
+use crate::options::Options;
 
 pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const FRAME_BYTES: usize = 16;
@@ -73,26 +76,66 @@ pub(crate) struct BlockRef {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Magic(pub(crate) [u8; 8]);
 
-fn le_u16(bytes: &[u8], at: usize) -> u16 {
-    let chunk = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<2>());
-    chunk.map_or(0, |bytes| u16::from_le_bytes(*bytes))
+/// A file header, its sum apart: how it is laid out is said at the top.
+struct Header {
+    magic: [u8; 8],
+    version: u16,
+    tag: u64,
+    sealed_with: SealedWith,
 }
 
-pub(crate) fn le_u32(bytes: &[u8], at: usize) -> u32 {
-    let chunk = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<4>());
-    chunk.map_or(0, |bytes| u32::from_le_bytes(*bytes))
+impl Header {
+    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let magic = reader.array()?;
+        let version = reader.u16()?;
+        let cipher = reader.u8()?;
+        reader.take(5)?;
+        let tag = reader.u64()?;
+        let key_id = reader.u64()?;
+        Ok(Self {
+            magic,
+            version,
+            tag,
+            sealed_with: SealedWith { key_id, cipher },
+        })
+    }
 }
 
-pub(crate) fn le_u64(bytes: &[u8], at: usize) -> u64 {
-    let chunk = bytes.get(at..).and_then(|bytes| bytes.first_chunk::<8>());
-    chunk.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+/// The frame of a block: how it is laid out is said at the top.
+struct Frame {
+    stored_len: u32,
+    raw_len: u32,
+    kind: u8,
+    flags: u8,
+    crc: u32,
+}
+
+impl Frame {
+    fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let (stored_len, raw_len) = (reader.u32()?, reader.u32()?);
+        let (kind, flags, _) = (reader.u8()?, reader.u8()?, reader.u16()?);
+        Ok(Self {
+            stored_len,
+            raw_len,
+            kind,
+            flags,
+            crc: reader.u32()?,
+        })
+    }
+}
+
+/// The length of the whole block whose frame starts with `bytes`.
+pub(crate) fn block_len(bytes: &[u8]) -> Result<u64, Malformed> {
+    Ok(FRAME_BYTES as u64 + u64::from(codec::u32_at(bytes, 0)?))
 }
 
 fn frame_crc(tag: u64, offset: u64, frame: &[u8], stored: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(&tag.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc, &offset.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc, frame);
-    crc32c::crc32c_append(crc, stored)
+    let crc = checksum::sum(&tag.to_le_bytes());
+    let crc = checksum::append(crc, &offset.to_le_bytes());
+    let crc = checksum::append(crc, frame);
+    checksum::append(crc, stored)
 }
 
 /// What the AEAD authenticates besides the bytes: the frame without its checksum, and the file's tag.
@@ -139,7 +182,7 @@ impl BlockWriter {
         });
         header.extend_from_slice(&wrapped);
         header.resize(HEADER_BYTES - 4, 0);
-        header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
+        checksum::close(&mut header);
         assert_eq!(header.len(), HEADER_BYTES);
         Self {
             file,
@@ -168,10 +211,8 @@ impl BlockWriter {
     /// The file's header, as long as nothing was written: for a second copy of it.
     pub(crate) fn header(&self) -> Vec<u8> {
         assert!(self.written == 0, "the header is still there");
-        self.pending
-            .get(..HEADER_BYTES)
-            .unwrap_or_default()
-            .to_vec()
+        let header = self.pending.get(..HEADER_BYTES);
+        header.expect("it begins with its header").to_vec()
     }
 
     /// Where the next block will start: all bytes so far.
@@ -339,40 +380,35 @@ impl BlockReader {
         }
         file.read_exact_at(&mut header, at)
             .map_err(|error| Error::corrupt(path, at, format!("unreadable: {error}")))?;
-        let mended = mend(&mut header);
-        if header.get(..8) != Some(&magic.0) {
+        let mended = OnceLock::new();
+        if checksum::mend(&mut header) {
+            mended.get_or_init(|| ());
+        }
+        let malformed = |Malformed(what)| Error::corrupt(path, at, what);
+        let fields = Header::read(&header).map_err(malformed)?;
+        if fields.magic != magic.0 {
             return Err(Error::corrupt(
                 path,
                 at,
                 "the file does not start as one of this store's does",
             ));
         }
-        let (covered, _) = header.split_at(HEADER_BYTES - 4);
-        if crc32c::crc32c(covered) != le_u32(&header, HEADER_BYTES - 4) {
-            return Err(Error::corrupt(
-                path,
-                at,
-                "the header's checksum does not match",
-            ));
-        }
+        checksum::closed(&header)
+            .map_err(|_| Error::corrupt(path, at, "the header's checksum does not match"))?;
         // After the sum, which is at the same place in every version: a flipped bit is no newer release.
-        let version = le_u16(&header, 8);
-        if version > FORMAT_VERSION {
+        if fields.version > FORMAT_VERSION {
             return Err(Error::NewerVersion {
                 file: path.to_owned(),
-                found: version,
+                found: fields.version,
                 supported: FORMAT_VERSION,
             });
         }
-        let sealed_with = SealedWith {
-            key_id: le_u64(&header, 24),
-            cipher: header.get(10).copied().unwrap_or(0),
-        };
+        let sealed_with = fields.sealed_with;
         let key = open_key(path, &header, sealed_with, encryption)?;
         Ok(Self {
             file,
             path: path.to_owned(),
-            tag: le_u64(&header, 16),
+            tag: fields.tag,
             len,
             key,
             sealed_with,
@@ -393,7 +429,7 @@ impl BlockReader {
     /// Bytes that end with their sum, as [`BlockReader::read_raw`] of them; one flipped bit is mended.
     pub(crate) fn read_summed(&self, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = self.read_raw(offset, len)?;
-        if mend(&mut bytes).get().is_some() {
+        if checksum::mend(&mut bytes) {
             self.mended.get_or_init(|| ());
         }
         Ok(bytes)
@@ -404,7 +440,7 @@ impl BlockReader {
         let (frame, stored) = bytes.split_first_chunk::<FRAME_BYTES>()?;
         let (fields, _) = frame.split_at(FRAME_BYTES - 4);
         let (want, found) = (
-            le_u32(frame, FRAME_BYTES - 4),
+            Frame::read(frame).ok()?.crc,
             frame_crc(self.tag, offset, fields, stored),
         );
         // The sum covers the file's tag and the offset before the block's own bytes: these cannot have changed.
@@ -489,7 +525,7 @@ impl BlockReader {
     /// Verifies the block that starts at `offset` whatever it is; returns where the next one starts.
     pub(crate) fn verify_at(&self, offset: u64) -> Result<u64, Error> {
         let frame = self.read_raw(offset, FRAME_BYTES)?;
-        let len = FRAME_BYTES as u64 + u64::from(le_u32(&frame, 0));
+        let len = block_len(&frame).map_err(|Malformed(what)| self.corrupt(offset, what))?;
         let bytes = self.read_raw(offset, len as usize)?;
         self.decode(offset, bytes.into(), None)?;
         Ok(offset + len)
@@ -517,15 +553,18 @@ impl BlockReader {
             .ok_or_else(|| self.corrupt(offset, "a block shorter than its frame"))?;
         let (frame, stored_len) = (*frame, stored.len());
         let (fields, _) = frame.split_at(FRAME_BYTES - 4);
-        if frame_crc(self.tag, offset, fields, stored) != le_u32(&frame, FRAME_BYTES - 4) {
+        let Frame {
+            stored_len: want_stored,
+            raw_len,
+            kind: found_kind,
+            flags,
+            crc,
+        } = Frame::read(&frame).map_err(|Malformed(what)| self.corrupt(offset, what))?;
+        if frame_crc(self.tag, offset, fields, stored) != crc {
             return Err(self.corrupt(offset, "the block's checksum does not match"));
         }
-        let (want_stored, raw_len) = (le_u32(&frame, 0) as usize, le_u32(&frame, 4) as usize);
-        let (found_kind, flags) = (
-            frame.get(8).copied().unwrap_or(0),
-            frame.get(9).copied().unwrap_or(0),
-        );
-        if want_stored != stored_len || raw_len > BLOCK_BYTES_MAX {
+        let raw_len = raw_len as usize;
+        if want_stored as usize != stored_len || raw_len > BLOCK_BYTES_MAX {
             return Err(self.corrupt(offset, "the block's length is not the one that was written"));
         }
         if kind.is_some_and(|kind| kind as u8 != found_kind) {
@@ -570,30 +609,6 @@ impl BlockReader {
     }
 }
 
-/// Mends one flipped bit of bytes that end with their sum. Set if there was one.
-fn mend(bytes: &mut [u8]) -> OnceLock<()> {
-    let mended = OnceLock::new();
-    let Some(end) = bytes.len().checked_sub(4) else {
-        return mended;
-    };
-    let (want, found) = (le_u32(bytes, end), crc32c::crc32c(bytes.split_at(end).0));
-    match flip::find(want, found, end) {
-        Some(Flip::Covered { byte, mask }) => {
-            bytes
-                .get_mut(byte)
-                .into_iter()
-                .for_each(|byte| *byte ^= mask);
-        }
-        Some(Flip::Sum) => {
-            let sum = bytes.split_at_mut(end).1;
-            sum.copy_from_slice(&found.to_le_bytes());
-        }
-        None => return mended,
-    }
-    mended.get_or_init(|| ());
-    mended
-}
-
 fn open_key(
     path: &Path,
     header: &[u8],
@@ -604,8 +619,9 @@ fn open_key(
         key_id,
         cipher: number,
     } = sealed_with;
-    let cipher = crypto::cipher_of(number)
-        .ok_or_else(|| Error::corrupt(path, 10, format!("cipher number {number} is not known")))?;
+    let cipher = sealed_with
+        .cipher()
+        .map_err(|_| Error::corrupt(path, 10, format!("cipher number {number} is not known")))?;
     let Some(cipher) = cipher else {
         return Ok(None);
     };
@@ -617,7 +633,7 @@ fn open_key(
     let mut keys = [Some(&encryption.key), encryption.previous.as_ref()]
         .into_iter()
         .flatten();
-    let master = keys.find(|key| crypto::key_id(key) == key_id);
+    let master = keys.find(|key| key.id() == key_id);
     let master =
         master.ok_or_else(|| wrong(match encryption.previous {
         None => "the configured key is not the one that it was written with",

@@ -2,9 +2,9 @@
 //! checksum is no proof of good will, so none of them may panic or allocate what the bytes do not pay for.
 
 use bytes::Bytes;
+use halyard_format::codec::Reader;
 use halyard_runtime::time::Timestamp;
 
-use crate::codec::Reader;
 use crate::manifest::Manifest;
 use crate::segment;
 

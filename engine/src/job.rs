@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use halyard_runtime::contain::contain;
-use halyard_runtime::disk::{Disk, OpenMode, is_full};
+use halyard_runtime::disk::{Disk, OpenMode, Space, wipe};
 
 use crate::block::HEADER_BYTES;
 use crate::error::Error;
@@ -26,7 +26,6 @@ use crate::segment::writer::{SegmentWriter, segment_name};
 use crate::segment::{Segment, Written};
 
 const RESERVE_NAME: &str = "reserve";
-const ZEROS_BYTES: usize = 256 * 1024;
 
 /// What every job needs.
 #[derive(Debug, Clone)]
@@ -378,10 +377,7 @@ impl Place {
     }
 
     /// Makes the bytes of a file unreadable for good. Of an encrypted file the header is enough: it holds the only copy
-    /// of the file's key.
-    ///
-    /// A file that was not finished has its full length already, and a hole at its end: on a full disk there is no space to
-    /// overwrite that, nor a need. What was written has its space.
+    /// of the file's key. A file that was not finished has its full length already, and a hole at its end.
     fn overwrite(&self, path: &Path) -> Result<(), Error> {
         let fail = |error| Error::io(path, error);
         let file = self.disk.open(path, OpenMode::ReadWrite).map_err(fail)?;
@@ -389,18 +385,7 @@ impl Place {
         if is_sealed(&*file) {
             len = len.min(4096);
         }
-        let zeros = vec![0; ZEROS_BYTES];
-        let (mut at, mut step) = (0, ZEROS_BYTES as u64);
-        while at < len && step > 0 {
-            let count = (len - at).min(step);
-            match file.write_at(zeros.get(..count as usize).unwrap_or_default(), at) {
-                Ok(()) => at += count,
-                // The hole begins within these bytes.
-                Err(error) if is_full(&error) => step = count / 2,
-                Err(error) => return Err(fail(error)),
-            }
-        }
-        file.sync().map_err(fail)
+        wipe(&*file, len, Space::MayEndInHole).map_err(fail)
     }
 
     fn scrub(&self, segment: &Segment, offset: u64, manifest: Option<&Manifest>) -> Outcome {

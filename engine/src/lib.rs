@@ -41,8 +41,7 @@ mod subjects;
 mod tail;
 
 mod block;
-mod codec;
-mod crypto;
+mod file_key;
 mod segment;
 
 mod adopt;
@@ -69,12 +68,13 @@ pub use adopt::Retired;
 pub use damage::{Affected, Damage};
 pub use error::Error;
 pub use filter::{Filter, FilterError, Filters};
+pub use halyard_format::{Cipher, Encryption, Key};
 pub use halyard_runtime::time::Timestamp;
 pub use job::{Job, JobDone};
 pub use lifecycle::{Finished, Report};
 pub use limits::SEQUENCE_MAX;
 pub use message::{Append, Erase, FOREVER, Message, Purge, StreamId, StreamState, SubjectTotals};
-pub use options::{Cipher, Encryption, HashKey, Key, Options, Overhead};
+pub use options::{HashKey, Options, Overhead};
 pub use store::Store;
 pub use upkeep::{ErasureProgress, Resealing};
 pub use view::StreamView;

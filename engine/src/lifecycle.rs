@@ -8,9 +8,9 @@ use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 
 use crate::adopt::{Adopting, Retired};
-use crate::crypto::SealedWith;
 use crate::damage::Damage;
 use crate::error::Error;
+use crate::file_key::SealedWith;
 use crate::job::{Scrubbed, reserve_bytes};
 use crate::manifest::{MANIFEST_NAME, Manifest};
 use crate::merge::View;

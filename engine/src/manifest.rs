@@ -14,13 +14,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use halyard_format::codec::{Malformed, Reader, put_varint};
 use halyard_runtime::disk::{Disk, OpenMode};
 
-use crate::block::{BlockReader, BlockRef, BlockWriter, HEADER_BYTES, Kind, Magic};
-use crate::codec::{Malformed, Reader, put_varint};
-use crate::crypto::SealedWith;
+use crate::block::{BlockReader, BlockRef, BlockWriter, HEADER_BYTES, Kind, Magic, block_len};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::file_key::SealedWith;
 use crate::options::Options;
 
 pub(crate) const MANIFEST_NAME: &str = "manifest";
@@ -289,10 +289,11 @@ fn gap_damage(blocks: &BlockReader) -> Option<Error> {
 /// A sound copy and where it ends.
 fn read_copy(blocks: &BlockReader, offset: u64) -> Result<(Manifest, u64), Error> {
     let frame = blocks.read_raw(offset, 4)?;
-    let len = crate::block::le_u32(&frame, 0).saturating_add(crate::block::FRAME_BYTES as u32);
+    let malformed = |Malformed(what)| blocks.corrupt(offset, what);
+    let len = block_len(&frame).map_err(malformed)?;
+    let len = u32::try_from(len).map_err(|_| malformed(Malformed("a block beyond 4 GiB")))?;
     let bytes = blocks.read(BlockRef { offset, len }, Kind::Manifest)?;
-    let manifest =
-        Manifest::decode(&bytes).map_err(|Malformed(what)| blocks.corrupt(offset, what))?;
+    let manifest = Manifest::decode(&bytes).map_err(malformed)?;
     if manifest.version != blocks.tag() {
         return Err(blocks.corrupt(offset, "the header belongs to another manifest"));
     }

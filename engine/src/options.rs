@@ -1,5 +1,7 @@
 //! How a store is opened: sizes, and what protects its files.
 
+use halyard_format::Encryption;
+
 /// How many bytes a message counts for beyond its record, so that a stream's byte counter and `max_bytes` agree with
 /// what users know from the peer's two stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,47 +34,6 @@ impl Overhead {
         };
         record_len as u64 + u64::from(self.message_bytes) + headers
     }
-}
-
-/// Which AEAD seals the blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cipher {
-    /// ChaCha20-Poly1305: fast everywhere.
-    ChaCha20Poly1305,
-    /// AES-256-GCM: fast where the CPU has AES.
-    Aes256Gcm,
-}
-
-impl Cipher {
-    /// For people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ChaCha20Poly1305 => "ChaCha20-Poly1305",
-            Self::Aes256Gcm => "AES-256-GCM",
-        }
-    }
-}
-
-/// A 256-bit master key. It wraps one random key for each file, and never touches the disk itself.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Key(pub [u8; 32]);
-
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(..)")
-    }
-}
-
-/// Encryption at rest.
-#[derive(Debug, Clone)]
-pub struct Encryption {
-    /// For new files.
-    pub cipher: Cipher,
-    /// Wraps the keys of new files.
-    pub key: Key,
-    /// Opens files written before the last rotation; maintenance rewrites them under `key`.
-    pub previous: Option<Key>,
 }
 
 /// The secret by which subjects are spread over hash tables in memory: without it nobody can choose subjects that

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::disk::Disk;
 
-use crate::crypto::SealedWith;
 use crate::damage::{Affected, Damage};
 use crate::error::Error;
+use crate::file_key::SealedWith;
 use crate::manifest::{Loaded, MANIFEST_NAME, Manifest, ManifestSegment};
 use crate::message::StreamId;
 use crate::options::Options;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use halyard_format::checksum;
 use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::disk::Disk;
 use halyard_runtime::time::Timestamp;
@@ -523,7 +524,7 @@ fn append_to(
         envelope <= append.record.len(),
         "a record holds its subject and headers"
     );
-    let (time, content) = (append.time, u64::from(crc32c::crc32c(&append.record)));
+    let (time, content) = (append.time, u64::from(checksum::sum(&append.record)));
     let operands = [stream.id.0, seq, time.as_nanos() as u64, content];
     upkeep.settle(stream);
     let weight = stream.tail.weight();

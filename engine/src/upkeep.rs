@@ -5,8 +5,8 @@
 
 use std::ops::Range;
 
-use crate::crypto::SealedWith;
 use crate::error::Error;
+use crate::file_key::SealedWith;
 use crate::lifecycle::{SegmentState, Upkeep};
 use crate::manifest::Manifest;
 use crate::removal::Removal;

@@ -1,4 +1,4 @@
-//! Encryption at rest of the log: what seals the bodies of its records.
+//! Encryption at rest of the log: which key encrypts the body of a record. The ciphers are [`halyard_format::cipher`]'s.
 //!
 //! ```text
 //!   bound form   life (16) | ciphertext | tag (16)      flags 3; what is written
@@ -29,88 +29,40 @@
 
 use std::fmt;
 
+use halyard_format::cipher::{DataKey, NonceBytes, TAG_BYTES};
+use halyard_format::{Cipher, Encryption, Key};
 use halyard_runtime::random;
 use parking_lot::Mutex;
-use ring::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use ring::hmac;
 
 use crate::wal::record::{CONTEXT_BYTES, Form};
 
-const TAG_BYTES: usize = 16;
 const LIFE_BYTES: usize = 16;
 const FIRST_LIFE_BYTES: usize = 4;
 /// Separates the log's keys from whatever else is derived from the same master key.
 const LIVES: &[u8] = b"halyard node log, keys of lives";
 const FIRST_PURPOSE: &[u8] = b"halyard node log";
 
-/// Which cipher seals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
-    /// ChaCha20-Poly1305.
-    ChaCha20Poly1305,
-    /// AES-256 in Galois/counter mode.
-    Aes256Gcm,
-}
-
-const ALGORITHMS: [Algorithm; 2] = [Algorithm::ChaCha20Poly1305, Algorithm::Aes256Gcm];
-
-impl Algorithm {
-    fn key(self, bytes: &[u8]) -> LessSafeKey {
-        let algorithm = match self {
-            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            Self::Aes256Gcm => &AES_256_GCM,
-        };
-        LessSafeKey::new(UnboundKey::new(algorithm, bytes).expect("both ciphers take 32 bytes"))
-    }
-}
-
-/// Encryption of a node's log.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Encryption {
-    /// Seals new records.
-    pub algorithm: Algorithm,
-    /// The master key, from which the log's own keys are derived.
-    pub master: [u8; 32],
-    /// Opens what was sealed before the last rotation.
-    pub previous: Option<[u8; 32]>,
-}
-
-// Keys never reach a log line by way of `{:?}`.
-impl fmt::Debug for Encryption {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Encryption")
-            .field("algorithm", &self.algorithm)
-            .finish_non_exhaustive()
-    }
-}
-
 /// What is derived from one master key.
 struct Master {
-    lives: hmac::Key,
-    /// Keys of the first form, as [`ALGORITHMS`].
-    first: [LessSafeKey; 2],
+    lives: Key,
+    /// Keys of the first form, as [`Cipher::ALL`].
+    first: [DataKey; 2],
 }
 
 impl Master {
-    fn new(key: &[u8; 32]) -> Self {
-        let derive = |purpose| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), purpose);
-        let first = derive(FIRST_PURPOSE);
+    fn new(key: &Key) -> Self {
+        let first = key.derive(FIRST_PURPOSE);
         Self {
-            lives: hmac::Key::new(hmac::HMAC_SHA256, derive(LIVES).as_ref()),
-            first: ALGORITHMS.map(|algorithm| algorithm.key(first.as_ref())),
+            lives: key.derive(LIVES),
+            first: Cipher::ALL.map(|cipher| DataKey::new(cipher, &first)),
         }
     }
 
-    fn life(&self, algorithm: Algorithm, life: &[u8; LIFE_BYTES]) -> LessSafeKey {
-        let mut named = [0; LIFE_BYTES + 1];
-        if let Some((number, rest)) = named.split_first_mut() {
-            *number = match algorithm {
-                Algorithm::ChaCha20Poly1305 => 1,
-                Algorithm::Aes256Gcm => 2,
-            };
-            rest.copy_from_slice(life);
-        }
-        algorithm.key(hmac::sign(&self.lives, &named).as_ref())
+    fn life(&self, cipher: Cipher, life: &[u8; LIFE_BYTES]) -> DataKey {
+        let mut named = [cipher.number(); LIFE_BYTES + 1];
+        let (_, rest) = named.split_at_mut(1);
+        rest.copy_from_slice(life);
+        DataKey::new(cipher, &self.lives.derive(&named))
     }
 }
 
@@ -125,9 +77,9 @@ pub(crate) struct Opened {
 pub(crate) struct Sealing {
     /// The one that seals, then the previous one.
     masters: Vec<Master>,
-    algorithm: Algorithm,
+    cipher: Cipher,
     life: [u8; LIFE_BYTES],
-    key: LessSafeKey,
+    key: DataKey,
     /// The life that was opened last: a log has long runs of one.
     last: Mutex<Option<OtherLife>>,
 }
@@ -135,7 +87,7 @@ pub(crate) struct Sealing {
 /// A life before this one, whose key was found.
 struct OtherLife {
     life: [u8; LIFE_BYTES],
-    key: LessSafeKey,
+    key: DataKey,
     is_current: bool,
 }
 
@@ -148,14 +100,14 @@ impl fmt::Debug for Sealing {
 impl Sealing {
     /// Begins a life: for one opening of one log, never for two.
     pub(crate) fn new(encryption: &Encryption) -> Self {
-        let newest = Master::new(&encryption.master);
+        let newest = Master::new(&encryption.key);
         let mut life = [0; LIFE_BYTES];
         random::fill(&mut life);
-        let key = newest.life(encryption.algorithm, &life);
+        let key = newest.life(encryption.cipher, &life);
         let previous = encryption.previous.as_ref().map(Master::new);
         Self {
             masters: std::iter::once(newest).chain(previous).collect(),
-            algorithm: encryption.algorithm,
+            cipher: encryption.cipher,
             life,
             key,
             last: Mutex::default(),
@@ -180,11 +132,11 @@ impl Sealing {
         out.extend_from_slice(head);
         out.extend_from_slice(payload);
         let (_, body) = out.split_at_mut(start);
-        let sealed =
-            self.key
-                .seal_in_place_separate_tag(nonce(position, [0; 4]), Aad::from(context), body);
-        let tag = sealed.expect("a record is shorter than the cipher's limit");
-        out.extend_from_slice(tag.as_ref());
+        debug_assert_eq!(body.len(), head.len() + payload.len());
+        let tag = self
+            .key
+            .encrypt(NonceBytes::at(position, [0; 4]), context, body);
+        out.extend_from_slice(&tag);
     }
 
     /// Opens a sealed body; `None` when the key, the place or any byte is not the one that it was sealed with.
@@ -209,8 +161,8 @@ impl Sealing {
         sealed: &[u8],
     ) -> Option<Opened> {
         let (life, body) = sealed.split_first_chunk::<LIFE_BYTES>()?;
-        let open = |key: &LessSafeKey, is_current| {
-            let body = open_with(key, nonce(position, [0; 4]), context, body)?;
+        let open = |key: &DataKey, is_current| {
+            let body = open_with(key, NonceBytes::at(position, [0; 4]), context, body)?;
             Some(Opened { body, is_current })
         };
         if *life == self.life {
@@ -221,9 +173,9 @@ impl Sealing {
             return open(&known.key, known.is_current);
         }
         for (age, master) in self.masters.iter().enumerate() {
-            for algorithm in ALGORITHMS {
-                let key = master.life(algorithm, life);
-                let is_current = age == 0 && algorithm == self.algorithm;
+            for cipher in Cipher::ALL {
+                let key = master.life(cipher, life);
+                let is_current = age == 0 && cipher == self.cipher;
                 if let Some(opened) = open(&key, is_current) {
                     *last = Some(OtherLife {
                         life: *life,
@@ -241,7 +193,7 @@ impl Sealing {
         let (life, body) = sealed.split_first_chunk::<FIRST_LIFE_BYTES>()?;
         let mut keys = self.masters.iter().flat_map(|master| &master.first);
         keys.find_map(|key| {
-            let body = open_with(key, nonce(position, *life), &[], body)?;
+            let body = open_with(key, NonceBytes::at(position, *life), &[], body)?;
             Some(Opened {
                 body,
                 is_current: false,
@@ -250,20 +202,10 @@ impl Sealing {
     }
 }
 
-fn open_with(key: &LessSafeKey, nonce: Nonce, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+fn open_with(key: &DataKey, nonce: NonceBytes, context: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = sealed.to_vec();
-    let opened = key.open_in_place(nonce, Aad::from(context), &mut bytes);
-    let length = opened.ok()?.len();
-    bytes.truncate(length);
+    key.decrypt(nonce, context, &mut bytes).ok()?;
     Some(bytes)
-}
-
-fn nonce(position: u64, end: [u8; 4]) -> Nonce {
-    let mut bytes = [0; 12];
-    let (place, rest) = bytes.split_at_mut(8);
-    place.copy_from_slice(&position.to_le_bytes());
-    rest.copy_from_slice(&end);
-    Nonce::assume_unique_for_key(bytes)
 }
 
 #[cfg(test)]
@@ -273,11 +215,11 @@ mod tests {
     const KEYS: [[u8; 32]; 2] = [[1; 32], [2; 32]];
     const CONTEXT: [u8; CONTEXT_BYTES] = [5; CONTEXT_BYTES];
 
-    fn sealing(algorithm: Algorithm, master: &[u8; 32], previous: Option<&[u8; 32]>) -> Sealing {
+    fn sealing(cipher: Cipher, master: &[u8; 32], previous: Option<&[u8; 32]>) -> Sealing {
         Sealing::new(&Encryption {
-            algorithm,
-            master: *master,
-            previous: previous.copied(),
+            cipher,
+            key: Key(*master),
+            previous: previous.copied().map(Key),
         })
     }
 
@@ -294,16 +236,11 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_in_its_place_only() {
-        for algorithm in ALGORITHMS {
-            let sealed = seal(
-                &sealing(algorithm, &KEYS[0], None),
-                512,
-                b"head",
-                b"payload",
-            );
+        for cipher in Cipher::ALL {
+            let sealed = seal(&sealing(cipher, &KEYS[0], None), 512, b"head", b"payload");
             assert_eq!(sealed.len(), 11 + Sealing::OVERHEAD_BYTES);
             assert!(!sealed.windows(4).any(|window| window == b"payl"));
-            let again = sealing(algorithm, &KEYS[0], None);
+            let again = sealing(cipher, &KEYS[0], None);
             assert_eq!(
                 open(&again, 512, &sealed),
                 Some((b"headpayload".to_vec(), true))
@@ -324,16 +261,16 @@ mod tests {
 
     #[test]
     fn the_previous_key_opens_and_another_does_not() {
-        let old = seal(&sealing(Algorithm::Aes256Gcm, &KEYS[0], None), 8, b"", b"x");
-        let rotated = sealing(Algorithm::Aes256Gcm, &KEYS[1], Some(&KEYS[0]));
+        let old = seal(&sealing(Cipher::Aes256Gcm, &KEYS[0], None), 8, b"", b"x");
+        let rotated = sealing(Cipher::Aes256Gcm, &KEYS[1], Some(&KEYS[0]));
         let new = seal(&rotated, 8, b"", b"x");
         for _ in 0..2 {
             assert_eq!(open(&rotated, 8, &old), Some((b"x".to_vec(), false)));
             assert_eq!(open(&rotated, 8, &new), Some((b"x".to_vec(), true)));
         }
-        let other_cipher = sealing(Algorithm::ChaCha20Poly1305, &KEYS[0], None);
+        let other_cipher = sealing(Cipher::ChaCha20Poly1305, &KEYS[0], None);
         assert_eq!(open(&other_cipher, 8, &old), Some((b"x".to_vec(), false)));
-        let new_alone = sealing(Algorithm::Aes256Gcm, &KEYS[1], None);
+        let new_alone = sealing(Cipher::Aes256Gcm, &KEYS[1], None);
         assert_eq!(open(&new_alone, 8, &old), None);
         assert_eq!(open(&new_alone, 8, &new), Some((b"x".to_vec(), true)));
     }
@@ -341,16 +278,9 @@ mod tests {
     /// Two lives that write one position, for whatever reason, share no key: equal records have nothing in common.
     #[test]
     fn every_life_has_a_key_of_its_own() {
-        for algorithm in ALGORITHMS {
+        for cipher in Cipher::ALL {
             let lives: Vec<Vec<u8>> = (0..2)
-                .map(|_| {
-                    seal(
-                        &sealing(algorithm, &KEYS[0], None),
-                        512,
-                        &[0; 32],
-                        &[0; 4096],
-                    )
-                })
+                .map(|_| seal(&sealing(cipher, &KEYS[0], None), 512, &[0; 32], &[0; 4096]))
                 .collect();
             let [one, other] = lives.as_slice() else {
                 unreachable!("two lives");

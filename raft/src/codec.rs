@@ -8,18 +8,21 @@
 //!   stored      option log id | members
 //!   bytes       length u32 | bytes
 //! ```
+//!
+//! Numbers and byte strings themselves are [`halyard_format::codec`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use openraft::vote::RaftLeaderId as _;
 
+use halyard_format::codec::{Fields, Malformed, Reader};
+
 use crate::types::{LeaderId, LogId, Members, Peer, StoredMembers, Vote};
-use crate::wal::record::{Fields, Reader};
 
 /// More nodes than any membership has; a count above it is nonsense and must not reserve memory.
 const NODES_MAX: u32 = 4096;
 
-pub(crate) type Decoded<T> = Result<T, &'static str>;
+pub(crate) type Decoded<T> = Result<T, Malformed>;
 
 pub(crate) fn put_log_id(out: &mut Fields, id: &LogId) {
     out.u64(id.leader_id.term)
@@ -74,7 +77,7 @@ fn put_count(out: &mut Fields, count: usize) {
 fn count(input: &mut Reader<'_>) -> Decoded<u32> {
     let count = input.u32()?;
     if count > NODES_MAX {
-        Err("a count that is too large")
+        Err(Malformed("a count that is too large"))
     } else {
         Ok(count)
     }
@@ -91,7 +94,7 @@ pub(crate) fn put_members(out: &mut Fields, members: &Members) {
     }
     put_count(out, members.nodes().count());
     for (node, peer) in members.nodes() {
-        out.u64(*node).bytes(peer.address.as_bytes());
+        out.u64(*node).long_bytes(peer.address.as_bytes());
     }
 }
 
@@ -107,8 +110,8 @@ pub(crate) fn members(input: &mut Reader<'_>) -> Decoded<Members> {
     let mut nodes = BTreeMap::new();
     for _ in 0..count(input)? {
         let node = input.u64()?;
-        let address =
-            std::str::from_utf8(input.bytes()?).map_err(|_| "an address that is not text")?;
+        let address = std::str::from_utf8(input.long_bytes()?)
+            .map_err(|_| Malformed("an address that is not text"))?;
         nodes.insert(
             node,
             Peer {
@@ -119,7 +122,7 @@ pub(crate) fn members(input: &mut Reader<'_>) -> Decoded<Members> {
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Members::default());
     }
-    Members::new(configs, nodes).map_err(|_| "a membership that contradicts itself")
+    Members::new(configs, nodes).map_err(|_| Malformed("a membership that contradicts itself"))
 }
 
 pub(crate) fn put_stored(out: &mut Fields, stored: &StoredMembers) {

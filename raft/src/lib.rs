@@ -40,12 +40,12 @@ mod transport;
 mod types;
 mod wal;
 
-pub use cipher::{Algorithm, Encryption};
 pub use error::{Error, ProposeError};
 pub use group::{
     ENTRY_BYTES_MAX, Group, Leadership, PROPOSAL_BYTES_IN_FLIGHT_MAX, PROPOSALS_IN_FLIGHT_MAX,
     Proposal,
 };
+pub use halyard_format::{Cipher, Encryption, Key};
 pub use ids::{GroupId, NodeId};
 pub use machine::{Applied, Machine};
 pub use membership::{ChangeError, Replicas};

@@ -19,6 +19,7 @@
 //! Payloads of decoded entries are slices of the received buffer: the bytes from the wire are the bytes in the log.
 
 use bytes::Bytes;
+use halyard_format::codec::{Fields, Malformed, Reader};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -26,7 +27,6 @@ use openraft::raft::{
 
 use crate::codec::{self, Decoded};
 use crate::types::{Command, Entry, LogId, Payload, SnapshotMeta, Types, Vote};
-use crate::wal::record::{Fields, Reader};
 
 const VERSION: u8 = 1;
 /// An entry on the wire takes at least so many bytes: kind, log id, length.
@@ -87,7 +87,7 @@ impl Request {
     /// # Errors
     /// What is wrong with the bytes, in words.
     pub(crate) fn decode(bytes: &Bytes) -> Decoded<Self> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         check_version(&mut input)?;
         let request = match input.u8()? {
             1 => Self::Append(append(&mut input, bytes)?),
@@ -97,7 +97,7 @@ impl Request {
                 let vote = codec::vote(&mut input)?;
                 let last_log_id = codec::option(&mut input, codec::log_id)?;
                 let last_membership = codec::stored(&mut input)?;
-                let body = bytes.slice_ref(std::mem::replace(&mut input, Reader(&[])).0);
+                let body = bytes.slice_ref(input.rest());
                 Self::Snapshot {
                     vote,
                     meta: SnapshotMeta {
@@ -115,7 +115,7 @@ impl Request {
                     codec::option(&mut input, codec::log_id)?,
                 ))
             }
-            _ => return Err("a request of an unknown kind"),
+            _ => return Err(Malformed("a request of an unknown kind")),
         };
         input.end().map(|()| request)
     }
@@ -125,7 +125,7 @@ fn check_version(input: &mut Reader<'_>) -> Decoded<()> {
     if input.u8()? == VERSION {
         Ok(())
     } else {
-        Err("a message of another version")
+        Err(Malformed("a message of another version"))
     }
 }
 
@@ -148,8 +148,8 @@ fn append(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<AppendEntriesRequest
     let prev_log_id = codec::option(input, codec::log_id)?;
     let leader_commit = codec::option(input, codec::log_id)?;
     let count = input.u32()? as usize;
-    if count > input.0.len() / ENTRY_BYTES_MIN {
-        return Err("more entries than bytes");
+    if count > input.left() / ENTRY_BYTES_MIN {
+        return Err(Malformed("more entries than bytes"));
     }
     let entries = (0..count)
         .map(|_| entry(input, bytes))
@@ -179,7 +179,7 @@ fn put_entry(out: &mut Fields, entry: &Entry) {
     codec::put_log_id(out.u8(kind), &entry.log_id);
     match &entry.payload {
         Payload::Normal(command) => {
-            out.bytes(&command.payload);
+            out.long_bytes(&command.payload);
         }
         Payload::Blank => {
             out.u32(0);
@@ -187,7 +187,7 @@ fn put_entry(out: &mut Fields, entry: &Entry) {
         Payload::Membership(members) => {
             let mut body = Fields::default();
             codec::put_members(&mut body, members);
-            out.bytes(&body.0);
+            out.long_bytes(&body.0);
         }
     }
 }
@@ -195,7 +195,7 @@ fn put_entry(out: &mut Fields, entry: &Entry) {
 fn entry(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<Entry> {
     let kind = input.u8()?;
     let log_id = codec::log_id(input)?;
-    let body = input.bytes()?;
+    let body = input.long_bytes()?;
     let payload = match kind {
         1 => Payload::Normal(Command {
             payload: bytes.slice_ref(body),
@@ -203,12 +203,12 @@ fn entry(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<Entry> {
         }),
         2 if body.is_empty() => Payload::Blank,
         3 => {
-            let mut body = Reader(body);
+            let mut body = Reader::new(body);
             let members = codec::members(&mut body)?;
             body.end()?;
             Payload::Membership(members)
         }
-        _ => return Err("an entry of an unknown kind"),
+        _ => return Err(Malformed("an entry of an unknown kind")),
     };
     Ok(Entry { log_id, payload })
 }
@@ -240,7 +240,7 @@ impl Reply {
             Self::Snapshot(vote) => codec::put_vote(out.u8(4), vote),
             Self::Transfer(reply) => put_transfer_reply(out.u8(5), reply),
             Self::Refused(why) => {
-                out.u8(9).bytes(why.as_bytes());
+                out.u8(9).long_bytes(why.as_bytes());
             }
         }
         Bytes::from(out.0)
@@ -249,7 +249,7 @@ impl Reply {
     /// # Errors
     /// What is wrong with the bytes, in words.
     pub(crate) fn decode(bytes: &Bytes) -> Decoded<Self> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         check_version(&mut input)?;
         let reply = match input.u8()? {
             1 => Self::Append(append_reply(&mut input)?),
@@ -265,8 +265,8 @@ impl Reply {
             }
             4 => Self::Snapshot(codec::vote(&mut input)?),
             5 => Self::Transfer(transfer_reply(&mut input)?),
-            9 => Self::Refused(String::from_utf8_lossy(input.bytes()?).into_owned()),
-            _ => return Err("an answer of an unknown kind"),
+            9 => Self::Refused(String::from_utf8_lossy(input.long_bytes()?).into_owned()),
+            _ => return Err(Malformed("an answer of an unknown kind")),
         };
         input.end().map(|()| reply)
     }
@@ -291,7 +291,7 @@ fn append_reply(input: &mut Reader<'_>) -> Decoded<AppendEntriesResponse<Types>>
         1 => AppendEntriesResponse::PartialSuccess(codec::option(input, codec::log_id)?),
         2 => AppendEntriesResponse::Conflict,
         3 => AppendEntriesResponse::HigherVote(codec::vote(input)?),
-        _ => return Err("an append's answer of an unknown kind"),
+        _ => return Err(Malformed("an append's answer of an unknown kind")),
     })
 }
 
@@ -323,7 +323,7 @@ fn transfer_reply(input: &mut Reader<'_>) -> Decoded<TransferLeaderResponse<Type
             let actual = codec::option(input, codec::log_id)?;
             Err(TransferLeaderError::LogNotFlushed { expected, actual })
         }
-        _ => return Err("a transfer's answer of an unknown kind"),
+        _ => return Err(Malformed("a transfer's answer of an unknown kind")),
     })
 }
 

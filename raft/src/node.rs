@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use halyard_format::Encryption;
 use halyard_runtime::disk::{DirLock, Disk};
 use halyard_runtime::{task, watch};
 use openraft::async_runtime::WatchReceiver as _;
@@ -13,7 +14,7 @@ use openraft::{Config, SnapshotPolicy};
 use parking_lot::Mutex;
 
 use crate::apply::{Adapter, Applying, Driven, Progress, Raft, Seat, WaitList};
-use crate::cipher::{Encryption, Sealing};
+use crate::cipher::Sealing;
 use crate::error::Error;
 use crate::group::{Core, Group, Leadership};
 use crate::ids::{GroupId, NodeId};
@@ -425,7 +426,7 @@ impl Node {
         let reply = match (hosted, Request::decode(&request)) {
             (Some(hosted), Ok(request)) => hosted.answer(request).await,
             (None, _) => Reply::Refused(format!("group {group} is not on node {}", self.id)),
-            (_, Err(what)) => Reply::Refused(what.to_owned()),
+            (_, Err(malformed)) => Reply::Refused(malformed.to_string()),
         };
         reply.encode()
     }

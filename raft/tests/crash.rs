@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Algorithm, Applied, Encryption, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions,
+    Applied, Cipher, Encryption, Error, Group, GroupId, Key, Machine, Node, NodeId, NodeOptions,
     ProposeError,
 };
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
@@ -101,14 +101,14 @@ fn encryption(life: u64) -> Option<Encryption> {
     match life {
         0 | 1 => None,
         2..5 => Some(Encryption {
-            algorithm: Algorithm::ChaCha20Poly1305,
-            master: [1; 32],
+            cipher: Cipher::ChaCha20Poly1305,
+            key: Key([1; 32]),
             previous: None,
         }),
         _ => Some(Encryption {
-            algorithm: Algorithm::Aes256Gcm,
-            master: [2; 32],
-            previous: Some([1; 32]),
+            cipher: Cipher::Aes256Gcm,
+            key: Key([2; 32]),
+            previous: Some(Key([1; 32])),
         }),
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Algorithm, Applied, Encryption, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions,
+    Applied, Cipher, Encryption, Error, Group, GroupId, Key, Machine, Node, NodeId, NodeOptions,
     ProposeError,
 };
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
@@ -511,9 +511,9 @@ fn a_sealed_log_shows_nothing_and_opens_with_its_key_only() {
         let key = [7; 32];
         let sealed = |key: &[u8; 32], previous: Option<&[u8; 32]>| NodeOptions {
             encryption: Some(Encryption {
-                algorithm: Algorithm::ChaCha20Poly1305,
-                master: *key,
-                previous: previous.copied(),
+                cipher: Cipher::ChaCha20Poly1305,
+                key: Key(*key),
+                previous: previous.copied().map(Key),
             }),
             ..options(Arc::new(disk.clone()))
         };

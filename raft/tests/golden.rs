@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Algorithm, Applied, Encryption, Group, GroupId, Machine, Node, NodeId, NodeOptions,
+    Applied, Cipher, Encryption, Group, GroupId, Key, Machine, Node, NodeId, NodeOptions,
 };
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode, RealDisk};
 use halyard_runtime::{task, time};
@@ -29,10 +29,10 @@ impl Machine for Ledger {
     }
 }
 
-fn sealed(algorithm: Algorithm) -> Option<Encryption> {
+fn sealed(cipher: Cipher) -> Option<Encryption> {
     Some(Encryption {
-        algorithm,
-        master: [3; 32],
+        cipher,
+        key: Key([3; 32]),
         previous: None,
     })
 }
@@ -92,10 +92,10 @@ fn copy(from: &Path, to: &MemDisk, dir: &Path) {
 fn golden_logs_open() {
     let logs = [
         ("log-v1", None),
-        ("log-v1-chacha", sealed(Algorithm::ChaCha20Poly1305)),
-        ("log-v1-aes", sealed(Algorithm::Aes256Gcm)),
-        ("log-v2-chacha", sealed(Algorithm::ChaCha20Poly1305)),
-        ("log-v2-aes", sealed(Algorithm::Aes256Gcm)),
+        ("log-v1-chacha", sealed(Cipher::ChaCha20Poly1305)),
+        ("log-v1-aes", sealed(Cipher::Aes256Gcm)),
+        ("log-v2-chacha", sealed(Cipher::ChaCha20Poly1305)),
+        ("log-v2-aes", sealed(Cipher::Aes256Gcm)),
     ];
     let run = async {
         for (name, encryption) in logs {

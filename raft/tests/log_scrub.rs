@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Algorithm, Applied, Encryption, Error, Group, GroupId, LogDamage, LogScrub, Machine, Node,
+    Applied, Cipher, Encryption, Error, Group, GroupId, Key, LogDamage, LogScrub, Machine, Node,
     NodeId, NodeOptions,
 };
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
@@ -40,8 +40,8 @@ fn options(disk: &SimDisk, sealed: bool) -> NodeOptions {
         segment_bytes: 32 << 10,
         first_segment_bytes: 8 << 10,
         encryption: sealed.then_some(Encryption {
-            algorithm: Algorithm::ChaCha20Poly1305,
-            master: [7; 32],
+            cipher: Cipher::ChaCha20Poly1305,
+            key: Key([7; 32]),
             previous: None,
         }),
         ..NodeOptions::new(Arc::new(disk.clone()), DIR, NodeId(1))

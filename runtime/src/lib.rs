@@ -33,8 +33,6 @@ pub mod contain;
 
 pub mod descriptors;
 
-pub mod flip;
-
 pub mod signal;
 
 pub mod watch;

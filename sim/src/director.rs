@@ -168,8 +168,8 @@ fn encryption(options: &Options, boot: u64) -> Option<Encryption> {
     // 64 digits are the key itself: no time is spent on stretching them.
     let key = |digit: char| Secret(digit.to_string().repeat(64));
     let cipher = |aes| match aes {
-        true => Cipher::Aes,
-        false => Cipher::ChaCha,
+        true => Cipher::Aes256Gcm,
+        false => Cipher::ChaCha20Poly1305,
     };
     Some(match boot < plan.change_at_boot {
         true => Encryption {

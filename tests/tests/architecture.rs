@@ -9,13 +9,15 @@ use serde_json::Value;
 /// Who may use whom (ARCHITECTURE.md draws it). `sim` and `fuzz` may use all; `tests` none.
 const ARROWS: &[(&str, &[&str])] = &[
     ("halyard-runtime", &[]),
-    ("halyard-engine", &["halyard-runtime"]),
-    ("halyard-raft", &["halyard-runtime", "halyard-engine"]),
+    ("halyard-format", &[]),
+    ("halyard-engine", &["halyard-runtime", "halyard-format"]),
+    ("halyard-raft", &["halyard-runtime", "halyard-format"]),
     ("halyard-net", &["halyard-runtime"]),
     (
         "halyard-server",
         &[
             "halyard-runtime",
+            "halyard-format",
             "halyard-engine",
             "halyard-raft",
             "halyard-net",
@@ -25,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "halyard-sim",
         &[
             "halyard-runtime",
+            "halyard-format",
             "halyard-engine",
             "halyard-raft",
             "halyard-net",
@@ -35,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "halyard-fuzz",
         &[
             "halyard-runtime",
+            "halyard-format",
             "halyard-engine",
             "halyard-raft",
             "halyard-net",
@@ -79,6 +83,7 @@ const BEHIND_ONE_CRATE: &[(&str, &str)] = &[
     ("openraft-rt", "halyard-raft"),
     ("openraft-rt-tokio", "halyard-raft"),
     ("madsim", "halyard-runtime"),
+    ("ring", "halyard-format"),
 ];
 
 fn metadata(extra: &[&str]) -> Value {

@@ -8,9 +8,9 @@
 //! together, more of them the longer the cursor goes on without a gap; each is verified on its own.
 
 use bytes::Bytes;
+use halyard_format::codec::{Malformed, Reader};
 
 use crate::block::{BlockRef, Kind};
-use crate::codec::{Malformed, Reader};
 use crate::error::Error;
 use crate::segment::reader::Part;
 use crate::segment::table::{RawList, RawLocal, RawRow};

@@ -11,10 +11,10 @@
 //! All varints. `born` is the ordinal of the flush that first wrote the stream: entries of segments that end before it
 //! belong to a dropped stream of the same id. `base` is what posting lists count from, not above `first`. A dead run is of the stream; those below `first` are not kept.
 
+use halyard_format::codec::{Malformed, Reader, put_bytes, put_signed, put_varint, sum};
 use halyard_runtime::time::Timestamp;
 
 use crate::block::BlockRef;
-use crate::codec::{Malformed, Reader, put_bytes, put_signed, put_varint, sum};
 use crate::message::StreamId;
 use crate::runs::Runs;
 
@@ -171,12 +171,12 @@ pub(crate) fn read_entry(reader: &mut Reader<'_>) -> Result<StreamEntry, Malform
         return Err(Malformed("a stream's counters contradict each other"));
     }
     let part = read_part(reader)?;
-    let subjects = reader.u32()?;
+    let subjects = reader.varint_u32()?;
     let mut tables = Vec::new();
     for _ in 0..reader.count()? {
         let block = BlockRef {
             offset: reader.varint()?,
-            len: reader.u32()?,
+            len: reader.varint_u32()?,
         };
         tables.push(TableRef {
             block,
@@ -228,7 +228,7 @@ fn read_part(reader: &mut Reader<'_>) -> Result<PartMeta, Malformed> {
         seq = sum(seq, reader.varint()?)?;
         time = time.wrapping_add(reader.signed()?);
         let offset = sum(end, reader.varint()?)?;
-        let (rows_len, body_len) = (reader.u32()?, reader.u32()?);
+        let (rows_len, body_len) = (reader.varint_u32()?, reader.varint_u32()?);
         end = sum(offset, u64::from(rows_len) + u64::from(body_len))?;
         pages.push(PageRef {
             first_seq: seq,

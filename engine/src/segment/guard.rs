@@ -9,9 +9,11 @@
 
 use std::sync::Arc;
 
+use halyard_format::checksum;
+use halyard_format::codec::{Malformed, Reader};
 use halyard_runtime::disk::File;
 
-use crate::block::{BlockRef, FRAME_BYTES, HEADER_BYTES, le_u32, le_u64};
+use crate::block::{BlockRef, FRAME_BYTES, HEADER_BYTES};
 use crate::segment::writer::{TRAILER_BYTES, TRAILER_MAGIC};
 
 /// Bytes of its content: so much lies between the copies.
@@ -37,7 +39,7 @@ pub(crate) fn trailer(root: BlockRef, len: u64, id: u64) -> Vec<u8> {
     trailer.extend_from_slice(&root.len.to_le_bytes());
     trailer.extend_from_slice(&len.to_le_bytes());
     trailer.extend_from_slice(&id.to_le_bytes());
-    trailer.extend_from_slice(&crc32c::crc32c(&trailer).to_le_bytes());
+    checksum::close(&mut trailer);
     assert_eq!(trailer.len(), TRAILER_BYTES);
     trailer
 }
@@ -71,20 +73,43 @@ pub(crate) fn find(file: &Arc<dyn File>, len: u64, id: u64) -> Option<Guard> {
     None
 }
 
+/// What a trailer says.
+#[derive(Debug)]
+pub(crate) struct Trailer {
+    pub(crate) root: BlockRef,
+    /// Of the whole file.
+    pub(crate) len: u64,
+    pub(crate) id: u64,
+}
+
+impl Trailer {
+    /// Reads the trailer of [`trailer`].
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(checksum::closed(bytes)?);
+        if reader.array()? != TRAILER_MAGIC {
+            return Err(Malformed("no trailer"));
+        }
+        let (offset, len) = (reader.u64()?, reader.u32()?);
+        let trailer = Self {
+            root: BlockRef { offset, len },
+            len: reader.u64()?,
+            id: reader.u64()?,
+        };
+        reader.end()?;
+        Ok(trailer)
+    }
+}
+
 fn read(bytes: &[u8], at: u64, id: u64) -> Option<Guard> {
+    // Quickly, as it is asked for each byte of a file.
     if !bytes.starts_with(&TRAILER_MAGIC) {
         return None;
     }
-    let (covered, _) = bytes.split_at_checked(TRAILER_BYTES - 4)?;
-    if crc32c::crc32c(covered) != le_u32(bytes, TRAILER_BYTES - 4) || le_u64(bytes, 28) != id {
-        return None;
-    }
-    let root = BlockRef {
-        offset: le_u64(bytes, 8),
-        len: le_u32(bytes, 16),
-    };
+    let trailer = Trailer::read(bytes).ok().filter(|found| found.id == id)?;
+    let root = trailer.root;
     // The trailer at the end of the file is not behind its root by a frame.
-    let is_guard = root.offset + u64::from(root.len) + FRAME_BYTES as u64 == at;
+    let end = root.offset.checked_add(u64::from(root.len))?;
+    let is_guard = end.checked_add(FRAME_BYTES as u64)? == at;
     is_guard.then_some(Guard {
         root,
         header_at: at + TRAILER_BYTES as u64,

@@ -9,7 +9,7 @@
 
 use bytes::Bytes;
 
-use crate::codec::{Malformed, Reader, put_varint, sum};
+use halyard_format::codec::{Malformed, Reader, put_varint, sum};
 
 /// A chunk is closed at about so many bytes.
 const CHUNK_BYTES: usize = 8 * 1024;
@@ -189,7 +189,7 @@ pub(crate) fn decode_index(bytes: &Bytes) -> Result<Vec<ChunkRef>, Malformed> {
         let (first, before) = (reader.varint()?, reader.varint()?);
         let block = crate::block::BlockRef {
             offset: reader.varint()?,
-            len: reader.u32()?,
+            len: reader.varint_u32()?,
         };
         if chunks
             .last()

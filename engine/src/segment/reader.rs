@@ -8,23 +8,23 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use halyard_format::Encryption;
+use halyard_format::codec::{Malformed, Reader};
 use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::time::Timestamp;
 
-use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind, le_u32, le_u64};
-use crate::codec::{Malformed, Reader};
-use crate::crypto::SealedWith;
+use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind};
 use crate::error::Error;
+use crate::file_key::SealedWith;
 use crate::limits::{PAGE_BYTES, SUBJECTS_PER_BLOCK};
-use crate::options::Encryption;
 use crate::segment::cache::{Cache, Cached};
 use crate::segment::cursor::TableCursor;
 use crate::segment::entry::{PageRef, PartMeta, Present, StreamEntry, TableRef, read_entry};
-use crate::segment::guard::{self, GUARD_BLOCK_BYTES};
+use crate::segment::guard::{self, GUARD_BLOCK_BYTES, Trailer};
 use crate::segment::postings::{ChunkRef, RunReader, SeqRun, decode_index, decode_runs};
 use crate::segment::row::{Row, decode_rows};
 use crate::segment::table::{ListPlace, Local, RawList, RawLocal, SubjectRow, decode_table};
-use crate::segment::writer::{SEGMENT_MAGIC, TRAILER_BYTES, TRAILER_MAGIC, segment_id};
+use crate::segment::writer::{SEGMENT_MAGIC, TRAILER_BYTES, segment_id};
 
 /// An immutable file of messages.
 #[derive(Debug)]
@@ -340,19 +340,12 @@ fn root_at_end(blocks: &BlockReader) -> Result<BlockRef, Error> {
         .checked_sub(TRAILER_BYTES as u64)
         .ok_or_else(|| blocks.corrupt(len, "no room for a trailer"))?;
     let trailer = blocks.read_summed(at, TRAILER_BYTES)?;
-    let (covered, _) = trailer.split_at(TRAILER_BYTES - 4);
-    if trailer.get(..8) != Some(&TRAILER_MAGIC)
-        || crc32c::crc32c(covered) != le_u32(&trailer, TRAILER_BYTES - 4)
-    {
-        return Err(blocks.corrupt(at, "the trailer does not match its checksum"));
-    }
-    if le_u64(&trailer, 20) != len || le_u64(&trailer, 28) != blocks.tag() {
+    let trailer = Trailer::read(&trailer)
+        .map_err(|_| blocks.corrupt(at, "the trailer does not match its checksum"))?;
+    if trailer.len != len || trailer.id != blocks.tag() {
         return Err(blocks.corrupt(at, "the trailer belongs to another file or length"));
     }
-    Ok(BlockRef {
-        offset: le_u64(&trailer, 8),
-        len: le_u32(&trailer, 16),
-    })
+    Ok(trailer.root)
 }
 
 fn read_root_at(blocks: &BlockReader, at: BlockRef) -> Result<Root, Error> {
@@ -377,7 +370,7 @@ fn read_root(bytes: &[u8]) -> Result<Root, Malformed> {
             .map(|_| {
                 Ok(BlockRef {
                     offset: reader.varint()?,
-                    len: reader.u32()?,
+                    len: reader.varint_u32()?,
                 })
             })
             .collect()

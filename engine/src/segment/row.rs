@@ -8,7 +8,7 @@
 
 use halyard_runtime::time::Timestamp;
 
-use crate::codec::{Malformed, Reader, put_signed, put_varint, sum};
+use halyard_format::codec::{Malformed, Reader, put_signed, put_varint, sum};
 
 /// One message of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +83,12 @@ pub(crate) fn decode_rows(bytes: &[u8], seq: u64, time: Timestamp) -> Result<Vec
     while !reader.is_empty() {
         let seq = sum(next_seq, reader.varint()?)?;
         time = time.wrapping_add(reader.signed()?);
-        let subject = reader.u32()?;
+        let subject = reader.varint_u32()?;
         let lengths = reader.varint()?;
         let subject_len =
             u16::try_from(lengths >> 1).map_err(|_| Malformed("a subject beyond 16 bits"))?;
-        let headers_len = reader.u32()?;
-        let body_len = reader.u32()?;
+        let headers_len = reader.varint_u32()?;
+        let body_len = reader.varint_u32()?;
         if u64::from(subject_len) + u64::from(headers_len) > u64::from(body_len) {
             return Err(Malformed("a record shorter than its subject and headers"));
         }

@@ -10,9 +10,9 @@
 //! last one is gone, so a subject that was purged needs no row, and its name need not stay anywhere.
 
 use bytes::Bytes;
+use halyard_format::codec::{Malformed, Reader, put_bytes, put_varint, sum};
 
 use crate::block::BlockRef;
-use crate::codec::{Malformed, Reader, put_bytes, put_varint, sum};
 use crate::limits::{POSTINGS_INLINE_BYTES, SUBJECTS_PER_BLOCK};
 use crate::segment::postings::Chunk;
 use crate::subjects::Totals;
@@ -244,7 +244,7 @@ fn read_local<'a>(reader: &mut Reader<'a>, base: u64) -> Result<Option<RawLocal<
         0 => RawList::Inside(reader.bytes()?),
         1 => RawList::Index(BlockRef {
             offset: reader.varint()?,
-            len: reader.u32()?,
+            len: reader.varint_u32()?,
         }),
         _ => return Err(Malformed("an unknown place of a posting list")),
     };
@@ -273,7 +273,7 @@ fn read_totals(reader: &mut Reader<'_>, local: Option<&RawLocal<'_>>) -> Result<
     if mode != 0 && mode != 2 {
         return Err(Malformed("unknown totals"));
     }
-    let (messages, first, last) = (reader.u32()?, reader.varint()?, reader.varint()?);
+    let (messages, first, last) = (reader.varint_u32()?, reader.varint()?, reader.varint()?);
     if messages == 0 || first > last {
         return Err(Malformed("totals of a subject without messages"));
     }

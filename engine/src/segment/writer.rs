@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use halyard_format::codec::{put_bytes, put_varint};
 use halyard_runtime::disk::{Disk, OpenMode};
 use halyard_runtime::time::Timestamp;
 
 use crate::block::{BlockRef, BlockWriter, Kind, Magic};
-use crate::codec::{put_bytes, put_varint};
 use crate::error::Error;
 use crate::limits::{PAGE_BYTES, SUBJECTS_PER_BLOCK};
 use crate::message::StreamId;

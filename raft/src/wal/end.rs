@@ -13,9 +13,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use halyard_format::checksum;
+use halyard_format::codec::{Fields, Malformed, Reader};
 use halyard_runtime::disk::{Disk, OpenMode};
-
-use super::record::{Fields, Reader};
 
 const NAME: &str = "end";
 const MAGIC: &[u8; 8] = b"HALYDEND";
@@ -41,24 +41,27 @@ impl End {
         let mut body = Fields::default();
         body.u64(self.log).u64(self.sequence).u64(self.position);
         let mut out = Fields(MAGIC.to_vec());
-        out.u32(VERSION).u32(crc32c::crc32c(&body.0));
+        out.u32(VERSION).u32(checksum::sum(&body.0));
         out.0.extend_from_slice(&body.0);
         out.0.resize(SECTOR, 0);
         out.0
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Reader(bytes);
-        let is_ours = fields.take(8).ok()? == MAGIC && fields.u32().ok()? == VERSION;
-        let crc = fields.u32().ok()?;
-        let body = fields.take(NOTE_BYTES - 16).ok()?;
-        let mut fields = Reader(body);
-        let note = Self {
-            log: fields.u64().ok()?,
-            sequence: fields.u64().ok()?,
-            position: fields.u64().ok()?,
-        };
-        (is_ours && crc32c::crc32c(body) == crc).then_some(note)
+    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut fields = Reader::new(bytes);
+        if fields.array()? != *MAGIC || fields.u32()? != VERSION {
+            return Err(Malformed("no note of this version"));
+        }
+        let (crc, body) = (fields.u32()?, fields.take(NOTE_BYTES - 16)?);
+        if checksum::sum(body) != crc {
+            return Err(Malformed("the checksum does not match"));
+        }
+        let mut fields = Reader::new(body);
+        Ok(Self {
+            log: fields.u64()?,
+            sequence: fields.u64()?,
+            position: fields.u64()?,
+        })
     }
 }
 
@@ -68,7 +71,7 @@ pub(crate) fn read(disk: &Arc<dyn Disk>, dir: &Path) -> Option<End> {
     let copies = COPIES.into_iter().filter_map(|at| {
         let mut bytes = [0; NOTE_BYTES];
         file.read_exact_at(&mut bytes, at).ok()?;
-        End::decode(&bytes)
+        End::decode(&bytes).ok()
     });
     copies.max_by_key(|note| note.position)
 }

@@ -15,10 +15,11 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use halyard_format::codec::{Fields, Malformed, Reader};
 use openraft::vote::RaftLeaderId as _;
 use parking_lot::Mutex;
 
-use super::record::{Draft, Fields, Head, Kind, Reader};
+use super::record::{Draft, Head, Kind};
 use crate::codec::{self, Decoded};
 use crate::ids::GroupId;
 use crate::types::{Command, Entry, LeaderId, LogId, Payload, StoredMembers, Vote};
@@ -197,13 +198,14 @@ impl GroupState {
     /// # Errors
     /// When it makes no sense after what came before, in words.
     pub(crate) fn replay(&mut self, kind: Kind, body: &[u8], position: u64) -> Decoded<()> {
-        let mut input = Reader(body);
+        let mut input = Reader::new(body);
         match kind {
             Kind::Normal | Kind::Blank | Kind::Membership => {
                 let (id, committed_end) = read_entry_head(&mut input)?;
                 let payload = match kind {
                     Kind::Normal => Held::OnDisk(
-                        u32::try_from(body.len()).map_err(|_| "an entry that is too long")?,
+                        u32::try_from(body.len())
+                            .map_err(|_| Malformed("an entry that is too long"))?,
                     ),
                     _ => Held::Here(read_payload(kind, input, Bytes::new)?),
                 };
@@ -239,7 +241,9 @@ impl GroupState {
                 (self.payload_end, self.members) = (payload_end, members);
                 Ok(())
             }
-            Kind::Mark | Kind::Drop => Err("a record of the node where one of a group should be"),
+            Kind::Mark | Kind::Drop => Err(Malformed(
+                "a record of the node where one of a group should be",
+            )),
         }
     }
 
@@ -278,7 +282,7 @@ impl GroupState {
             return Ok(());
         }
         if slot.id.index != self.end() {
-            return Err("an entry that does not follow the one before it");
+            return Err(Malformed("an entry that does not follow the one before it"));
         }
         self.push(slot);
         if let Some(id) = committed_end
@@ -321,7 +325,7 @@ fn read_payload(
             let members = codec::members(&mut input)?;
             input.end().map(|()| Payload::Membership(members))
         }
-        _ => Err("not an entry"),
+        _ => Err(Malformed("not an entry")),
     }
 }
 
@@ -353,7 +357,7 @@ pub(crate) fn entry_draft(group: GroupId, entry: &Entry, committed_end: u64) -> 
 
 /// An entry from its record's body.
 pub(crate) fn entry_from(kind: Kind, body: &Bytes) -> Decoded<Entry> {
-    let mut input = Reader(body);
+    let mut input = Reader::new(body);
     let (log_id, _) = read_entry_head(&mut input)?;
     let payload = read_payload(kind, input, || body.slice(Head::ENTRY_BYTES..))?;
     Ok(Entry { log_id, payload })

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use halyard_runtime::disk::{self, Disk, File, OpenMode};
+use halyard_runtime::disk::{self, Disk, OpenMode, Space, wipe};
 use halyard_runtime::time;
 
 use super::image::plain_draft;
@@ -36,8 +36,6 @@ const FAILURES_MAX: u32 = 4;
 const GROWTH: u64 = 4;
 /// A spare takes at most this part of what is free, unless it is the smallest.
 const SHARE_OF_FREE: u64 = 4;
-/// Zeros are written in pieces of this size.
-const WIPE_BYTES: u64 = 1 << 20;
 
 /// What the writer was asked for and may not have written yet, so that it is asked once.
 #[derive(Default)]
@@ -137,7 +135,7 @@ fn scrub(wal: &Wal) -> Result<(), Error> {
     let mut spares = std::mem::take(&mut wal.segments.lock().spares);
     let mut used = spares.iter_mut().filter(|spare| spare.used);
     let wiped = used.try_for_each(|spare| {
-        wipe(&spare.file, spare.capacity)
+        wipe(&*spare.file, spare.capacity, Space::Taken)
             .map_err(|source| Error::io("erasing a spare log segment", &spare.path, source))?;
         spare.used = false;
         Ok(())
@@ -167,7 +165,7 @@ fn remove_strays(wal: &Wal) -> Result<(), Error> {
     for (path, file) in &strays {
         let removed = file
             .len()
-            .and_then(|bytes| wipe(file, bytes))
+            .and_then(|bytes| wipe(&**file, bytes, Space::Taken))
             .and_then(|()| wal.disk.remove_file(path))
             .and_then(|()| wal.disk.sync_dir(&wal.dir));
         removed.map_err(|source| Error::io("erasing a stray log segment", path, source))?;
@@ -455,7 +453,7 @@ fn dispose_of(wal: &Wal, segment: Segment, name: &mut PathBuf) -> Result<(), Err
     // Space that is given back is out of reach: what may have to be erased later is overwritten now.
     let wiped = segment.wipe || !wanted;
     if wiped {
-        wipe(&segment.file, segment.soiled_bytes())
+        wipe(&*segment.file, segment.soiled_bytes(), Space::Taken)
             .map_err(|source| Error::io("erasing a log segment", &path, source))?;
     }
     if !wanted {
@@ -474,18 +472,4 @@ fn dispose_of(wal: &Wal, segment: Segment, name: &mut PathBuf) -> Result<(), Err
     };
     wal.segments.lock().add_spare(spare);
     Ok(())
-}
-
-/// Overwrites a file with zeros, durably.
-pub(crate) fn wipe(file: &Arc<dyn File>, bytes: u64) -> std::io::Result<()> {
-    let zeros = vec![0; WIPE_BYTES as usize];
-    let mut offset = 0;
-    while offset < bytes {
-        let piece = zeros
-            .get(..(bytes - offset).min(WIPE_BYTES) as usize)
-            .unwrap_or(&zeros);
-        file.write_at(piece, offset)?;
-        offset += piece.len() as u64;
-    }
-    file.sync()
 }

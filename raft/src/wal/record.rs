@@ -26,7 +26,9 @@
 //!   The next record stands right after the padding, or, where a batch ended there, at the next multiple of 512.
 
 use bytes::Bytes;
-use halyard_runtime::flip::{self, Flip};
+use halyard_format::checksum;
+use halyard_format::codec::{self, Malformed, Reader};
+use halyard_format::flip::{self, Flip};
 
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: usize = 40;
@@ -134,9 +136,9 @@ impl Header {
         let context = self.context();
         let mut out = [0; HEADER_BYTES];
         put(&mut out, 4, &context);
-        let mut crc = crc32c::crc32c(&context);
-        crc = crc32c::crc32c_append(crc, head);
-        crc = crc32c::crc32c_append(crc, payload);
+        let mut crc = checksum::sum(&context);
+        crc = checksum::append(crc, head);
+        crc = checksum::append(crc, payload);
         put(&mut out, 0, &crc.to_le_bytes());
         (out, crc)
     }
@@ -155,44 +157,34 @@ impl Header {
     }
 
     /// Reads a header; the body is not looked at.
-    fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, &'static str> {
-        let kind = Kind::from_byte(bytes[12]).ok_or("a record of an unknown kind")?;
-        let form = Form::from_byte(bytes[13]).filter(|_| bytes[14] == 0 && bytes[15] == 0);
-        let form = form.ok_or("a record with unknown fields")?;
-        Ok(Self {
-            crc: u32_at(bytes, 0),
-            chain: u32_at(bytes, 4),
-            length: u32_at(bytes, 8),
+    fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Malformed> {
+        let mut fields = Reader::new(bytes);
+        let (crc, chain, length) = (fields.u32()?, fields.u32()?, fields.u32()?);
+        let (kind, form, zero) = (fields.u8()?, fields.u8()?, fields.u16()?);
+        let kind = Kind::from_byte(kind).ok_or(Malformed("a record of an unknown kind"))?;
+        let form = Form::from_byte(form).filter(|_| zero == 0);
+        let form = form.ok_or(Malformed("a record with unknown fields"))?;
+        let header = Self {
+            crc,
+            chain,
+            length,
             kind,
             form,
-            group: u32_at(bytes, 16),
-            log: u32_at(bytes, 20),
-            position: u64_at(bytes, 24),
-            synced: u64_at(bytes, 32),
-        })
+            group: fields.u32()?,
+            log: fields.u32()?,
+            position: fields.u64()?,
+            synced: fields.u64()?,
+        };
+        debug_assert!(fields.is_empty(), "a header has no more fields");
+        Ok(header)
     }
 }
 
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
-    for (to, from) in out.iter_mut().skip(at).zip(bytes) {
-        *to = *from;
-    }
-}
-
-fn u32_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u32 {
-    let mut out = [0; 4];
-    out.iter_mut()
-        .zip(bytes.iter().skip(at))
-        .for_each(|(to, from)| *to = *from);
-    u32::from_le_bytes(out)
-}
-
-fn u64_at(bytes: &[u8; HEADER_BYTES], at: usize) -> u64 {
-    let mut out = [0; 8];
-    out.iter_mut()
-        .zip(bytes.iter().skip(at))
-        .for_each(|(to, from)| *to = *from);
-    u64::from_le_bytes(out)
+    let place = out.get_mut(at..at + bytes.len());
+    place
+        .expect("the fields fit what they are put into")
+        .copy_from_slice(bytes);
 }
 
 /// The bytes that a record takes in the file, padding to [`ALIGN`] included.
@@ -215,7 +207,7 @@ pub(crate) fn decode(bytes: &[u8], log: u32, position: u64) -> Result<Record<'_>
     let Some((head, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return Err("the file ends inside a record");
     };
-    let header = Header::decode(head)?;
+    let header = Header::decode(head).map_err(|Malformed(what)| what)?;
     if header.position != position || header.log != log {
         return Err("a record that belongs elsewhere");
     }
@@ -223,7 +215,7 @@ pub(crate) fn decode(bytes: &[u8], log: u32, position: u64) -> Result<Record<'_>
         return Err("the file ends inside a record");
     };
     let (_, checked) = head.split_at(4);
-    if crc32c::crc32c_append(crc32c::crc32c(checked), body) != header.crc {
+    if checksum::append(checksum::sum(checked), body) != header.crc {
         return Err("the checksum does not match");
     }
     Ok(Record { header, body })
@@ -256,12 +248,12 @@ pub(crate) fn mend(
     let differing: Vec<_> = known.into_iter().filter_map(differs).collect();
     let mended = |at: usize, byte: u8| {
         let mut head = *head;
-        let length = u32_at(&head, 8) as usize;
+        let length = codec::u32_at(&head, 8).ok()? as usize;
         let mut body = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(length)?);
         let changed;
         if let Some(in_head) = head.get_mut(at) {
             *in_head = byte;
-            let length = u32_at(&head, 8) as usize;
+            let length = codec::u32_at(&head, 8).ok()? as usize;
             body = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(length)?);
         } else {
             let mut copy = body?.to_vec();
@@ -269,8 +261,8 @@ pub(crate) fn mend(
             changed = copy;
             body = Some(&changed);
         }
-        let sum = crc32c::crc32c_append(crc32c::crc32c(head.get(4..)?), body?);
-        let is_sound = sum == u32_at(&head, 0) && Header::decode(&head).is_ok();
+        let sum = checksum::append(checksum::sum(head.get(4..)?), body?);
+        let is_sound = sum == codec::u32_at(&head, 0).ok()? && Header::decode(&head).is_ok();
         is_sound.then_some((at, byte))
     };
     match differing.as_slice() {
@@ -278,18 +270,22 @@ pub(crate) fn mend(
         [] => {}
         _ => return None,
     }
-    let length = u32_at(head, 8) as usize;
+    let length = codec::u32_at(head, 8).ok()? as usize;
     let covered = HEADER_BYTES
         .checked_add(length)
         .and_then(|end| bytes.get(4..end));
     if let Some(covered) = covered {
-        match flip::find(u32_at(head, 0), crc32c::crc32c(covered), covered.len()) {
+        match flip::find(
+            codec::u32_at(head, 0).ok()?,
+            checksum::sum(covered),
+            covered.len(),
+        ) {
             Some(Flip::Covered { byte, mask }) => {
                 let at = byte + 4;
                 return mended(at, bytes.get(at)? ^ mask);
             }
             Some(Flip::Sum) => {
-                let sum = crc32c::crc32c(covered).to_le_bytes();
+                let sum = checksum::sum(covered).to_le_bytes();
                 let mut bytes = (0..).zip(head.iter().zip(sum));
                 let (at, (_, byte)) = bytes.find(|(_, (found, byte))| *found != byte)?;
                 return mended(at, byte);
@@ -301,84 +297,6 @@ pub(crate) fn mend(
     (8..12)
         .flat_map(|at| (0..8).map(move |bit| (at, bit)))
         .find_map(|(at, bit)| mended(at, head.get(at)? ^ (1 << bit)))
-}
-
-/// Writes the fields of record bodies.
-#[derive(Default)]
-pub(crate) struct Fields(pub(crate) Vec<u8>);
-
-impl Fields {
-    pub(crate) fn u8(&mut self, value: u8) -> &mut Self {
-        self.0.push(value);
-        self
-    }
-
-    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
-    pub(crate) fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
-    pub(crate) fn bytes(&mut self, value: &[u8]) -> &mut Self {
-        self.u32(u32::try_from(value.len()).expect("a field shorter than 4 GiB"));
-        self.0.extend_from_slice(value);
-        self
-    }
-}
-
-/// Reads the fields of record bodies and messages; every read is checked.
-#[derive(Clone, Copy)]
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], &'static str> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or("it ends too early")?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
-        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or("it ends too early")?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, &'static str> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, &'static str> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, &'static str> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    pub(crate) fn flag(&mut self) -> Result<bool, &'static str> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err("a flag that is neither 0 nor 1"),
-        }
-    }
-
-    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], &'static str> {
-        let count = self.u32()?;
-        self.take(count as usize)
-    }
-
-    pub(crate) fn end(self) -> Result<(), &'static str> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err("it goes on after its end")
-        }
-    }
 }
 
 /// A record that waits to be written: a short head that belongs to the log, then the payload as it was handed in.
@@ -465,7 +383,7 @@ mod tests {
             &[0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x0e, 0, 0, 0, 0, 0, 0, b'x'],
         ];
         assert_eq!(bytes, expected.concat());
-        assert_eq!(crc, crc32c::crc32c(&bytes[4..]));
+        assert_eq!(crc, checksum::sum(&bytes[4..]));
         assert_eq!(framed_bytes(1), 48);
         assert_eq!(framed_bytes(8), 48);
     }

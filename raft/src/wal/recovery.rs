@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use halyard_format::Malformed;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::random;
 
@@ -591,7 +592,7 @@ impl<'a> Scan<'a> {
         let before = state.end();
         state
             .replay(record.header.kind, body, position)
-            .map_err(|what| corrupt(&file.path, offset, what))?;
+            .map_err(|Malformed(what)| corrupt(&file.path, offset, what))?;
         let (start, end) = (state.start(), state.end());
         let marks: &mut GroupMarks = self.segments.groups.entry(group).or_default();
         match record.header.kind {

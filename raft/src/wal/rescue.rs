@@ -11,15 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use halyard_format::Encryption;
+use halyard_format::codec::Reader;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 
 use super::end::{self, End};
-use super::record::{self, ALIGN, BATCH_ALIGN, Form, HEADER_BYTES, Head, Kind, Reader};
+use super::record::{self, ALIGN, BATCH_ALIGN, Form, HEADER_BYTES, Head, Kind};
 use super::scrub::LogDamage;
 use super::segment::{self, HEADER_BLOCK, Opening};
 use super::writer::Layout;
 use super::{image, recovery};
-use crate::cipher::{Encryption, Sealing};
+use crate::cipher::Sealing;
 use crate::codec;
 use crate::error::Error;
 use crate::ids::{GroupId, NodeId};
@@ -528,7 +530,7 @@ struct Gathering {
 
 impl Gathering {
     fn take(&mut self, kind: Kind, body: &Bytes, position: u64) -> codec::Decoded<()> {
-        let mut input = Reader(body);
+        let mut input = Reader::new(body);
         match kind {
             Kind::Normal | Kind::Blank | Kind::Membership => {
                 let id = codec::log_id(&mut input)?;

@@ -34,9 +34,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use halyard_format::checksum;
+use halyard_format::codec::{Fields, Malformed, Reader};
 use halyard_runtime::disk::File;
 
-use super::record::{Fields, Reader};
 use crate::error::Error;
 use crate::ids::NodeId;
 
@@ -104,7 +105,7 @@ impl Header {
 
     /// The `chain` of the segment's first record.
     pub(crate) fn crc(&self) -> u32 {
-        crc32c::crc32c(&self.checked())
+        checksum::sum(&self.checked())
     }
 
     /// The header's block, ready to be written at offset 0.
@@ -122,21 +123,22 @@ impl Header {
         if block.iter().all(|byte| *byte == 0) {
             return Opening::Blank;
         }
-        let mut fields = Reader(block);
-        let mut read = || -> Result<Opening, &'static str> {
+        let mut fields = Reader::new(block);
+        let mut read = || -> Result<Opening, Malformed> {
             if fields.take(8)? != MAGIC {
                 return Ok(Opening::Unsound);
             }
             let version = fields.u32()?;
             let crc = fields.u32()?;
-            let mut checked = Reader(fields.take(HEADER_BYTES - 16)?);
-            let sum = crc32c::crc32c(checked.0);
-            if version > VERSION && sum_of_newer(version, checked.0) == crc {
+            let checked = fields.take(HEADER_BYTES - 16)?;
+            let sum = checksum::sum(checked);
+            if version > VERSION && sum_of_newer(version, checked) == crc {
                 return Ok(Opening::Newer(version));
             }
             if version == 0 || version > VERSION || sum != crc {
                 return Ok(Opening::Unsound);
             }
+            let mut checked = Reader::new(checked);
             Ok(Opening::Sound(Self {
                 version,
                 log: checked.u64()?,
@@ -155,7 +157,7 @@ impl Header {
 /// The sum of a header of a later format: from format 3 on it covers the version, too. So a version that is not known is one
 /// only if the sum says so, and not a flipped bit.
 fn sum_of_newer(version: u32, checked: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&version.to_le_bytes()), checked)
+    checksum::append(checksum::sum(&version.to_le_bytes()), checked)
 }
 
 impl Header {

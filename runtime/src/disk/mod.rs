@@ -14,9 +14,11 @@
 
 mod memory;
 mod real;
+mod wipe;
 
 pub use memory::MemDisk;
 pub use real::RealDisk;
+pub use wipe::{Space, wipe};
 
 use std::fmt;
 use std::io::{self, IoSlice};

@@ -354,22 +354,26 @@ fn errors_say_where() {
 #[test]
 fn encryption_has_the_names_of_the_peer_and_shows_no_key() {
     let cases = [
-        ("key: hunter2", None, Cipher::ChaCha),
-        ("EK: hunter2, cipher: chacha", None, Cipher::ChaCha),
+        ("key: hunter2", None, Cipher::ChaCha20Poly1305),
+        (
+            "EK: hunter2, cipher: chacha",
+            None,
+            Cipher::ChaCha20Poly1305,
+        ),
         (
             "encryption_key: hunter2, prev_key: hunter1, cipher: ChaChaPoly",
             Some("hunter1"),
-            Cipher::ChaCha,
+            Cipher::ChaCha20Poly1305,
         ),
         (
             "key: hunter2, prev_ek: \"hunter1\", cipher: AES",
             Some("hunter1"),
-            Cipher::Aes,
+            Cipher::Aes256Gcm,
         ),
         (
             "key: $PASSWORD, prev_encryption_key: $DIGITS",
             Some("0123"),
-            Cipher::ChaCha,
+            Cipher::ChaCha20Poly1305,
         ),
     ];
     let mut digests = Vec::new();

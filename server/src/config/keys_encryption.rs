@@ -1,7 +1,9 @@
 //! The keys of the `jetstream` block that set encryption at rest. No message here shows a value of theirs.
 
 use super::position::{Position, Problem};
-use super::settings::{Cipher, Encryption, Secret};
+use halyard_format::Cipher;
+
+use super::settings::{Encryption, Secret};
 use super::value::{Entry, Kind};
 
 /// Spellings of the key, of the previous key, and of the cipher.
@@ -94,8 +96,8 @@ fn secret(entry: &Entry) -> Result<Secret, Problem> {
 fn cipher(entry: &Entry) -> Result<Cipher, Problem> {
     match &entry.value.kind {
         Kind::String(text) => match text.to_ascii_lowercase().as_str() {
-            "chacha" | "chachapoly" => Ok(Cipher::ChaCha),
-            "aes" => Ok(Cipher::Aes),
+            "chacha" | "chachapoly" => Ok(Cipher::ChaCha20Poly1305),
+            "aes" => Ok(Cipher::Aes256Gcm),
             _ => Err(entry.value.at.problem(format!(
                 "unknown cipher \"{text}\": use chacha (or chachapoly) or aes"
             ))),

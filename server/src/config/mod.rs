@@ -31,13 +31,14 @@ mod suggest;
 mod version;
 
 pub use flags::{Action, CommandLine, StoreCommand, UsageError, help, program_name};
+pub use halyard_format::Cipher;
 pub use keys::{Findings, apply};
 pub use load::{LoadError, Loaded, System};
 pub use parse::{Surroundings, parse_file};
 pub use position::{Position, Problem};
 pub use reload::{Change, Refused, plan};
 pub use settings::{
-    Authorization, CLIENT_PORT, Cipher, Config, Encryption, JetStream, JetStreamLimits, Limits,
+    Authorization, CLIENT_PORT, Config, Encryption, JetStream, JetStreamLimits, Limits,
     LogSettings, MAX_CLOSED_CLIENTS, MAX_CONNECTIONS, MAX_CONTROL_LINE_BYTES, MAX_PAYLOAD_BYTES,
     MAX_PENDING_BYTES, MONITOR_PORT, Monitor, Secret, User,
 };

@@ -251,7 +251,7 @@ mod tests {
             config.jetstream.encryption = Some(Encryption {
                 key: Secret(key.into()),
                 previous: None,
-                cipher: crate::config::Cipher::default(),
+                cipher: halyard_format::Cipher::default(),
             });
             config
         };

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use halyard_format::Cipher;
+
 /// Port of client connections if nothing else is said.
 pub const CLIENT_PORT: u16 = 4222;
 /// Port of the monitoring endpoint if it is asked for without a number.
@@ -165,16 +167,6 @@ pub struct Encryption {
     pub previous: Option<Secret>,
     /// Seals what is written.
     pub cipher: Cipher,
-}
-
-/// How data is sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Cipher {
-    /// ChaCha20-Poly1305.
-    #[default]
-    ChaCha,
-    /// AES-256-GCM.
-    Aes,
 }
 
 /// A text that no log line, no monitor and no error may show.

@@ -13,40 +13,25 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use halyard_engine::{self as engine, Resealing, inspect};
-use halyard_raft as raft;
+use halyard_format::{Encryption, Key};
 use halyard_runtime::disk::Disk;
 use halyard_runtime::time;
 
 use super::service::JetStream;
 use super::start::{self, Settings, StartError};
-use crate::config::{Cipher, Encryption, Secret};
+use crate::config::{self, Secret};
 
 /// How often the way to the new key is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The master keys of a configuration. A passphrase takes some tenths of a second.
 #[must_use]
-pub fn keys(encryption: &Encryption) -> engine::Encryption {
-    let key = |secret: &Secret| engine::Key::from_secret(&secret.0);
-    engine::Encryption {
-        cipher: match encryption.cipher {
-            Cipher::ChaCha => engine::Cipher::ChaCha20Poly1305,
-            Cipher::Aes => engine::Cipher::Aes256Gcm,
-        },
+pub fn keys(encryption: &config::Encryption) -> Encryption {
+    let key = |secret: &Secret| Key::from_secret(&secret.0);
+    Encryption {
+        cipher: encryption.cipher,
         key: key(&encryption.key),
         previous: encryption.previous.as_ref().map(key),
-    }
-}
-
-/// The same for the node's log.
-pub(super) fn of_log(encryption: &engine::Encryption) -> raft::Encryption {
-    raft::Encryption {
-        algorithm: match encryption.cipher {
-            engine::Cipher::ChaCha20Poly1305 => raft::Algorithm::ChaCha20Poly1305,
-            engine::Cipher::Aes256Gcm => raft::Algorithm::Aes256Gcm,
-        },
-        master: encryption.key.0,
-        previous: encryption.previous.as_ref().map(|key| key.0),
     }
 }
 
@@ -84,13 +69,13 @@ fn stores(disk: &Arc<dyn Disk>, groups: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// What to do about a key that does not open the data.
-pub(super) const fn advice(encryption: Option<&engine::Encryption>) -> &'static str {
+pub(super) const fn advice(encryption: Option<&Encryption>) -> &'static str {
     match encryption {
         None => {
             "configure the key that it was written with (jetstream { key: ... }); nothing was changed. To have it in the \
              clear, start with the key, back up the streams and restore them into another store directory"
         }
-        Some(engine::Encryption { previous: None, .. }) => {
+        Some(Encryption { previous: None, .. }) => {
             "if the key was changed, give the one before as prev_key until the server says that all data is sealed with the \
              new one; nothing was changed"
         }

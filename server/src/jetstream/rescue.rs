@@ -17,7 +17,6 @@ use halyard_runtime::disk::{DirLock, Disk, MemDisk, OpenMode};
 use halyard_runtime::random;
 use parking_lot::Mutex;
 
-use super::at_rest;
 use super::config::Storage;
 use super::group;
 use super::handle::GroupHandle;
@@ -61,8 +60,7 @@ impl Rescue {
         dir: &Path,
         encryption: Option<&Encryption>,
     ) -> Result<Self, StartError> {
-        let of_log = encryption.map(at_rest::of_log);
-        let log = LogImage::read(disk, dir, NODE, of_log.as_ref())?;
+        let log = LogImage::read(disk, dir, NODE, encryption)?;
         let mut findings: Vec<String> = log.damage.iter().map(ToString::to_string).collect();
         if let (Some(refusal), true) = (&log.refusal, findings.is_empty()) {
             findings.push(refusal.to_string());

@@ -94,7 +94,7 @@ impl Tuning {
         raft::NodeOptions {
             segment_bytes: self.log_segment_bytes,
             first_segment_bytes: self.first_log_segment_bytes,
-            encryption: settings.encryption.as_ref().map(at_rest::of_log),
+            encryption: settings.encryption.clone(),
             ..raft::NodeOptions::new(disk, &settings.data_dir, NODE)
         }
     }

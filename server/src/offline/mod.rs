@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use halyard_engine::Options;
 use halyard_engine::inspect;
-use halyard_engine::{Cipher, Encryption, Key, Options};
+use halyard_format::{Cipher, Encryption, Key};
 use halyard_runtime::disk::{DirLock, Disk, RealDisk};
 use halyard_server::config::StoreCommand;
 use halyard_server::jetstream::StartError;

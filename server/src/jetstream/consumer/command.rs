@@ -16,9 +16,9 @@
 //! Integers are LEB128. Kinds and tags are for ever.
 
 use bytes::BufMut;
+use halyard_format::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use halyard_runtime::time::Timestamp;
 
-use super::codec::{Reader, Unreadable, put_bytes, put_i64, put_u64};
 use super::sent::Sent;
 
 /// Number of a consumer, never used twice in its stream. 0 is no consumer.
@@ -166,21 +166,21 @@ impl<'a> Command<'a> {
                 put_bytes(out, name.as_bytes());
                 put_bytes(out, config);
                 if let Some(seen) = seen {
-                    put_u64(out, u64::from(seen.id));
+                    put_varint(out, u64::from(seen.id));
                     put_bytes(out, seen.deliver_subject.as_bytes());
                 }
             }
             Self::Delete { id } => {
                 out.put_u8(DELETE);
-                put_u64(out, u64::from(*id));
+                put_varint(out, u64::from(*id));
             }
             Self::Deliver { id, grants } => {
                 out.put_u8(DELIVER);
-                put_u64(out, u64::from(*id));
-                put_u64(out, grants.len() as u64);
+                put_varint(out, u64::from(*id));
+                put_varint(out, grants.len() as u64);
                 for grant in grants {
-                    put_u64(out, u64::from(grant.batch));
-                    put_u64(out, grant.max_bytes);
+                    put_varint(out, u64::from(grant.batch));
+                    put_varint(out, grant.max_bytes);
                 }
             }
             Self::Acks { id, acks } => {
@@ -196,18 +196,18 @@ impl<'a> Command<'a> {
                 stream_seq,
             } => {
                 out.put_u8(PROGRESS);
-                put_u64(out, u64::from(*id));
-                put_u64(out, *consumer_seq);
-                put_u64(out, *stream_seq);
+                put_varint(out, u64::from(*id));
+                put_varint(out, *consumer_seq);
+                put_varint(out, *stream_seq);
             }
             Self::Pause { id, until } => {
                 out.put_u8(PAUSE);
-                put_u64(out, u64::from(*id));
-                put_i64(out, until.map_or(0, Timestamp::as_nanos));
+                put_varint(out, u64::from(*id));
+                put_signed(out, until.map_or(0, Timestamp::as_nanos));
             }
             Self::Sent { id, sent } => {
                 out.put_u8(SENT);
-                put_u64(out, u64::from(*id));
+                put_varint(out, u64::from(*id));
                 sent.encode(out);
             }
         }
@@ -224,86 +224,88 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// The bytes are no command of this version.
-    pub fn decode(body: &'a [u8]) -> Result<Self, Unreadable> {
-        let mut reader = Reader::new(body, "command");
+    pub fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
         let command = match reader.u8()? {
             kind @ (CREATE | MAKE) => Self::Create {
                 action: match reader.u8()? {
                     0 => Action::CreateOrUpdate,
                     1 => Action::Create,
                     2 => Action::Update,
-                    _ => return Err(reader.unreadable()),
+                    _ => return Err(Malformed("an unknown action of a consumer's creation")),
                 },
                 name: reader.text()?,
                 config: reader.bytes()?,
                 seen: match kind {
                     MAKE => Some(Seen {
-                        id: reader.u32()?,
+                        id: reader.varint_u32()?,
                         deliver_subject: reader.text()?,
                     }),
                     _ => None,
                 },
             },
-            DELETE => Self::Delete { id: reader.u32()? },
+            DELETE => Self::Delete {
+                id: reader.varint_u32()?,
+            },
             DELIVER => {
-                let id = reader.u32()?;
+                let id = reader.varint_u32()?;
                 let count = reader.count()?;
                 let mut grants = Vec::with_capacity(count);
                 for _ in 0..count {
                     grants.push(Grant {
-                        batch: reader.u32()?,
-                        max_bytes: reader.u64()?,
+                        batch: reader.varint_u32()?,
+                        max_bytes: reader.varint()?,
                     });
                 }
                 Self::Deliver { id, grants }
             }
             ACKS => {
-                let id = reader.u32()?;
+                let id = reader.varint_u32()?;
                 Self::Acks {
                     id,
                     acks: decode_acks(&mut reader)?,
                 }
             }
             PROGRESS => Self::Progress {
-                id: reader.u32()?,
-                consumer_seq: reader.u64()?,
-                stream_seq: reader.u64()?,
+                id: reader.varint_u32()?,
+                consumer_seq: reader.varint()?,
+                stream_seq: reader.varint()?,
             },
             PAUSE => Self::Pause {
-                id: reader.u32()?,
-                until: match reader.i64()? {
+                id: reader.varint_u32()?,
+                until: match reader.signed()? {
                     0 => None,
                     nanos => Some(Timestamp::from_nanos(nanos)),
                 },
             },
             SENT => Self::Sent {
-                id: reader.u32()?,
+                id: reader.varint_u32()?,
                 sent: Sent::decode(&mut reader)?,
             },
-            _ => return Err(reader.unreadable()),
+            _ => return Err(Malformed("a consumer command of an unknown kind")),
         };
         if reader.is_empty() {
             Ok(command)
         } else {
-            Err(reader.unreadable())
+            Err(Malformed("more behind a consumer command"))
         }
     }
 }
 
-fn decode_acks<'a>(reader: &mut Reader<'a>) -> Result<Vec<Ack<'a>>, Unreadable> {
+fn decode_acks<'a>(reader: &mut Reader<'a>) -> Result<Vec<Ack<'a>>, Malformed> {
     let count = reader.count()?;
     let mut acks = Vec::with_capacity(count);
     let (mut stream_seq, mut consumer_seq) = (0_u64, 0_u64);
     for _ in 0..count {
         let tag = reader.u8()?;
-        stream_seq = stream_seq.wrapping_add(reader.i64()?.cast_unsigned());
-        consumer_seq = consumer_seq.wrapping_add(reader.i64()?.cast_unsigned());
+        stream_seq = stream_seq.wrapping_add(reader.signed()?.cast_unsigned());
+        consumer_seq = consumer_seq.wrapping_add(reader.signed()?.cast_unsigned());
         let verb = match tag {
             ACK => Verb::Ack,
-            NAK => Verb::Nak(reader.u64()?),
+            NAK => Verb::Nak(reader.varint()?),
             WORKING => Verb::Progress,
             TERM => Verb::Term(reader.text()?),
-            _ => return Err(reader.unreadable()),
+            _ => return Err(Malformed("an ack of an unknown kind")),
         };
         acks.push(Ack {
             stream_seq,
@@ -355,18 +357,18 @@ impl AckWriter {
             Verb::Progress => WORKING,
             Verb::Term(_) => TERM,
         });
-        put_i64(
+        put_signed(
             out,
             ack.stream_seq.wrapping_sub(self.stream_seq).cast_signed(),
         );
-        put_i64(
+        put_signed(
             out,
             ack.consumer_seq
                 .wrapping_sub(self.consumer_seq)
                 .cast_signed(),
         );
         match ack.verb {
-            Verb::Nak(delay) => put_u64(out, delay),
+            Verb::Nak(delay) => put_varint(out, delay),
             Verb::Term(reason) => put_bytes(out, reason.as_bytes()),
             Verb::Ack | Verb::Progress => {}
         }
@@ -377,8 +379,8 @@ impl AckWriter {
     /// Appends the command to `out` and starts anew, keeping its buffer.
     pub fn finish(&mut self, out: &mut impl BufMut) {
         out.put_u8(ACKS);
-        put_u64(out, u64::from(self.id));
-        put_u64(out, self.count);
+        put_varint(out, u64::from(self.id));
+        put_varint(out, self.count);
         out.put_slice(&self.items);
         self.items.clear();
         (self.count, self.stream_seq, self.consumer_seq) = (0, 0, 0);

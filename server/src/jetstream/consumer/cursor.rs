@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::BufMut;
 use halyard_engine::{Filters, SEQUENCE_MAX};
+use halyard_format::codec::{self, Malformed, Reader, put_varint};
 
-use super::codec::{Reader, Unreadable, put_u64};
 use super::config::{ConsumerConfig, DeliverPolicy};
 use super::messages::Messages;
 
@@ -157,11 +157,11 @@ impl Cursor {
 
     /// Appends its bytes.
     pub fn encode(&self, out: &mut impl BufMut) {
-        put_u64(out, self.next);
-        put_u64(out, self.first.len() as u64);
+        put_varint(out, self.next);
+        put_varint(out, self.first.len() as u64);
         let mut before = 0;
         for seq in &self.first {
-            put_u64(out, seq - before);
+            put_varint(out, seq - before);
             before = *seq;
         }
     }
@@ -170,19 +170,17 @@ impl Cursor {
     ///
     /// # Errors
     /// The bytes are no cursor.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Unreadable> {
-        let next = reader.u64()?;
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let next = reader.varint()?;
         let count = reader.count()?;
         let mut first = VecDeque::with_capacity(count);
         let mut before = 0_u64;
         for _ in 0..count {
-            before = before
-                .checked_add(reader.u64()?)
-                .ok_or_else(|| reader.unreadable())?;
+            before = codec::sum(before, reader.varint()?)?;
             first.push_back(before);
         }
         if next == 0 || first.back().is_some_and(|last| *last >= next) {
-            return Err(reader.unreadable());
+            return Err(Malformed("messages behind the cursor's end"));
         }
         Ok(Self { first, next })
     }

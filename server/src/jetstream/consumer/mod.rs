@@ -15,7 +15,6 @@
 //! All but `leader` and [`api`] (requests) is pure and the same on every replica: time comes with the command, order from sorted maps.
 
 pub mod check;
-pub mod codec;
 pub mod command;
 pub mod config;
 pub mod cursor;

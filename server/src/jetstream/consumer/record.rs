@@ -10,10 +10,10 @@
 use std::collections::BTreeSet;
 
 use bytes::BufMut;
+use halyard_format::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use halyard_runtime::time::Timestamp;
 
 use super::check::parse_filters;
-use super::codec::{Reader, Unreadable, put_bytes, put_i64, put_u64};
 use super::command::ConsumerId;
 use super::config::ConsumerConfig;
 use super::cursor::Cursor;
@@ -30,22 +30,22 @@ impl Consumer {
         let mut out = vec![VERSION];
         let config = serde_json::to_vec(&self.config).unwrap_or_default();
         put_bytes(&mut out, &config);
-        put_i64(&mut out, self.created.as_nanos());
+        put_signed(&mut out, self.created.as_nanos());
         put_position(&mut out, self.delivered, self.delivered_at);
         put_position(&mut out, self.floor, self.acked_at);
         self.cursor.encode(&mut out);
-        put_u64(&mut out, self.pending.next_ticket());
-        put_u64(&mut out, self.pending.len() as u64);
+        put_varint(&mut out, self.pending.next_ticket());
+        put_varint(&mut out, self.pending.len() as u64);
         let mut before = 0;
         for (seq, entry) in self.pending.iter() {
-            put_u64(&mut out, seq - before);
+            put_varint(&mut out, seq - before);
             put_entry(&mut out, entry);
             before = seq;
         }
-        put_u64(&mut out, self.given_up.len() as u64);
+        put_varint(&mut out, self.given_up.len() as u64);
         let mut before = 0;
         for seq in &self.given_up {
-            put_u64(&mut out, seq - before);
+            put_varint(&mut out, seq - before);
             before = *seq;
         }
         out
@@ -55,15 +55,16 @@ impl Consumer {
     ///
     /// # Errors
     /// The bytes are no record of this version: damage, or a newer server wrote it.
-    pub fn decode(id: ConsumerId, bytes: &[u8]) -> Result<Self, Unreadable> {
-        let mut reader = Reader::new(bytes, "record");
+    pub fn decode(id: ConsumerId, bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
-            return Err(reader.unreadable());
+            return Err(Malformed("a consumer of another version"));
         }
-        let config: ConsumerConfig =
-            serde_json::from_slice(reader.bytes()?).map_err(|_| reader.unreadable())?;
-        let filters = parse_filters(&config).map_err(|_| reader.unreadable())?;
-        let created = Timestamp::from_nanos(reader.i64()?);
+        let config: ConsumerConfig = serde_json::from_slice(reader.bytes()?)
+            .map_err(|_| Malformed("no consumer's configuration"))?;
+        let filters =
+            parse_filters(&config).map_err(|_| Malformed("filters that no consumer has"))?;
+        let created = Timestamp::from_nanos(reader.signed()?);
         let (delivered, delivered_at) = position(&mut reader)?;
         let (floor, acked_at) = position(&mut reader)?;
         let cursor = Cursor::decode(&mut reader)?;
@@ -74,7 +75,7 @@ impl Consumer {
             given_up.insert(reader.rising(&mut before)?);
         }
         if !reader.is_empty() {
-            return Err(reader.unreadable());
+            return Err(Malformed("more behind a consumer"));
         }
         Ok(Self {
             id,
@@ -93,50 +94,50 @@ impl Consumer {
 }
 
 fn put_position(out: &mut impl BufMut, position: Position, at: Option<Timestamp>) {
-    put_u64(out, position.consumer);
-    put_u64(out, position.stream);
-    put_i64(out, at.map_or(0, Timestamp::as_nanos));
+    put_varint(out, position.consumer);
+    put_varint(out, position.stream);
+    put_signed(out, at.map_or(0, Timestamp::as_nanos));
 }
 
-fn position(reader: &mut Reader<'_>) -> Result<(Position, Option<Timestamp>), Unreadable> {
+fn position(reader: &mut Reader<'_>) -> Result<(Position, Option<Timestamp>), Malformed> {
     let position = Position {
-        consumer: reader.u64()?,
-        stream: reader.u64()?,
+        consumer: reader.varint()?,
+        stream: reader.varint()?,
     };
-    let at = reader.i64()?;
+    let at = reader.signed()?;
     Ok((position, (at != 0).then(|| Timestamp::from_nanos(at))))
 }
 
 fn put_entry(out: &mut impl BufMut, entry: &Entry) {
-    put_u64(out, entry.consumer_seq);
-    put_i64(out, entry.sent.as_nanos());
-    put_u64(out, u64::from(entry.count));
+    put_varint(out, entry.consumer_seq);
+    put_signed(out, entry.sent.as_nanos());
+    put_varint(out, u64::from(entry.count));
     match entry.state {
         State::Due(at) => {
             out.put_u8(DUE);
-            put_i64(out, at.as_nanos());
+            put_signed(out, at.as_nanos());
         }
         State::Queued(ticket) => {
             out.put_u8(QUEUED);
-            put_u64(out, ticket);
+            put_varint(out, ticket);
         }
     }
 }
 
-fn pending(reader: &mut Reader<'_>) -> Result<Pending, Unreadable> {
+fn pending(reader: &mut Reader<'_>) -> Result<Pending, Malformed> {
     let mut pending = Pending::default();
-    pending.skip_tickets(reader.u64()?);
+    pending.skip_tickets(reader.varint()?);
     let mut before = None;
     for _ in 0..reader.count()? {
         let seq = reader.rising(&mut before)?;
         let entry = Entry {
-            consumer_seq: reader.u64()?,
-            sent: Timestamp::from_nanos(reader.i64()?),
-            count: reader.u32()?,
+            consumer_seq: reader.varint()?,
+            sent: Timestamp::from_nanos(reader.signed()?),
+            count: reader.varint_u32()?,
             state: match reader.u8()? {
-                DUE => State::Due(Timestamp::from_nanos(reader.i64()?)),
-                QUEUED => State::Queued(reader.u64()?),
-                _ => return Err(reader.unreadable()),
+                DUE => State::Due(Timestamp::from_nanos(reader.signed()?)),
+                QUEUED => State::Queued(reader.varint()?),
+                _ => return Err(Malformed("a pending message in no known state")),
             },
         };
         let free = match entry.state {
@@ -144,7 +145,7 @@ fn pending(reader: &mut Reader<'_>) -> Result<Pending, Unreadable> {
             State::Due(_) => true,
         };
         if !free {
-            return Err(reader.unreadable());
+            return Err(Malformed("two pending messages in one place of the queue"));
         }
         pending.insert(seq, entry);
     }

@@ -10,9 +10,9 @@
 use std::collections::BTreeSet;
 
 use halyard_engine::{Filters, SEQUENCE_MAX};
+use halyard_format::codec::{Malformed, Reader, put_bytes, put_signed, put_varint};
 use halyard_runtime::time::Timestamp;
 
-use super::codec::{Reader, Unreadable, put_bytes, put_i64, put_u64};
 use super::command::ConsumerId;
 use super::config::ConsumerConfig;
 use super::cursor::Cursor;
@@ -70,23 +70,23 @@ impl Restored {
                 floor.consumer,
                 floor.stream,
             ] {
-                put_u64(&mut out, number);
+                put_varint(&mut out, number);
             }
         }
         put_rising(&mut out, &self.first);
-        put_u64(&mut out, self.next);
-        put_u64(&mut out, self.pending.len() as u64);
+        put_varint(&mut out, self.next);
+        put_varint(&mut out, self.pending.len() as u64);
         let mut before = 0;
         for (seq, entry) in &self.pending {
-            put_u64(&mut out, seq.wrapping_sub(before));
-            put_u64(&mut out, entry.consumer_seq);
-            put_i64(&mut out, entry.sent.as_nanos());
-            put_u64(&mut out, u64::from(entry.count));
+            put_varint(&mut out, seq.wrapping_sub(before));
+            put_varint(&mut out, entry.consumer_seq);
+            put_signed(&mut out, entry.sent.as_nanos());
+            put_varint(&mut out, u64::from(entry.count));
             let due = match entry.state {
                 State::Due(due) => due,
                 State::Queued(_) => entry.sent,
             };
-            put_i64(&mut out, due.as_nanos());
+            put_signed(&mut out, due.as_nanos());
             before = *seq;
         }
         put_rising(&mut out, &self.given_up);
@@ -97,29 +97,29 @@ impl Restored {
     ///
     /// # Errors
     /// The bytes are not of this version.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
-        let mut reader = Reader::new(bytes, "restored consumer");
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
-            return Err(reader.unreadable());
+            return Err(Malformed("a restored consumer of another version"));
         }
-        let config: ConsumerConfig =
-            serde_json::from_slice(reader.bytes()?).map_err(|_| reader.unreadable())?;
+        let config: ConsumerConfig = serde_json::from_slice(reader.bytes()?)
+            .map_err(|_| Malformed("no consumer's configuration"))?;
         let mut restored = Self::new(config);
         restored.position = match reader.u8()? {
             0 => None,
             1 => Some((position(&mut reader)?, position(&mut reader)?)),
-            _ => return Err(reader.unreadable()),
+            _ => return Err(Malformed("positions that are neither there nor not")),
         };
         restored.first = rising(&mut reader)?;
-        restored.next = reader.u64()?;
+        restored.next = reader.varint()?;
         let mut before = None;
         for _ in 0..reader.count()? {
             let seq = reader.rising(&mut before)?;
             let entry = Entry {
-                consumer_seq: reader.u64()?,
-                sent: Timestamp::from_nanos(reader.i64()?),
-                count: reader.u32()?,
-                state: State::Due(Timestamp::from_nanos(reader.i64()?)),
+                consumer_seq: reader.varint()?,
+                sent: Timestamp::from_nanos(reader.signed()?),
+                count: reader.varint_u32()?,
+                state: State::Due(Timestamp::from_nanos(reader.signed()?)),
             };
             restored.pending.push((seq, entry));
         }
@@ -127,7 +127,9 @@ impl Restored {
         if reader.is_empty() && restored.is_possible() {
             Ok(restored)
         } else {
-            Err(reader.unreadable())
+            Err(Malformed(
+                "more behind a restored consumer, or one that cannot be",
+            ))
         }
     }
 }
@@ -155,23 +157,23 @@ impl Restored {
     }
 }
 
-fn position(reader: &mut Reader<'_>) -> Result<Position, Unreadable> {
+fn position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
     Ok(Position {
-        consumer: reader.u64()?,
-        stream: reader.u64()?,
+        consumer: reader.varint()?,
+        stream: reader.varint()?,
     })
 }
 
 fn put_rising(out: &mut Vec<u8>, sequences: &[u64]) {
-    put_u64(out, sequences.len() as u64);
+    put_varint(out, sequences.len() as u64);
     let mut before = 0;
     for seq in sequences {
-        put_u64(out, seq.wrapping_sub(before));
+        put_varint(out, seq.wrapping_sub(before));
         before = *seq;
     }
 }
 
-fn rising(reader: &mut Reader<'_>) -> Result<Vec<u64>, Unreadable> {
+fn rising(reader: &mut Reader<'_>) -> Result<Vec<u64>, Malformed> {
     let (count, mut before) = (reader.count()?, None);
     (0..count).map(|_| reader.rising(&mut before)).collect()
 }

@@ -8,7 +8,8 @@
 
 use bytes::BufMut;
 
-use super::codec::{Reader, Unreadable, put_i64, put_u64};
+use halyard_format::codec::{Malformed, Reader, put_signed, put_varint};
+
 use super::config::AckPolicy;
 use super::machine::{Changes, Consumer};
 use super::messages::Messages;
@@ -62,27 +63,27 @@ impl Sent {
     }
 
     pub(super) fn encode(&self, out: &mut impl BufMut) {
-        put_u64(out, self.first);
-        put_u64(out, self.runs.len() as u64);
+        put_varint(out, self.first);
+        put_varint(out, self.runs.len() as u64);
         let mut end = 0_u64;
         for (start, length) in &self.runs {
-            put_i64(out, start.wrapping_sub(end).cast_signed());
-            put_u64(out, *length);
+            put_signed(out, start.wrapping_sub(end).cast_signed());
+            put_varint(out, *length);
             end = start.wrapping_add(*length);
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Unreadable> {
-        let mut sent = Self::starting_at(reader.u64()?);
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let mut sent = Self::starting_at(reader.varint()?);
         let runs = reader.count()?;
         sent.runs.reserve(runs);
         let mut end = 0_u64;
         for _ in 0..runs {
-            let start = end.wrapping_add(reader.i64()?.cast_unsigned());
-            let length = reader.u64()?;
+            let start = end.wrapping_add(reader.signed()?.cast_unsigned());
+            let length = reader.varint()?;
             sent.count = sent.count.saturating_add(length);
             if length == 0 || sent.count > SENT_MESSAGES_MAX {
-                return Err(reader.unreadable());
+                return Err(Malformed("deliveries without a message, or too many"));
             }
             sent.runs.push((start, length));
             end = start.wrapping_add(length);

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use halyard_format::codec::{Malformed, Reader, put_varint};
 use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::Timestamp;
 
 use super::check;
-use super::codec::{Reader, Unreadable, put_u64};
 use super::command::{Ack, Action, Command, ConsumerId, Grant, Seen};
 use super::config::ConsumerConfig;
 use super::effect::Effect;
@@ -268,7 +268,7 @@ impl Consumers {
         for id in std::mem::take(&mut self.dirty) {
             if id == SET_RECORD {
                 let mut own = Vec::new();
-                put_u64(&mut own, u64::from(self.last_id));
+                put_varint(&mut own, u64::from(self.last_id));
                 put(id, Some(own));
             } else {
                 put(id, self.by_id.get(&id).map(Consumer::encode));
@@ -280,10 +280,10 @@ impl Consumers {
     ///
     /// # Errors
     /// The bytes are no record of this version.
-    pub fn load(&mut self, id: ConsumerId, bytes: &[u8]) -> Result<(), Unreadable> {
+    pub fn load(&mut self, id: ConsumerId, bytes: &[u8]) -> Result<(), Malformed> {
         if id == SET_RECORD {
-            let mut reader = Reader::new(bytes, "record of the set");
-            self.last_id = self.last_id.max(reader.u32()?);
+            let mut reader = Reader::new(bytes);
+            self.last_id = self.last_id.max(reader.varint_u32()?);
             return Ok(());
         }
         let consumer = Consumer::decode(id, bytes)?;

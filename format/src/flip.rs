@@ -8,7 +8,7 @@
 /// Nothing longer is mended: at this length, other damage looks like one flipped bit in 1 of 4096 cases.
 pub const MEND_BYTES_MAX: usize = 128 << 10;
 
-/// The polynomial, lowest power in the highest bit.
+/// The polynomial of CRC32C, lowest power in the highest bit.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// Where the flipped bit is.

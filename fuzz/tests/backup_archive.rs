@@ -9,13 +9,14 @@
 
 use std::path::Path;
 
-use halyard_server::jetstream::backup::import::{Importer, Step};
-use halyard_server::jetstream::backup::item::{Item, Stated};
-use halyard_server::jetstream::backup::{archive, legacy, s2};
+use halyard_backup::import::{Importer, Step};
+use halyard_backup::item::{Item, Stated};
+use halyard_backup::{archive, legacy, s2};
+use halyard_server::jetstream::backup::RULES;
 
 /// Reads a whole backup in pieces of that length, and checks what comes out.
 fn import(bytes: &[u8], outside: Option<Stated>, step: usize) -> bool {
-    let mut importer = Importer::new(outside);
+    let mut importer = Importer::new(RULES, outside);
     let (mut last, mut messages) = (0, 0);
     for piece in bytes.chunks(step.max(1)) {
         importer.push(piece);
@@ -43,7 +44,7 @@ fn import(bytes: &[u8], outside: Option<Stated>, step: usize) -> bool {
 }
 
 fn samples() -> Vec<(Vec<u8>, Stated)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/testdata/backups");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backup/testdata");
     let dirs = std::fs::read_dir(dir).unwrap();
     let mut all: Vec<_> = dirs
         .map(|entry| {

@@ -10,6 +10,7 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("halyard-runtime", &[]),
     ("halyard-format", &[]),
+    ("halyard-backup", &["halyard-format"]),
     ("halyard-engine", &["halyard-runtime", "halyard-format"]),
     ("halyard-raft", &["halyard-runtime", "halyard-format"]),
     ("halyard-net", &["halyard-runtime"]),
@@ -18,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "halyard-runtime",
             "halyard-format",
+            "halyard-backup",
             "halyard-engine",
             "halyard-raft",
             "halyard-net",
@@ -28,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "halyard-runtime",
             "halyard-format",
+            "halyard-backup",
             "halyard-engine",
             "halyard-raft",
             "halyard-net",
@@ -39,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "halyard-runtime",
             "halyard-format",
+            "halyard-backup",
             "halyard-engine",
             "halyard-raft",
             "halyard-net",
@@ -84,6 +88,9 @@ const BEHIND_ONE_CRATE: &[(&str, &str)] = &[
     ("openraft-rt-tokio", "halyard-raft"),
     ("madsim", "halyard-runtime"),
     ("ring", "halyard-format"),
+    ("crc32c", "halyard-format"),
+    ("snap", "halyard-backup"),
+    ("highway", "halyard-backup"),
 ];
 
 fn metadata(extra: &[&str]) -> Value {

@@ -389,7 +389,7 @@ async fn accounts_names_and_old_servers() {
     run(&to, &["stream", "rm", "A", "-f"]);
 
     // Backups of servers before 2.15.
-    let samples = workspace().join("server/testdata/backups");
+    let samples = workspace().join("backup/testdata");
     for sample in ["2.10.26-A", "2.12.8-A"] {
         let sample = samples.join(sample);
         run(&to, &["stream", "restore", path(&sample), "--no-progress"]);

@@ -5,20 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use halyard_backup::consumer::{Pending, Position, State};
+use halyard_backup::item::{self, Stated};
 use halyard_engine::{Filters, Options, Store, StreamId};
 use halyard_raft::{Applied, Machine as _};
 use halyard_runtime::disk::MemDisk;
 use halyard_runtime::time::Timestamp;
 use halyard_server::jetstream::api::json;
-use halyard_server::jetstream::backup::consumer::{Pending, State, restored};
-use halyard_server::jetstream::backup::import::check_stated;
-use halyard_server::jetstream::backup::item::{self, Stated};
+use halyard_server::jetstream::backup::RULES;
+use halyard_server::jetstream::backup::consumer::{restored, state_of};
 use halyard_server::jetstream::config::{
     Defaults, StreamConfig, check_create, check_restore, check_update, normalize,
 };
 use halyard_server::jetstream::consumer::command::{Ack, Verb};
 use halyard_server::jetstream::consumer::request::{CreateRequest, Form, prepare};
-use halyard_server::jetstream::consumer::{Action, Command, Grant, Position, StoreMessages};
+use halyard_server::jetstream::consumer::{Action, Command, Grant, StoreMessages};
 use halyard_server::jetstream::group::command::{
     self, Erased, Kind, MessageDelete, Purge, StreamCreate, StreamUpdate, encode_cold,
 };
@@ -418,7 +419,7 @@ impl World {
         let Some(config) = config.filter(|config| {
             !self.streams.contains_key(name)
                 && check_restore(config, &Defaults::default()).is_ok()
-                && check_stated(&stated).is_ok()
+                && RULES.check_stated(&stated).is_ok()
         }) else {
             return;
         };
@@ -555,7 +556,7 @@ fn consumer_state(state: &ConsumerState) -> State {
     let pending = state.pending.iter().map(|(seq, consumer_seq, since)| {
         let one = Pending {
             consumer_seq: consumer_seq.u64(),
-            since: Timestamp::from_nanos(since.i64()),
+            since: since.i64(),
         };
         (seq.u64(), one)
     });
@@ -602,7 +603,7 @@ fn read(machine: &Machine, name: &str, id: StreamId, seq: u64, time: Number) {
         let _ = consumer.unseen(&messages);
         let _ = consumer.has_next(&messages, time);
         let _ = consumer.redelivered();
-        let _ = State::of(consumer, time);
+        let _ = state_of(consumer, time);
     }
     assert!(messages.error().is_none());
 }

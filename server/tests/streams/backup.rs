@@ -1,6 +1,6 @@
 //! Backups through the wire: made and restored by a client that speaks bare protocol lines.
 //!
-//! `testdata/backups` holds backups that the real nats-server made (2.10.26, 2.12.8, 2.15.1), each with what that server
+//! `backup/testdata` holds backups that the real nats-server made (2.10.26, 2.12.8, 2.15.1), each with what that server
 //! told about the stream: every message, the counters, the consumers.
 
 #![allow(
@@ -167,7 +167,7 @@ async fn see(raw: &mut Raw, name: &str) -> Value {
 }
 
 fn samples() -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/backups");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../backup/testdata");
     let mut all: Vec<PathBuf> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())

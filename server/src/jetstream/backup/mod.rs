@@ -5,27 +5,10 @@
 //! restore   STREAM.RESTORE -> restore (the task) <- chunks; s2 -> archive | tar + legacy -> import (checks) -> the log
 //! ```
 //!
-//! Reading order: [`item`] (what a backup holds), [`s2`] (the compressed stream), [`archive`] (the format of 2.15, which
-//! we write), [`tar`], [`block`] and [`legacy`] (the format of servers before), [`consumer`] (a consumer's state in
-//! either), [`import`] (any backup, checked), then the two tasks: `snapshot` and `restore`; [`desk`] counts them, [`salvage`] writes files of what is damaged,
-//! `advisory` tells of them.
-//!
-//! All but the tasks is pure and bounded: bytes in, items out; memory is what one item may hold and one block of the
-//! compressed stream, whatever the input claims. Names from an archive are compared, never used as paths.
-
-pub mod item;
-
-pub mod s2;
-
-pub mod archive;
-
-pub mod block;
-pub mod legacy;
-pub mod tar;
+//! The formats are the crate `halyard_backup`; here are the two tasks, `snapshot` and `restore`, and what becomes of a
+//! [`consumer`]. [`desk`] counts the tasks, [`salvage`] writes files of what is damaged, `advisory` tells of them.
 
 pub mod consumer;
-
-pub mod import;
 
 mod advisory;
 pub mod desk;
@@ -33,14 +16,22 @@ mod restore;
 pub mod salvage;
 mod snapshot;
 
-#[cfg(test)]
-mod hostile_test;
-
+use halyard_backup::import::Rules;
 use halyard_runtime::random;
+
+use super::limits::{HEADER_BYTES_MAX, SEQUENCE_ASKED_MAX};
+use crate::broker::subject;
 
 pub use desk::Desk;
 pub(super) use restore::restore;
 pub(super) use snapshot::snapshot;
+
+/// What this server restores.
+pub const RULES: Rules = Rules {
+    is_subject: subject::is_valid_literal,
+    headers_bytes_max: HEADER_BYTES_MAX,
+    sequence_max: SEQUENCE_ASKED_MAX,
+};
 
 /// Letters that nobody guesses: subjects of one backup or restore hang on them.
 pub(super) fn random_id() -> String {

@@ -23,17 +23,18 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::poll_fn;
 use futures::task::AtomicWaker;
+use halyard_backup::import::{Importer, Step};
+use halyard_backup::item::{Consumer, Item, Refused, Stated};
 use halyard_runtime::task;
 use halyard_runtime::time::{self, Duration, Timestamp};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::RULES;
 use super::advisory::{News, tell};
 use super::consumer::restored;
 use super::desk::{Seat, Sign};
-use super::import::{Importer, Step};
-use super::item::{Consumer, Item, Refused, Stated};
 use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::api::json;
@@ -305,7 +306,7 @@ impl Filling {
         Self {
             group,
             assignment: assignment.clone(),
-            importer: Importer::new(stated),
+            importer: Importer::new(RULES, stated),
             messages,
             deleted: Vec::new(),
             consumers: Vec::new(),
@@ -327,7 +328,7 @@ impl Filling {
                     let too_long = |_| Stop::refused("a message is too long");
                     let message = body::Message {
                         seq: message.seq,
-                        time: message.time,
+                        time: Timestamp::from_nanos(message.time),
                         subject_len: u16::try_from(message.subject_len).map_err(too_long)?,
                         headers_len: u32::try_from(message.headers_len).map_err(too_long)?,
                         record: &message.record,

@@ -19,7 +19,7 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 use halyard_runtime::time::{Instant, Timestamp};
 use serde::Serialize;
 
-use super::consumer::State;
+use super::consumer::state_of;
 use super::snapshot::Writer;
 use crate::broker::GLOBAL_ACCOUNT;
 use crate::jetstream::api::types;
@@ -159,7 +159,7 @@ impl One<'_> {
         let now = rescue.file.time();
         let consumers: Vec<_> = rescue.file.stream(id).map_or_else(Vec::new, |stream| {
             let all = stream.consumers().iter();
-            all.map(|one| (one.config().clone(), State::of(one, now)))
+            all.map(|one| (one.config().clone(), state_of(one, now)))
                 .collect()
         });
         salvaged.consumers = consumers.len();

@@ -21,6 +21,9 @@ use std::sync::{Arc, Weak};
 
 use futures::future::poll_fn;
 use futures::task::AtomicWaker;
+use halyard_backup::archive;
+use halyard_backup::consumer::State;
+use halyard_backup::s2::Encoder;
 use halyard_engine::{Error, StreamId, StreamView};
 use halyard_runtime::task;
 use halyard_runtime::time::{self, Duration, Instant, Timestamp};
@@ -28,10 +31,8 @@ use serde::{Deserialize, Serialize};
 use std::task::Poll;
 
 use super::advisory::{News, tell};
-use super::archive;
-use super::consumer::State;
+use super::consumer::state_of;
 use super::desk::Seat;
-use super::s2::Encoder;
 use crate::broker::{Account, Delivered, Publish, Sink, Subscription, subject};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::api::json;
@@ -186,7 +187,7 @@ fn take(handle: &StreamHandle, no_consumers: bool) -> Option<Result<Taken, Error
             Vec::new()
         } else {
             let all = stream.consumers().iter();
-            all.map(|one| (one.config().clone(), State::of(one, now)))
+            all.map(|one| (one.config().clone(), state_of(one, now)))
                 .collect()
         };
         let view = machine.store_mut().view(handle.id());
@@ -405,12 +406,12 @@ impl Writer {
         let mut read = 0;
         if let Some(state) = self.state.take() {
             self.encoder = Some(Encoder::new(out));
-            let time = self.time();
+            let time = self.time().as_nanos();
             archive::put_start(&mut self.scratch, &state, time);
             self.flush(out);
         }
         while let Some((config, state)) = self.consumers.pop_front() {
-            let time = self.time();
+            let time = self.time().as_nanos();
             archive::put_consumer(&mut self.scratch, &config.name, &config, &state, time);
             self.flush(out);
             if out.len() >= end {
@@ -445,7 +446,12 @@ impl Writer {
     /// Appends one message and goes on behind it.
     fn put(&mut self, message: &halyard_engine::Message, out: &mut Vec<u8>) {
         let parts = [message.subject(), message.headers(), message.payload()];
-        archive::put_message(&mut self.scratch, message.seq, message.time, parts);
+        archive::put_message(
+            &mut self.scratch,
+            message.seq,
+            message.time.as_nanos(),
+            parts,
+        );
         self.flush(out);
         self.next = message.seq + 1;
         self.messages += 1;

@@ -8,15 +8,24 @@
 
 use std::collections::BTreeSet;
 
-use super::item::{Consumer, Item, Message, Refused, Stated};
-use super::{archive, legacy, s2};
-use crate::broker::subject;
-use crate::jetstream::limits::{HEADER_BYTES_MAX, SEQUENCE_ASKED_MAX};
+use crate::item::{Consumer, Item, Message, Refused, Stated};
+use crate::{archive, legacy, s2};
 
 /// Bytes of all consumers of one backup at most: they are kept until the messages are there.
 const CONSUMER_BYTES_MAX: usize = 64 << 20;
 /// What a message counts for beside its bytes, at least: the smallest overhead of any storage.
 const COUNTED_BYTES_MIN: u64 = 16;
+
+/// What the server that restores takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Whether this is the subject of a message.
+    pub is_subject: fn(&[u8]) -> bool,
+    /// Bytes of a header block at most.
+    pub headers_bytes_max: usize,
+    /// The highest sequence.
+    pub sequence_max: u64,
+}
 
 /// What an archive looks like.
 #[derive(Debug)]
@@ -41,6 +50,7 @@ pub enum Step {
 /// Reads a backup as it comes in pieces.
 #[derive(Debug)]
 pub struct Importer {
+    rules: Rules,
     decoder: s2::Decoder,
     block: Vec<u8>,
     format: Format,
@@ -57,8 +67,9 @@ pub struct Importer {
 impl Importer {
     /// Of a backup whose request states these counters.
     #[must_use]
-    pub fn new(outside: Option<Stated>) -> Self {
+    pub fn new(rules: Rules, outside: Option<Stated>) -> Self {
         Self {
+            rules,
             decoder: s2::Decoder::default(),
             block: Vec::new(),
             format: Format::Unknown(Vec::new()),
@@ -137,7 +148,7 @@ impl Importer {
         let stated = self.outside.ok_or(Refused::because(
             "a backup of a server before 2.15 needs the stream's state in the request",
         ))?;
-        check_stated(&stated)?;
+        self.rules.check_stated(&stated)?;
         self.stated = Some(stated);
         let mut reader = legacy::Reader::default();
         reader.push(first);
@@ -152,7 +163,7 @@ impl Importer {
                 return Err(Refused::because("the archive holds two states"));
             }
             Item::Stated(stated) => {
-                check_stated(stated)?;
+                self.rules.check_stated(stated)?;
                 self.stated = Some(*stated);
             }
             Item::Consumer(consumer) => self.check_consumer(consumer)?,
@@ -208,13 +219,13 @@ impl Importer {
                 stated.first_seq, stated.last_seq
             )));
         }
-        if !subject::is_valid_literal(message.subject()) {
+        if !(self.rules.is_subject)(message.subject()) {
             let subject = message.subject().escape_ascii();
             return Err(Refused::with(format!(
                 "message {seq} has an invalid subject \"{subject}\""
             )));
         }
-        check_headers(message)?;
+        self.rules.check_headers(message)?;
         self.messages += 1;
         self.bytes += message.record.len() as u64 + COUNTED_BYTES_MIN;
         if !is_legacy && (self.messages > stated.messages || self.bytes > stated.bytes) {
@@ -227,39 +238,41 @@ impl Importer {
     }
 }
 
-/// Whether the counters of a stream can be.
-///
-/// # Errors
-/// What cannot be.
-pub fn check_stated(stated: &Stated) -> Result<(), Refused> {
-    let Stated {
-        messages,
-        bytes,
-        first_seq,
-        last_seq,
-    } = *stated;
-    let room = last_seq
-        .checked_sub(first_seq.saturating_sub(1))
-        .is_some_and(|room| messages <= room);
-    let weighed = messages
-        .checked_mul(COUNTED_BYTES_MIN)
-        .is_some_and(|least| bytes >= least);
-    if last_seq > SEQUENCE_ASKED_MAX || (messages > 0 && !(room && weighed)) {
-        return Err(Refused::with(format!(
-            "its state cannot be: {messages} messages of {bytes} bytes between {first_seq} and {last_seq}"
-        )));
+impl Rules {
+    /// Whether the counters of a stream can be.
+    ///
+    /// # Errors
+    /// What cannot be.
+    pub fn check_stated(&self, stated: &Stated) -> Result<(), Refused> {
+        let Stated {
+            messages,
+            bytes,
+            first_seq,
+            last_seq,
+        } = *stated;
+        let room = last_seq
+            .checked_sub(first_seq.saturating_sub(1))
+            .is_some_and(|room| messages <= room);
+        let weighed = messages
+            .checked_mul(COUNTED_BYTES_MIN)
+            .is_some_and(|least| bytes >= least);
+        if last_seq > self.sequence_max || (messages > 0 && !(room && weighed)) {
+            return Err(Refused::with(format!(
+                "its state cannot be: {messages} messages of {bytes} bytes between {first_seq} and {last_seq}"
+            )));
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn check_headers(message: &Message) -> Result<(), Refused> {
-    let headers = message.headers();
-    let is_block = headers.starts_with(b"NATS/1.0") && headers.ends_with(b"\r\n\r\n");
-    if headers.is_empty() || (is_block && headers.len() <= HEADER_BYTES_MAX) {
-        return Ok(());
+    fn check_headers(&self, message: &Message) -> Result<(), Refused> {
+        let headers = message.headers();
+        let is_block = headers.starts_with(b"NATS/1.0") && headers.ends_with(b"\r\n\r\n");
+        if headers.is_empty() || (is_block && headers.len() <= self.headers_bytes_max) {
+            return Ok(());
+        }
+        let seq = message.seq;
+        Err(Refused::with(format!(
+            "the headers of message {seq} are none, or too long"
+        )))
     }
-    let seq = message.seq;
-    Err(Refused::with(format!(
-        "the headers of message {seq} are none, or too long"
-    )))
 }

@@ -1,15 +1,14 @@
 //! Archives that lie: each is refused with its reason, in bounded memory, whichever pieces it comes in.
 
-use halyard_runtime::time::Timestamp;
 use serde_json::json;
 
-use super::import::{Importer, Step};
-use super::item::{Item, Stated};
-use super::tar::build::{archive, file};
-use super::{archive as entries, block, s2};
+use crate::import::{Importer, Rules, Step};
+use crate::item::{Item, Stated};
+use crate::tar::build::{archive, file};
+use crate::{archive as entries, block, s2};
 
 /// Bytes from digits; blanks are for people.
-pub(super) fn unhex(text: &str) -> Vec<u8> {
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits
         .chunks(2)
@@ -17,12 +16,22 @@ pub(super) fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000);
+const NOW: i64 = 1_000_000_000;
+
+/// Rules like those of a server.
+const RULES: Rules = Rules {
+    is_subject: |subject| {
+        let mut tokens = subject.split(|byte| *byte == b'.');
+        tokens.all(|token| !token.is_empty() && !token.iter().any(|byte| b"*> \r\n".contains(byte)))
+    },
+    headers_bytes_max: 64 * 1024,
+    sequence_max: (1 << 62) - 1,
+};
 
 /// Everything that comes out of a compressed backup, or why nothing more does.
 fn import(bytes: &[u8], outside: Option<Stated>) -> Result<Vec<Item>, String> {
     let mut outcomes = [1, 997, usize::MAX].map(|step| {
-        let mut importer = Importer::new(outside);
+        let mut importer = Importer::new(RULES, outside);
         let mut items = Vec::new();
         for piece in bytes.chunks(step.min(bytes.len().max(1))) {
             importer.push(piece);
@@ -170,62 +179,13 @@ fn messages_that_are_none() {
 }
 
 #[test]
-fn consumers_of_others() {
-    let state = super::consumer::State::default();
+fn a_consumer_that_comes_twice() {
+    let state = crate::consumer::State::default();
     let bytes = modern(&stated(0, 1, 0), |out| {
         entries::put_consumer(out, "c", &json!({"name": "c"}), &state, NOW);
         entries::put_consumer(out, "c", &json!({"name": "c"}), &state, NOW);
     });
     refused(import(&bytes, None), "twice");
-    let stream = crate::jetstream::config::StreamConfig {
-        name: "S".into(),
-        subjects: vec!["a.>".into()],
-        ..Default::default()
-    };
-    let check = |name: &str, config: serde_json::Value, state: serde_json::Value| {
-        let found = super::item::Consumer {
-            name: name.into(),
-            config,
-            state: Some(
-                super::consumer::State::from_json(serde_json::from_value(state).unwrap()).unwrap(),
-            ),
-        };
-        let outcome = super::consumer::restored(found, &stream, 10, NOW);
-        outcome.map_err(|refused| refused.to_string())
-    };
-    let good = json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "ack_floor": {}});
-    assert!(
-        check(
-            "c",
-            json!({"durable_name": "c", "ack_policy": "explicit"}),
-            good.clone()
-        )
-        .is_ok()
-    );
-    let text = check("c", json!({"durable_name": "d"}), good.clone()).unwrap_err();
-    assert!(text.contains("another name"), "{text}");
-    let text = check("../x", json!({"name": "../x"}), good).unwrap_err();
-    assert!(text.contains("path"), "{text}");
-    let lies = [
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 11}}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "ack_floor": {"stream_seq": 5}}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "ack_floor": {"consumer_seq": 4}}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "pending": {"5": {"Sequence": 1, "Timestamp": 1}}}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "pending": {"4": {"Sequence": 9, "Timestamp": 1}}}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "redelivered": {"9": 1}}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [9, 8]}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [80]}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [6, 9], "halyard_next": 9}),
-        json!({"delivered": {"consumer_seq": 3, "stream_seq": 4}, "halyard_first": [6], "halyard_next": 12}),
-    ];
-    for lie in lies {
-        let text = check(
-            "c",
-            json!({"durable_name": "c", "ack_policy": "explicit"}),
-            lie.clone(),
-        );
-        assert!(text.unwrap_err().contains("contradicts itself"), "{lie}");
-    }
 }
 
 /// An archive of an old server around message blocks.

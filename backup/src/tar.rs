@@ -8,7 +8,7 @@
 //! Extended headers (type `x`) may give a longer path and size; others are passed over. Links, directories and devices
 //! are refused: a backup has none. Nothing is ever written to a file: names are only compared.
 
-use super::item::Refused;
+use crate::item::Refused;
 
 const BLOCK_BYTES: usize = 512;
 /// Bytes of an extended header at most.
@@ -270,7 +270,7 @@ fn octal(field: &[u8]) -> Option<u64> {
 
 /// Makes archives for tests.
 #[cfg(test)]
-pub(super) mod build {
+pub(crate) mod build {
     /// One file, or whatever `kind` says, with its padding.
     pub(crate) fn file(path: &str, kind: u8, data: &[u8]) -> Vec<u8> {
         let mut header = vec![0; 512];

@@ -11,10 +11,10 @@
 
 use serde::Deserialize;
 
-use super::block::{self, checksum_text, read_index};
-use super::consumer::State;
-use super::item::{Consumer, DOCUMENT_BYTES_MAX, Item, Refused};
-use super::tar::{Event, Walker};
+use crate::block::{self, checksum_text, read_index};
+use crate::consumer::State;
+use crate::item::{Consumer, DOCUMENT_BYTES_MAX, Item, Refused};
+use crate::tar::{Event, Walker};
 
 /// An index longer than this is passed over: it only helps.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
@@ -231,7 +231,7 @@ impl Reader {
             }
             Some(File::ConsumerState(name)) => {
                 let state = State::decode(&held);
-                let state = state.ok_or_else(|| {
+                let state = state.map_err(|_| {
                     Refused::with(format!("the state of consumer {name:?} is damaged"))
                 })?;
                 self.of(&name)?.state = Some(state);

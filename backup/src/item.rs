@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use halyard_runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Longest subject, bytes.
@@ -32,8 +31,8 @@ pub struct Stated {
 pub struct Message {
     /// Its sequence.
     pub seq: u64,
-    /// When it was stored.
-    pub time: Timestamp,
+    /// When it was stored, in nanoseconds since the Unix epoch.
+    pub time: i64,
     /// Bytes of the subject at the start of `record`.
     pub subject_len: usize,
     /// Bytes of the header block after the subject.
@@ -65,7 +64,7 @@ pub struct Consumer {
     /// Its configuration.
     pub config: serde_json::Value,
     /// How far it got; `None`: it is as new.
-    pub state: Option<super::consumer::State>,
+    pub state: Option<crate::consumer::State>,
 }
 
 /// One thing of a backup, in the order of the archive.

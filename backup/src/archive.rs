@@ -12,11 +12,11 @@
 //! block and payload. Nothing else belongs to it; what follows the end is an error.
 
 use bytes::Bytes;
-use halyard_runtime::time::Timestamp;
+use halyard_format::codec;
 use serde::{Deserialize, Serialize};
 
-use super::consumer::{State, StateJson};
-use super::item::{
+use crate::consumer::{State, StateJson};
+use crate::item::{
     Consumer, DOCUMENT_BYTES_MAX, Item, MESSAGE_BYTES_MAX, Message, Refused, SUBJECT_BYTES_MAX,
     Stated,
 };
@@ -106,7 +106,7 @@ impl Reader {
         } else {
             Item::Message(Message {
                 seq: header.seq,
-                time: Timestamp::from_nanos(header.time),
+                time: header.time,
                 subject_len: header.name_len,
                 headers_len: header.headers_len,
                 record: Bytes::copy_from_slice(entry),
@@ -205,32 +205,38 @@ fn document(entry: &[u8], header: &Header) -> Result<Item, Refused> {
 }
 
 /// Begins an archive: the magic and the counters. `time` is that of the backup.
-pub fn put_start(out: &mut Vec<u8>, state: &impl Serialize, time: Timestamp) {
+///
+/// # Panics
+/// `state` cannot be written as JSON.
+pub fn put_start(out: &mut Vec<u8>, state: &impl Serialize, time: i64) {
     out.extend_from_slice(&MAGIC);
-    let body = serde_json::to_vec(state).unwrap_or_default();
+    let body = serde_json::to_vec(state).expect("counters are plain data");
     put_entry(out, time, 0, [STATE, &[], &body]);
 }
 
 /// Appends a consumer.
+///
+/// # Panics
+/// `config` cannot be written as JSON.
 pub fn put_consumer(
     out: &mut Vec<u8>,
     name: &str,
     config: &impl Serialize,
     state: &State,
-    time: Timestamp,
+    time: i64,
 ) {
     let json = ConsumerJson {
         config,
         state: Some(state.to_json()),
     };
-    let body = serde_json::to_vec(&json).unwrap_or_default();
+    let body = serde_json::to_vec(&json).expect("a configuration that came as JSON is JSON");
     let name = [CONSUMERS, name.as_bytes()].concat();
     put_entry(out, time, 0, [&name, &[], &body]);
 }
 
 /// Appends a message: subject, header block, payload.
-pub fn put_message(out: &mut Vec<u8>, seq: u64, time: Timestamp, parts: [&[u8]; 3]) {
-    debug_assert_ne!(seq, 0, "sequences start at one");
+pub fn put_message(out: &mut Vec<u8>, seq: u64, time: i64, parts: [&[u8]; 3]) {
+    assert_ne!(seq, 0, "sequences start at one; 0 is a document");
     put_entry(out, time, seq, parts);
 }
 
@@ -239,24 +245,13 @@ pub fn put_end(out: &mut Vec<u8>) {
     out.extend_from_slice(&END);
 }
 
-fn put_entry(out: &mut Vec<u8>, time: Timestamp, seq: u64, parts: [&[u8]; 3]) {
+fn put_entry(out: &mut Vec<u8>, time: i64, seq: u64, parts: [&[u8]; 3]) {
     let [name, headers, body] = parts;
-    let nanos = time.as_nanos();
-    let zigzag = ((nanos << 1) ^ (nanos >> 63)).cast_unsigned();
     out.reserve(HEADER_BYTES_MAX + name.len() + headers.len() + body.len());
-    for number in [
-        name.len() as u64,
-        zigzag,
-        seq,
-        headers.len() as u64,
-        body.len() as u64,
-    ] {
-        let mut number = number;
-        while number >= 0x80 {
-            out.push((number & 0x7f) as u8 | 0x80);
-            number >>= 7;
-        }
-        out.push(number as u8);
+    codec::put_varint(out, name.len() as u64);
+    codec::put_signed(out, time);
+    for number in [seq, headers.len() as u64, body.len() as u64] {
+        codec::put_varint(out, number);
     }
     for part in parts {
         out.extend_from_slice(part);
@@ -286,12 +281,12 @@ mod tests {
             first_seq: 7,
             last_seq: 9,
         };
-        put_start(&mut out, &stated, Timestamp::from_nanos(5));
+        put_start(&mut out, &stated, 5);
         let config = serde_json::json!({"durable_name": "c"});
         let state = State::default();
-        put_consumer(&mut out, "c", &config, &state, Timestamp::from_nanos(5));
+        put_consumer(&mut out, "c", &config, &state, 5);
         let message = [&b"a.b"[..], b"NATS/1.0\r\n\r\n", b"payload"];
-        put_message(&mut out, 7, Timestamp::from_nanos(-3), message);
+        put_message(&mut out, 7, -3, message);
         put_end(&mut out);
         out
     }
@@ -312,7 +307,7 @@ mod tests {
             assert_eq!((stated.messages, stated.last_seq), (1, 9));
             assert_eq!(consumer.name, "c");
             assert_eq!(consumer.config["durable_name"], "c");
-            assert_eq!((message.seq, message.time.as_nanos()), (7, -3));
+            assert_eq!((message.seq, message.time), (7, -3));
             assert_eq!(message.subject(), b"a.b");
             assert_eq!(message.headers(), b"NATS/1.0\r\n\r\n");
             assert_eq!(message.record.len(), 3 + 12 + 7);
@@ -327,12 +322,7 @@ mod tests {
         assert!(read(&after, 9).is_err());
         assert!(read(b"NATSARC2....", 9).is_err());
         let mut unknown = MAGIC.to_vec();
-        put_entry(
-            &mut unknown,
-            Timestamp::EPOCH,
-            0,
-            [b"../../etc/passwd", b"", b"x"],
-        );
+        put_entry(&mut unknown, 0, 0, [b"../../etc/passwd", b"", b"x"]);
         assert!(
             read(&unknown, 9)
                 .unwrap_err()

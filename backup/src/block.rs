@@ -20,11 +20,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use halyard_runtime::time::Timestamp;
+use halyard_format::Malformed;
+use halyard_format::codec;
 use highway::{HighwayHash, HighwayHasher, Key};
 use sha2::{Digest, Sha256};
 
-use super::item::{Item, MESSAGE_BYTES_MAX, Message, Refused, SUBJECT_BYTES_MAX};
+use crate::item::{Item, MESSAGE_BYTES_MAX, Message, Refused, SUBJECT_BYTES_MAX};
 
 const HEADER_BYTES: usize = 22;
 const CHECKSUM_BYTES: usize = 8;
@@ -39,13 +40,13 @@ const TOMBSTONE: u64 = 1 << 62;
 #[must_use]
 pub fn key(name: &str) -> Key {
     let digest = Sha256::digest(name.as_bytes());
-    let mut words = [0; 4];
-    for (word, bytes) in words.iter_mut().zip(digest.chunks_exact(8)) {
-        *word = bytes
-            .first_chunk::<8>()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    }
-    Key(words)
+    let (words, rest) = digest.as_slice().as_chunks::<8>();
+    assert!(rest.is_empty(), "SHA-256 gives 32 bytes");
+    let mut key = [0; 4];
+    key.iter_mut()
+        .zip(words)
+        .for_each(|(to, word)| *to = u64::from_le_bytes(*word));
+    Key(key)
 }
 
 /// The checksum of a document, as `meta.sum` has it.
@@ -56,6 +57,32 @@ pub fn checksum_text(name: &str, document: &[u8]) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// What stands before a record's subject.
+struct Fields<'a> {
+    length: u32,
+    seq: u64,
+    time: i64,
+    subject_len: u16,
+    /// Sequence and time, as the checksum covers them.
+    covered: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn read(header: &'a [u8; HEADER_BYTES]) -> Result<Self, Malformed> {
+        let mut fields = codec::Reader::new(header);
+        let length = fields.u32()?;
+        let covered = fields.take(16)?;
+        let mut stamp = codec::Reader::new(covered);
+        Ok(Self {
+            length,
+            seq: stamp.u64()?,
+            time: stamp.u64()?.cast_signed(),
+            subject_len: fields.u16()?,
+            covered,
+        })
+    }
 }
 
 /// Reads one block as it comes in pieces.
@@ -111,8 +138,8 @@ impl Reader {
             let Some(header) = rest.first_chunk::<HEADER_BYTES>() else {
                 return Ok(None);
             };
-            let [l0, l1, l2, l3, header @ ..] = *header;
-            let length = u32::from_le_bytes([l0, l1, l2, l3]);
+            let fields = Fields::read(header).map_err(|Malformed(what)| self.damaged(what))?;
+            let length = fields.length;
             let len = (length & !HAS_HEADERS) as usize;
             if !RECORD_BYTES.contains(&len) {
                 return Err(self.damaged("the length of a record cannot be"));
@@ -120,13 +147,7 @@ impl Reader {
             let Some(record) = rest.get(..len) else {
                 return Ok(None);
             };
-            let word = |from: usize| {
-                let bytes = header
-                    .get(from..)
-                    .and_then(|bytes| bytes.first_chunk::<8>());
-                bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
-            };
-            let (seq, time) = (word(0), word(8).cast_signed());
+            let (seq, time) = (fields.seq, fields.time);
             if seq & ERASED != 0 || seq == 0 {
                 self.at += len;
                 if seq & !ERASED != 0 {
@@ -134,13 +155,12 @@ impl Reader {
                 }
                 continue;
             }
-            let [covered @ .., s0, s1] = header;
-            let subject_len = usize::from(u16::from_le_bytes([s0, s1]));
+            let subject_len = usize::from(fields.subject_len);
             let parts = split(record, subject_len, length & HAS_HEADERS != 0);
             let (subject, headers, payload) =
                 parts.ok_or_else(|| self.damaged("a record is shorter than its parts"))?;
             let mut hasher = HighwayHasher::new(Key(self.key));
-            hasher.append(&covered);
+            hasher.append(fields.covered);
             for part in [subject, headers, payload] {
                 hasher.append(part);
             }
@@ -153,7 +173,7 @@ impl Reader {
             } else {
                 Item::Message(Message {
                     seq,
-                    time: Timestamp::from_nanos(time),
+                    time,
                     subject_len,
                     headers_len: headers.len(),
                     record: Bytes::from([subject, headers, payload].concat()),
@@ -210,100 +230,63 @@ pub fn read_index(stream: &str, index: &[u8]) -> Option<DeletedSet> {
     if HighwayHasher::new(key(stream)).hash64(body).to_le_bytes() != *sum {
         return None;
     }
-    let mut numbers = Numbers(body);
-    let (magic, version) = (numbers.byte()?, numbers.byte()?);
+    deleted(body).ok()
+}
+
+fn deleted(body: &[u8]) -> Result<DeletedSet, Malformed> {
+    let mut fields = codec::Reader::new(body);
+    let (magic, version) = (fields.u8()?, fields.u8()?);
     if magic != 11 || !(1..=3).contains(&version) {
-        return None;
+        return Err(Malformed("an index of another version"));
     }
     for _ in 0..6 {
-        numbers.next()?;
+        fields.varint()?;
     }
-    for _ in 0..numbers.next()? {
-        let len = usize::try_from(numbers.next()?).ok()?;
-        numbers.skip(len)?;
-        let messages = numbers.next()?;
-        numbers.next()?;
+    for _ in 0..fields.varint()? {
+        fields.bytes()?;
+        let messages = fields.varint()?;
+        fields.varint()?;
         if messages > 1 {
-            numbers.next()?;
+            fields.varint()?;
         }
     }
     let mut deleted = DeletedSet::default();
-    for _ in 0..numbers.next()? {
+    for _ in 0..fields.varint()? {
         for _ in 0..6 {
-            numbers.next()?;
+            fields.varint()?;
         }
-        let count = numbers.next()?;
+        let count = fields.varint()?;
         for _ in 1..version {
-            numbers.next()?;
+            fields.varint()?;
         }
         if count > 0 {
-            numbers.set(&mut deleted)?;
+            set(&mut fields, &mut deleted)?;
         }
     }
-    Some(deleted)
+    Ok(deleted)
 }
 
-/// Reads LEB128 and fixed numbers.
-struct Numbers<'a>(&'a [u8]);
-
-impl Numbers<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
+fn set(fields: &mut codec::Reader<'_>, deleted: &mut DeletedSet) -> Result<(), Malformed> {
+    if fields.array()? != [22, 2] {
+        return Err(Malformed("a set of another version"));
     }
-
-    fn next(&mut self) -> Option<u64> {
-        let mut value = 0_u64;
-        for shift in (0..70).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-            if byte < 0x80 {
-                return Some(value);
+    let (nodes, _members) = (fields.u32()?, fields.u32()?);
+    for _ in 0..nodes {
+        let base = fields.u64()?;
+        for word in 0..32 {
+            let bits = fields.u64()?;
+            if bits != 0 {
+                deleted.0.push_back((codec::sum(base, word * 64)?, bits));
             }
         }
-        None
+        fields.u16()?;
     }
-
-    fn skip(&mut self, count: usize) -> Option<()> {
-        let (_, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(())
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Option<u64> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
-        )
-    }
-
-    fn set(&mut self, deleted: &mut DeletedSet) -> Option<()> {
-        if self.byte()? != 22 || self.byte()? != 2 {
-            return None;
-        }
-        let (nodes, _members) = (self.fixed::<4>()?, self.fixed::<4>()?);
-        for _ in 0..nodes {
-            let base = self.fixed::<8>()?;
-            for word in 0..32 {
-                let bits = self.fixed::<8>()?;
-                if bits != 0 {
-                    deleted.0.push_back((base.checked_add(word * 64)?, bits));
-                }
-            }
-            self.fixed::<2>()?;
-        }
-        Some(())
-    }
+    Ok(())
 }
 
 /// Makes records for tests.
 #[cfg(test)]
-pub(super) mod build {
+pub(crate) mod build {
     use super::*;
 
     /// One record of block `number`.
@@ -359,7 +342,7 @@ mod tests {
         // Stream A, block 1, written by nats-server 2.12.8.
         let hex = "490000800100000000000000 8f92c434ade2eb18 0300 612e31 1e000000 4e4154532f312e300d0a582d493a20310d0a\
                    466f6f3a206261720d0a0d0a 626f64792031 5758251618 37cf3e";
-        let bytes = super::super::hostile_test::unhex(hex);
+        let bytes = crate::hostile_test::unhex(hex);
         for step in [1, 1000] {
             let (items, whole) = read(&bytes, step).unwrap();
             let [Item::Message(message)] = items.as_slice() else {

@@ -13,7 +13,9 @@
 //! memory is two blocks. A whole stream may grow by [`EXPANSION_MAX`] at most beyond [`EXPANSION_FREE_BYTES`]. What we
 //! write is plain Snappy in blocks of 64 KiB under S2's identifier: every reader takes it.
 
-use super::item::Refused;
+use halyard_format::checksum;
+
+use crate::item::Refused;
 
 const IDENTIFIER: [u8; 6] = *b"S2sTwO";
 const SNAPPY: [u8; 6] = *b"sNaPpY";
@@ -123,7 +125,7 @@ impl Decoder {
 
 /// Snappy's mask over a CRC32C.
 fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
+    checksum::sum(bytes)
         .rotate_right(15)
         .wrapping_add(0xa282_ead8)
 }

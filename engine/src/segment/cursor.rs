@@ -12,7 +12,7 @@ use halyard_format::codec::{Malformed, Reader};
 
 use crate::block::{BlockRef, Kind};
 use crate::error::Error;
-use crate::segment::reader::Part;
+use crate::segment::part::Part;
 use crate::segment::table::{RawList, RawLocal, RawRow};
 use crate::subjects::Totals;
 

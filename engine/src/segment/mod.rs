@@ -4,21 +4,24 @@
 //!   stream  page* | posting lists and subject table          page  rows block, body block
 //!
 //! Reading order: `row`, `postings`, `table`, `entry` (bytes to values and back, no I/O), then `writer`, `reader`
-//! and `cursor`.
+//! (a segment), `part` and `sequences` (what of it belongs to one stream, to one subject) and `cursor`.
 
 mod cache;
 mod cursor;
 pub(crate) mod entry;
 pub(crate) mod guard;
+mod part;
 pub(crate) mod postings;
 mod reader;
 mod row;
+mod sequences;
 pub(crate) mod table;
 pub(crate) mod writer;
 
 pub(crate) use cache::Cache;
 pub(crate) use cursor::{MergedTables, TableCursor};
-pub(crate) use reader::{Part, Segment};
+pub(crate) use part::Part;
+pub(crate) use reader::Segment;
 pub(crate) use row::{Row, decode_rows};
 
 /// A segment that was just written, and its stream entries.

@@ -200,7 +200,7 @@ fn document(entry: &[u8], header: &Header) -> Result<Item, Refused> {
     Ok(Item::Consumer(Box::new(Consumer {
         name,
         config: json.config,
-        state: json.state.map(State::from_json).transpose()?,
+        state: json.state.map(State::try_from).transpose()?,
     })))
 }
 

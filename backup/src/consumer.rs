@@ -41,7 +41,8 @@ pub struct Pending {
 }
 
 /// How far a consumer got.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "StateJson")]
 pub struct State {
     /// The last delivery.
     pub delivered: Position,
@@ -88,12 +89,11 @@ struct PendingJson {
     timestamp: i64,
 }
 
-impl State {
-    /// As the JSON says.
-    ///
-    /// # Errors
-    /// A key is no sequence.
-    pub(crate) fn from_json(json: StateJson) -> Result<Self, Refused> {
+impl TryFrom<StateJson> for State {
+    type Error = Refused;
+
+    /// As the JSON says, unless a key is no sequence.
+    fn try_from(json: StateJson) -> Result<Self, Refused> {
         let damaged = || Refused::because("the state of a consumer names a sequence that is none");
         let seq = |text: &str| text.parse::<u64>().ok().filter(|seq| *seq > 0);
         let mut state = Self {
@@ -118,7 +118,9 @@ impl State {
         }
         Ok(state)
     }
+}
 
+impl State {
     pub(crate) fn to_json(&self) -> StateJson {
         let pending = self.pending.iter().map(|(seq, one)| {
             let json = PendingJson {

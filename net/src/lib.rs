@@ -4,4 +4,5 @@
 //! The same code serves connections of the server, clients inside a test and the simulator.
 
 pub mod caps;
+pub mod json;
 pub mod proto;

@@ -9,6 +9,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::json;
+
 /// The JSON of CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Connect {
@@ -100,9 +102,9 @@ impl Connect {
     ///
     /// # Errors
     /// Not a JSON object, or a known field of the wrong type: a protocol violation.
-    pub fn update(&mut self, json: &[u8]) -> Result<(), serde_json::Error> {
-        let text = String::from_utf8_lossy(json);
-        let mut deserializer = serde_json::Deserializer::from_str(&text);
+    pub fn update(&mut self, body: &[u8]) -> Result<(), serde_json::Error> {
+        let text = json::cleaned(body);
+        let mut deserializer = serde_json::Deserializer::from_slice(&text);
         Fields(self).deserialize(&mut deserializer)?;
         deserializer.end()
     }
@@ -112,6 +114,40 @@ impl Connect {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
+}
+
+/// Names of the fields that mean something.
+const FIELDS: [&str; 22] = [
+    "verbose",
+    "pedantic",
+    "echo",
+    "tls_required",
+    "headers",
+    "no_responders",
+    "protocol",
+    "name",
+    "lang",
+    "version",
+    "user",
+    "pass",
+    "auth_token",
+    "jwt",
+    "nkey",
+    "sig",
+    "proxy_sig",
+    "account",
+    "new_account",
+    "remote_account",
+    "import",
+    "export",
+];
+
+/// Subjects that one server takes of another.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Permission {
+    allow: Option<Vec<Option<String>>>,
+    deny: Option<Vec<Option<String>>>,
 }
 
 /// Reads an object, or `null`, into an existing value.
@@ -139,7 +175,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let to = self.0;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            match key.to_ascii_lowercase().as_str() {
+            let known = FIELDS.iter().find(|name| json::is_same_name(&key, name));
+            match known.copied().unwrap_or_default() {
                 "verbose" => set(&mut map, &mut to.verbose)?,
                 "pedantic" => set(&mut map, &mut to.pedantic)?,
                 "echo" => set(&mut map, &mut to.echo)?,
@@ -160,6 +197,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
                 "account" => set(&mut map, &mut to.account)?,
                 "new_account" => set(&mut map, &mut to.new_account)?,
                 "remote_account" => set(&mut map, &mut to.remote_account)?,
+                // Of servers; a client's must be of that shape all the same.
+                "import" | "export" => set(&mut map, &mut Permission::default())?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -192,6 +231,10 @@ mod tests {
             (r#"{"verbose":null,"name":null,"protocol":null}"#, true),
             (r#"{"verbose":true,"verbose":false}"#, true),
             (r#"{"x":{"y":[1,2,{}]},"verbose":false}"#, true),
+            (r#"{"name":"\ud800","\udc00":1}"#, true),
+            (r#"{"import":null,"export":{"allow":["a"],"x":1}}"#, true),
+            (r#"{"import":5}"#, false),
+            (r#"{"export":{"deny":[5]}}"#, false),
             ("", false),
             ("[]", false),
             ("1", false),
@@ -210,6 +253,10 @@ mod tests {
             );
         }
         let mut connect = Connect::default();
+        connect
+            .update("{\"no_re\u{17f}ponders\":true}".as_bytes())
+            .unwrap();
+        assert!(connect.no_responders);
         connect
             .update(b"{\"name\":\"\xff\",\"verbose\":true,\"Verbose\":false}")
             .unwrap();

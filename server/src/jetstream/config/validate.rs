@@ -224,8 +224,23 @@ fn check_markers(config: &StreamConfig) -> Result<(), ApiError> {
 /// Whether a request as it came, not normalized, can be taken without changing anything of it that it says.
 ///
 /// # Errors
-/// 10052 with the text of the first rule that is broken.
+/// 10157 or 10052 with the text of the first rule that is broken.
 pub fn check_pedantic(config: &StreamConfig) -> Result<(), ApiError> {
+    let unlimited = [
+        ("max_msgs", config.max_msgs),
+        ("max_msgs_per_subject", config.max_msgs_per_subject),
+        ("max_bytes", config.max_bytes),
+        ("max_msg_size", config.max_msg_size),
+        ("max_consumers", config.max_consumers),
+    ];
+    if let Some((name, _)) = unlimited.iter().find(|(_, limit)| *limit < -1) {
+        return Err(table::PEDANTIC.with(format_args!("{name} must be set to -1")));
+    }
+    let copies = config.mirror.is_some() || !config.sources.is_empty();
+    let is_short = config.max_age > 0 && config.max_age < DUPLICATE_WINDOW;
+    if config.duplicate_window == 0 && !copies && is_short {
+        return Err(table::PEDANTIC.with("duplicate window cannot be bigger than max age"));
+    }
     check_markers(&StreamConfig {
         mirror: None,
         ..config.clone()
@@ -393,6 +408,34 @@ mod tests {
             &Defaults::default(),
         );
         assert_eq!(short.duplicate_window, 5_000_000_000);
+    }
+
+    #[test]
+    fn who_is_pedantic_gets_what_was_asked_for_or_nothing() {
+        let said = |config: StreamConfig| match check_pedantic(&config) {
+            Ok(()) => String::new(),
+            Err(error) => format!("{} {}", error.err_code, error.description),
+        };
+        // 0 is not set: the default is what was asked for.
+        assert_eq!(said(named("S")), "");
+        let mut config = named("S");
+        (config.max_msgs, config.max_consumers, config.max_age) = (-2, -2, 1_000_000_000);
+        assert_eq!(
+            said(config.clone()),
+            "10157 pedantic mode: max_msgs must be set to -1"
+        );
+        config.max_msgs = -1;
+        assert_eq!(
+            said(config.clone()),
+            "10157 pedantic mode: max_consumers must be set to -1"
+        );
+        config.max_consumers = 0;
+        let window = "10157 pedantic mode: duplicate window cannot be bigger than max age";
+        assert_eq!(said(config.clone()), window);
+        config.duplicate_window = 1_000_000_000;
+        assert_eq!(said(config.clone()), "");
+        (config.duplicate_window, config.max_age) = (0, DUPLICATE_WINDOW);
+        assert_eq!(said(config), "");
     }
 
     #[test]

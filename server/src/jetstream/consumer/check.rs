@@ -6,6 +6,7 @@
 use halyard_engine::{Filter, Filters};
 
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy, PriorityPolicy, ReplayPolicy};
+use super::pedantic;
 use crate::broker::{overlap, subject};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::api::types::is_about_the_server;
@@ -40,7 +41,7 @@ pub fn resolve(
     pedantic: bool,
 ) -> Result<ConsumerConfig, ApiError> {
     if pedantic {
-        check_pedantic(&config, stream)?;
+        pedantic::check(&config, stream)?;
     }
     check_name(&config)?;
     fill_in(&mut config, stream);
@@ -72,50 +73,6 @@ pub fn parse_filters(config: &ConsumerConfig) -> Result<Filters, ApiError> {
     parsed
         .map(Filters::new)
         .map_err(|_| table::STREAM_INVALID_CONFIG.with("invalid subject"))
-}
-
-fn check_pedantic(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
-    let inherited = [
-        (
-            "max_ack_pending",
-            config.max_ack_pending,
-            stream.consumer_limits.max_ack_pending,
-        ),
-        (
-            "inactive_threshold",
-            config.inactive_threshold,
-            stream.consumer_limits.inactive_threshold,
-        ),
-    ];
-    if let Some((name, ..)) = inherited
-        .iter()
-        .find(|(_, own, limit)| *own == 0 && *limit != 0)
-    {
-        let why = format_args!("{name} must be set if it's configured in stream limits");
-        return Err(table::PEDANTIC.with(why));
-    }
-    let negative = [
-        ("inactive_threshold", config.inactive_threshold),
-        ("max_batch", config.max_batch),
-        ("max_expires", config.max_expires),
-        ("max_bytes", config.max_bytes),
-        ("max_waiting", config.max_waiting),
-        ("idle_heartbeat", config.idle_heartbeat),
-    ];
-    if let Some((name, _)) = negative.iter().find(|(_, value)| *value < 0) {
-        return Err(table::PEDANTIC.with(format_args!("{name} must not be negative")));
-    }
-    if config.max_deliver < -1 {
-        return Err(table::PEDANTIC.with("max_deliver must be set to -1"));
-    }
-    if config
-        .backoff
-        .first()
-        .is_some_and(|first| *first != config.ack_wait)
-    {
-        return Err(table::PEDANTIC.with("first backoff value has to equal batch AckWait"));
-    }
-    Ok(())
 }
 
 fn check_name(config: &ConsumerConfig) -> Result<(), ApiError> {

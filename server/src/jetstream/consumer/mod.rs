@@ -15,6 +15,7 @@
 //! All but `leader` and [`api`] (requests) is pure and the same on every replica: time comes with the command, order from sorted maps.
 
 pub mod check;
+mod claims;
 pub mod command;
 pub mod config;
 pub mod cursor;
@@ -23,6 +24,7 @@ pub mod info;
 pub mod machine;
 pub mod messages;
 pub mod over_store;
+mod pedantic;
 pub mod pending;
 pub mod record;
 pub mod request;

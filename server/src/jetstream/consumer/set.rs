@@ -7,6 +7,7 @@ use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::Timestamp;
 
 use super::check;
+use super::claims::Claims;
 use super::command::{Ack, Action, Command, ConsumerId, Grant, Seen};
 use super::config::ConsumerConfig;
 use super::effect::Effect;
@@ -14,7 +15,6 @@ use super::machine::{Changes, Consumer, Position};
 use super::messages::Messages;
 use super::restored::Restored;
 use super::select::Selection;
-use crate::broker::subject;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::{Retention, StreamConfig};
 
@@ -79,6 +79,8 @@ pub enum Reply {
 pub struct Consumers {
     by_id: BTreeMap<ConsumerId, Consumer>,
     by_name: BTreeMap<String, ConsumerId>,
+    /// What they want.
+    claims: Claims,
     last_id: ConsumerId,
     /// Deadlines as of the last change of each consumer.
     deadlines: BTreeSet<(Timestamp, ConsumerId)>,
@@ -179,6 +181,7 @@ impl Consumers {
         self.last_id += 1;
         let (id, name) = (self.last_id, config.name.clone());
         let consumer = Consumer::restored(id, restored, filters, ctx.messages, ctx.now);
+        self.claims.add(id, consumer.config());
         self.by_id.insert(id, consumer);
         self.by_name.insert(name, id);
         self.note_deadline(id);
@@ -289,6 +292,7 @@ impl Consumers {
         let consumer = Consumer::decode(id, bytes)?;
         self.last_id = self.last_id.max(id);
         self.by_name.insert(consumer.config().name.clone(), id);
+        self.claims.add(id, consumer.config());
         self.by_id.insert(id, consumer);
         self.note_deadline(id);
         Ok(())
@@ -326,6 +330,7 @@ impl Consumers {
             at: consumer.delivered(),
             unseen: consumer.unseen(ctx.messages),
         };
+        self.claims.add(id, consumer.config());
         self.by_id.insert(id, consumer);
         self.by_name.insert(name.to_owned(), id);
         self.dirty.extend([SET_RECORD, id]);
@@ -365,6 +370,8 @@ impl Consumers {
         self.check_work_queue(id, &config, ctx.stream)?;
         let filters = check::parse_filters(&config)?;
         ctx.narrowed |= !old.config().filters().eq(config.filters());
+        self.claims.remove(id, old.config());
+        self.claims.add(id, &config);
         self.change(id, ctx, |consumer, messages, to| {
             consumer.update(config, filters, messages, to);
             to.effects.push(Effect::Changed { id, is_new: false });
@@ -382,22 +389,13 @@ impl Consumers {
         if stream.retention != Retention::WorkQueue {
             return Ok(());
         }
-        let others = || self.by_id.values().filter(|one| one.id() != own);
         if config.filters().next().is_none() {
-            return match others().next() {
+            return match self.by_id.keys().find(|id| **id != own) {
                 Some(_) => Err(table::CONSUMER_WQ_MULTIPLE_UNFILTERED.error()),
                 None => Ok(()),
             };
         }
-        let clash = |other: &Consumer| {
-            other.config().filters().next().is_none()
-                || config.filters().any(|ours| {
-                    let overlaps =
-                        |theirs: &str| subject::overlaps(ours.as_bytes(), theirs.as_bytes());
-                    other.config().filters().any(overlaps)
-                })
-        };
-        if others().any(clash) {
+        if self.claims.clash(config, own) {
             return Err(table::CONSUMER_WQ_CONSUMER_NOT_UNIQUE.error());
         }
         Ok(())
@@ -408,6 +406,7 @@ impl Consumers {
             return Reply::Refused(table::CONSUMER_NOT_FOUND.error());
         };
         self.by_name.remove(&gone.config().name);
+        self.claims.remove(id, gone.config());
         self.note_deadline(id);
         self.dirty.insert(id);
         ctx.effects.push(Effect::Deleted { id });

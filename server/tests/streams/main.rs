@@ -11,6 +11,7 @@
 mod raw;
 
 mod backup;
+mod consumer_config;
 mod consumers;
 mod damage;
 mod delivery;

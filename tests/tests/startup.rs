@@ -119,8 +119,11 @@ fn killed_store(dir: &Path, count: usize) {
     let mut client = Client::connect(&node);
     let created = client.request(
         "$JS.API.STREAM.CREATE.S",
-        "{\"name\":\"S\",\"subjects\":[\"s.>\"],\"storage\":\"file\"}",
+        "{\"name\":\"S\",\"subjects\":[\"s.>\"],\"storage\":\"file\",\"allow_direct\":true}",
     );
+    assert!(created.contains("\"created\""), "{created}");
+    let consumer = "{\"stream_name\":\"S\",\"config\":{\"name\":\"C\",\"durable_name\":\"C\",\"ack_policy\":\"explicit\"}}";
+    let created = client.request("$JS.API.CONSUMER.CREATE.S.C", consumer);
     assert!(created.contains("\"created\""), "{created}");
     for number in 1..=count {
         let ack = client.request("s.a", &format!("message {number} of the store"));
@@ -439,6 +442,16 @@ fn a_corrupted_log_record() {
     }
     let refused = client.request("s.a", "one more");
     assert!(refused.contains("10077"), "{refused}");
+    // What reads goes on, and nothing is left without an answer.
+    let info = client.request("$JS.API.STREAM.INFO.S", "");
+    assert!(info.contains("\"messages\":4,"), "{info}");
+    let info = client.request("$JS.API.CONSUMER.INFO.S.C", "");
+    assert!(info.contains("\"num_pending\":4,"), "{info}");
+    client.send("CONNECT {\"headers\":true}\r\nPUB $JS.API.CONSUMER.MSG.NEXT.S.C answer 0\r\n\r\n");
+    let said = "NATS/1.0 409 Stream Halted\r\n";
+    while client.line() != said {}
+    client.send("PUB $JS.API.DIRECT.GET.S answer 9\r\n{\"seq\":4}\r\n");
+    while client.line() != "message 4 of the store\r\n" {}
     node.stop();
     assert_eq!(changed(dir.path(), &before), [] as [PathBuf; 0]);
     let out = TempDir::new();

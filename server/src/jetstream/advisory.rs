@@ -1,5 +1,5 @@
 //! What is told to whoever listens on `$JS.EVENT.ADVISORY.>`: every request of the API with its answer, streams made, changed
-//! and deleted, consumers paused, requests dropped.
+//! and deleted, consumers paused, atomic batches given up, requests dropped, space that has run out.
 //!
 //! An advisory is built only when somebody listens, and once. Those about backups are in `backup::advisory`, those about
 //! deliveries in `consumer::leader`.
@@ -11,6 +11,7 @@ use halyard_runtime::time::Timestamp;
 use serde::Serialize;
 
 use super::api::timestamp::{self, Moment};
+use super::consumer::effect::Abandoned;
 use super::service::JetStream;
 use crate::broker::{Account, ClientId, Publish};
 use crate::conn::Front;
@@ -37,7 +38,13 @@ impl Clients {
         let _ = self.0.set(Arc::downgrade(front));
     }
 
-    fn find(&self, id: ClientId, server: &str) -> Option<Client> {
+    /// The id of the server that they are connected to; empty as long as it takes none.
+    fn server_id(&self) -> String {
+        let front = self.0.get().and_then(Weak::upgrade);
+        front.map_or_else(String::new, |front| front.info().server_id)
+    }
+
+    pub(super) fn find(&self, id: ClientId, server: &str) -> Option<Client> {
         let front = self.0.get()?.upgrade()?;
         let found = front.registry.find(id)?;
         Some(Client {
@@ -60,8 +67,8 @@ impl Clients {
 }
 
 /// A connection as advisories show it.
-#[derive(Serialize)]
-struct Client {
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Client {
     start: String,
     host: String,
     id: u64,
@@ -124,6 +131,59 @@ struct LimitReached<'a> {
     dropped: u64,
 }
 
+#[derive(Serialize)]
+struct BatchAbandoned<'a> {
+    stream: &'a str,
+    batch: Cow<'a, str>,
+    reason: &'static str,
+}
+
+/// Publishes what one listens for: an advisory or a metric, as its kind says.
+pub(super) fn publish<T: Serialize>(
+    account: &Account,
+    domain: Option<&str>,
+    subject: &str,
+    kind: &str,
+    body: impl FnOnce() -> T,
+) {
+    if !account.interest(subject.as_bytes()) {
+        return;
+    }
+    let advisory = Advisory {
+        r#type: format!("io.nats.jetstream.{kind}"),
+        id: super::backup::random_id(),
+        timestamp: timestamp::format(Timestamp::now()),
+        body: body(),
+        domain,
+    };
+    let json = serde_json::to_vec(&advisory).unwrap_or_default();
+    account.publish(&Publish::new(subject.as_bytes(), &json));
+}
+
+/// An atomic batch was given up.
+pub(super) fn batch_abandoned(
+    account: &Account,
+    domain: Option<&str>,
+    stream: &str,
+    batch: &[u8],
+    why: Abandoned,
+) {
+    let subject = format!("$JS.EVENT.ADVISORY.STREAM.BATCH_ABANDONED.{stream}");
+    let kind = "advisory.v1.stream_batch_abandoned";
+    publish(account, domain, &subject, kind, || BatchAbandoned {
+        stream,
+        batch: String::from_utf8_lossy(batch),
+        reason: why.as_str(),
+    });
+}
+
+#[derive(Serialize)]
+struct OutOfStorage<'a> {
+    server: &'a str,
+    server_id: String,
+    cluster: &'static str,
+}
+
 impl JetStream {
     fn advise<T: Serialize>(
         &self,
@@ -132,18 +192,8 @@ impl JetStream {
         kind: &str,
         body: impl FnOnce() -> T,
     ) {
-        if !account.interest(subject.as_bytes()) {
-            return;
-        }
-        let advisory = Advisory {
-            r#type: format!("io.nats.jetstream.advisory.v1.{kind}"),
-            id: super::backup::random_id(),
-            timestamp: timestamp::format(Timestamp::now()),
-            body: body(),
-            domain: self.domain(),
-        };
-        let json = serde_json::to_vec(&advisory).unwrap_or_default();
-        account.publish(&Publish::new(subject.as_bytes(), &json));
+        let kind = format!("advisory.v1.{kind}");
+        publish(account, self.domain(), subject, &kind, body);
     }
 
     /// A request of the API was answered.
@@ -194,6 +244,18 @@ impl JetStream {
             paused,
             pause_until: until
                 .map_or_else(|| timestamp::ZERO.to_owned(), |until| until.to_string()),
+        });
+    }
+
+    /// Messages of file streams are refused for want of space. It is the server's and no account's news; while no account is
+    /// the system's, the global one hears it.
+    pub(super) fn advise_out_of_storage(&self) {
+        let subject = "$JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE";
+        let account = self.broker.global();
+        self.advise(&account, subject, "server_out_of_space", || OutOfStorage {
+            server: self.name(),
+            server_id: self.clients().server_id(),
+            cluster: "",
         });
     }
 

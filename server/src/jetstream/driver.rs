@@ -325,6 +325,9 @@ impl Driver {
 
     fn poll_leader(&mut self) {
         let scope = FlushScope::new();
+        if self.group.failed() {
+            self.leader.halted(None);
+        }
         self.leader_deadline = self.leader.poll(Timestamp::now());
         drop(scope);
     }
@@ -471,6 +474,8 @@ impl Driver {
         self.note_space();
         if halted != self.halted {
             self.group.set_halted(&halted);
+            let new = halted.iter().filter(|id| !self.halted.contains(id));
+            new.for_each(|id| self.leader.halted(Some(*id)));
             self.halted = halted;
         }
         if let Some(fault) = fault {
@@ -520,6 +525,7 @@ impl Driver {
         self.told_full = (is_full, Instant::now());
         let name = self.group.name();
         if is_full {
+            self.leader.out_of_storage();
             tracing::error!(
                 "the {name} group: too little space is left: messages are refused until there is more; free some, or delete or \
                  purge streams"

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::answer::put_refusal;
 use super::api::errors::{ApiError, ErrorKind, table};
 use super::config::{Storage, StreamConfig};
-use super::consumer::leader::{Event, Intake};
+use super::consumer::leader::{Address, Event, Intake};
 use super::erasure::orders::Orders;
 use super::group::command::{Kind, encode_cold};
 use super::group::{Machine, Reply};
@@ -38,6 +38,8 @@ pub struct GroupHandle {
     has_halted: AtomicBool,
     /// Messages are refused for want of space.
     is_refusing: AtomicBool,
+    /// Consumers that are not served any more because of a bug, and what people are told.
+    aside: Mutex<BTreeMap<Address, String>>,
     /// Why it has stopped, or what its last flush met.
     unwritten: Mutex<Option<String>>,
 }
@@ -71,6 +73,7 @@ impl GroupHandle {
             failed: AtomicBool::new(false),
             has_halted: AtomicBool::new(false),
             is_refusing: AtomicBool::new(false),
+            aside: Mutex::default(),
             unwritten: Mutex::default(),
         })
     }
@@ -180,6 +183,7 @@ impl GroupHandle {
             let mut streams = self.streams.write();
             let is_halted = self.read(|machine| machine.halted().contains_key(&stream.id));
             stream.halted.store(is_halted, Ordering::Release);
+            self.has_halted.fetch_or(is_halted, Ordering::AcqRel);
             streams.insert(stream.id, stream.clone());
         }
         self.intake.push(Event::Served { stream: stream.id });
@@ -242,6 +246,16 @@ impl GroupHandle {
     /// After its driver has ended: what kept the last of it from being flushed.
     pub(super) fn unwritten(&self) -> Option<String> {
         self.unwritten.lock().clone()
+    }
+
+    /// Notes a consumer that is not served any more.
+    pub(super) fn set_aside(&self, at: Address, why: String) {
+        self.aside.lock().insert(at, why);
+    }
+
+    /// The first consumer that is not served any more.
+    pub(super) fn first_aside(&self) -> Option<String> {
+        self.aside.lock().values().next().cloned()
     }
 
     /// The same where its driver is gone: nobody waits for what only that could answer.
@@ -350,6 +364,11 @@ impl StreamHandle {
             Some(table::STREAM_STORE_FAILED.with(&halt.damage))
         };
         self.group.read(halts)
+    }
+
+    /// Whether nothing can be delivered of it by consumers, who note what they deliver.
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire) || self.group.failed()
     }
 
     /// Where something acknowledged is or may be missing from it: what is not found there is not said to be absent, and nothing

@@ -53,6 +53,7 @@ impl Reads {
             if waiting.reads.len() >= REQUESTS_WAITING_MAX || bytes > REQUEST_BYTES_WAITING_MAX {
                 drop(waiting);
                 tracing::warn!("direct gets are dropped: too many wait");
+                service.advise_limit_reached(&read.account);
                 return;
             }
             waiting.bytes = bytes;

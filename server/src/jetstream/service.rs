@@ -396,6 +396,14 @@ impl JetStream {
         &self.directories
     }
 
+    /// Whether streams are halted: all of a group that has failed, or some.
+    pub(super) fn has_halted(&self) -> bool {
+        let groups = self.groups().into_iter();
+        groups
+            .into_iter()
+            .any(|group| group.failed() || group.has_halted())
+    }
+
     /// Where backups and restores are counted.
     pub(super) const fn desk(&self) -> &Arc<Desk> {
         &self.desk
@@ -606,7 +614,7 @@ impl JetStream {
                 Some(machine.tell_halt(*id, halt))
             };
             let halted = group.has_halted().then(|| group.read(look)).flatten();
-            if let Some(halted) = halted {
+            if let Some(halted) = halted.or_else(|| group.first_aside()) {
                 return Err(halted);
             }
         }

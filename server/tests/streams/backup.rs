@@ -818,6 +818,8 @@ fn who_listens_is_told() {
                 format!("io.nats.jetstream.advisory.v1.{kind}")
             );
             assert_eq!(body["stream"], "S");
+            assert_eq!(body["client"]["acc"], "$G", "{body}");
+            assert_eq!(body["client"]["kind"], "Client", "{body}");
             match kind {
                 "snapshot_create" => assert_eq!(body["state"]["messages"], 1),
                 "restore_complete" => assert_eq!(body["bytes"], bytes.len()),

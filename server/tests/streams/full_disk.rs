@@ -357,11 +357,23 @@ fn publishes_are_refused_and_what_makes_room_goes_on() {
             .life(|machine, server| async move {
                 let ledger = machine.ledger.clone();
                 let mut raw = client(&server).await;
+                let mut watcher = Raw::connected(&server, "").await;
+                watcher.send("SUB $JS.EVENT.ADVISORY.SERVER.> 2\r\n").await;
+                watcher.flush().await;
                 let (publisher, acks) = fill(&server, &mut raw, &ledger).await;
                 assert!(
                     ledger.lock().stored.len() > 500,
                     "{}",
                     ledger.lock().stored.len()
+                );
+                let line = watcher.line().await;
+                let told = "MSG $JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE 2 ";
+                assert!(line.starts_with(told), "{line}");
+                let advisory = watcher.line().await;
+                let advisory: Value = serde_json::from_str(&advisory).unwrap();
+                assert!(
+                    advisory["server_id"].as_str().unwrap().len() > 20,
+                    "{advisory}"
                 );
                 // From here on with publishes that never pause.
                 let stop = Arc::new(AtomicBool::new(false));

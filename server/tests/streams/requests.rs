@@ -88,12 +88,29 @@ fn who_listens_is_told_of_requests_and_changes() {
         api(
             &mut raw,
             "STREAM.UPDATE.S",
-            &json!({"name": "S", "subjects": ["s"], "max_msgs": 5}),
+            &json!({"name": "S", "subjects": ["s"], "max_msgs": 5, "allow_atomic": true}),
         )
         .await;
         assert_eq!(advisory(&mut watcher).await.0, "STREAM.UPDATED.S");
         assert_eq!(advisory(&mut watcher).await.0, "API");
+        let consumer = json!({"stream_name": "S", "config": {"name": "C", "durable_name": "C"}});
+        api(&mut raw, "CONSUMER.CREATE.S.C", &consumer).await;
+        assert_eq!(advisory(&mut watcher).await.0, "CONSUMER.CREATED.S.C");
+        assert_eq!(advisory(&mut watcher).await.0, "API");
+        let headers = "NATS/1.0\r\nNats-Batch-Id: b\"1\r\nNats-Batch-Sequence: ";
+        for number in [1, 3] {
+            let block = format!("{headers}{number}\r\n\r\n");
+            raw.send(&format!("HPUB s {0} {0}\r\n{block}\r\n", block.len()))
+                .await;
+        }
+        let (subject, given_up) = advisory(&mut watcher).await;
+        assert_eq!(subject, "STREAM.BATCH_ABANDONED.S");
+        assert_eq!(
+            (&given_up["stream"], &given_up["batch"], &given_up["reason"]),
+            (&json!("S"), &json!("b\"1"), &json!("incomplete"))
+        );
         api(&mut raw, "STREAM.DELETE.S", &Value::Null).await;
+        assert_eq!(advisory(&mut watcher).await.0, "CONSUMER.DELETED.S.C");
         assert_eq!(advisory(&mut watcher).await.0, "STREAM.DELETED.S");
         server.shutdown().await;
     });

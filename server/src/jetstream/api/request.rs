@@ -20,7 +20,7 @@ use crate::broker::{
     Account, ClientId, Delivered, Publish, Publisher, Sink, Subscription, WriteNumber,
 };
 use crate::jetstream::consumer;
-use crate::jetstream::consumer::leader::Directory;
+use crate::jetstream::consumer::leader::{Directory, HALTED};
 use crate::jetstream::handle::StreamHandle;
 use crate::jetstream::limits::{REQUEST_BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
 use crate::jetstream::reads::Read;
@@ -35,6 +35,8 @@ pub const PREFIX: &str = "$JS.API.";
 pub struct Request {
     /// Who asks.
     pub account: Arc<str>,
+    /// The connection that asks; `None` for one of the server's own.
+    pub client: Option<ClientId>,
     /// The subject behind the prefix: `STREAM.INFO.S`.
     pub subject: String,
     /// Where the answer goes; empty where none is wanted.
@@ -163,6 +165,7 @@ impl Api {
     fn take(&self, service: &Arc<JetStream>, subject: &str, message: &Publish<'_>) {
         let request = Request {
             account: self.account.name().into(),
+            client: message.origin.client(),
             subject: subject.to_owned(),
             reply: Bytes::copy_from_slice(message.reply.unwrap_or_default()),
             headers: Bytes::copy_from_slice(message.headers),
@@ -287,6 +290,18 @@ impl Api {
             self.account.publish(&refusal);
             return;
         }
+        if service.has_halted() {
+            let stream = service.stream(
+                self.account.name(),
+                key.split('.').next().unwrap_or_default(),
+            );
+            if stream.is_some_and(|stream| stream.is_halted()) {
+                let headers = format!("NATS/1.0 {HALTED}\r\n\r\n");
+                let refusal = Publish::new(reply, &[]).with_headers(headers.as_bytes());
+                self.account.publish(&refusal);
+                return;
+            }
+        }
         let client = message.origin.client();
         const NO_WAIT: &[u8] = b"no_wait";
         let body = message.payload;
@@ -320,7 +335,7 @@ impl Api {
             return;
         };
         let Some(seat) = Seat::take(&self.behind, message.size()) else {
-            tracing::warn!("JetStream API requests are dropped: too many wait");
+            self.too_many(service);
             return;
         };
         let waiting = service.lanes.requests.spawn(async move {

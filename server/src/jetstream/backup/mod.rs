@@ -16,11 +16,15 @@ mod restore;
 pub mod salvage;
 mod snapshot;
 
+use std::sync::Arc;
+
 use halyard_backup::import::Rules;
 use halyard_runtime::random;
 
+use super::api::request::{PREFIX, Request};
 use super::limits::{HEADER_BYTES_MAX, SEQUENCE_ASKED_MAX};
-use crate::broker::subject;
+use super::service::JetStream;
+use crate::broker::{Account, Publish, subject};
 
 pub use desk::Desk;
 pub(super) use restore::restore;
@@ -32,6 +36,15 @@ pub const RULES: Rules = Rules {
     headers_bytes_max: HEADER_BYTES_MAX,
     sequence_max: SEQUENCE_ASKED_MAX,
 };
+
+/// Answers a request before what it began goes on.
+fn answer(service: &JetStream, request: &Request, account: &Arc<Account>, body: &[u8]) {
+    if !request.reply.is_empty() {
+        account.publish(&Publish::new(&request.reply, body));
+    }
+    let subject = format!("{PREFIX}{}", request.subject);
+    service.advise_audit(account, request.client, &subject, &request.payload, body);
+}
 
 /// Letters that nobody guesses: subjects of one backup or restore hang on them.
 pub(super) fn random_id() -> String {

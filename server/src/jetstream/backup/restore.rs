@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RULES;
-use super::advisory::{News, tell};
+use super::advisory::{News, Teller};
 use super::consumer::restored;
 use super::desk::{Seat, Sign};
 use crate::broker::{Account, Delivered, Publish, Sink, Subscription};
@@ -83,10 +83,8 @@ pub(in crate::jetstream) async fn restore(
         Ok(Some((session, deliver_subject))) => {
             let ready = Ready { deliver_subject };
             let body = reply("stream_restore", &Ok::<_, ApiError>(ready));
-            session
-                .account
-                .publish(&Publish::new(&request.reply, &body));
-            tell(&session.account, name, &News::RestoreCreate);
+            super::answer(service, request, &session.account, &body);
+            session.teller.tell(&News::RestoreCreate);
             // Nobody waits for it: it ends by itself, at the latest when the client falls silent.
             drop(task::spawn(session.run()));
             None
@@ -142,6 +140,7 @@ async fn prepare(
     tracing::info!("restore of stream {name} of {} begins", request.account);
     let group = service.group(assignment.storage()).clone();
     let session = Session {
+        teller: Teller::new(service, request, &account),
         account,
         service: Arc::downgrade(service),
         filling: Filling::new(group, &assignment, stated),
@@ -155,6 +154,7 @@ async fn prepare(
 
 /// One restore on its way.
 struct Session {
+    teller: Teller,
     account: Arc<Account>,
     service: Weak<JetStream>,
     assignment: Assignment,
@@ -230,7 +230,7 @@ impl Session {
         match outcome {
             Ok(()) => {
                 tracing::info!("restore of stream {name} is complete");
-                tell(&self.account, &name, &News::RestoreComplete(start, bytes));
+                self.teller.tell(&News::RestoreComplete(start, bytes));
             }
             Err(Stop::Refused(why)) => {
                 tracing::warn!("restore of stream {name}: {}", why.description);

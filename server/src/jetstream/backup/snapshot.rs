@@ -30,7 +30,7 @@ use halyard_runtime::time::{self, Duration, Instant, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::task::Poll;
 
-use super::advisory::{News, tell};
+use super::advisory::{News, Teller};
 use super::consumer::state_of;
 use super::desk::Seat;
 use crate::broker::{Account, Delivered, Publish, Sink, Subscription, subject};
@@ -88,7 +88,7 @@ pub(in crate::jetstream) async fn snapshot(
     match prepare(service, request, name).await {
         Ok((answer, backup)) => {
             let body = reply("stream_snapshot", &Ok::<_, ApiError>(answer));
-            backup.account.publish(&Publish::new(&request.reply, &body));
+            super::answer(service, request, &backup.account, &body);
             backup.tell_of_start();
             // Nobody waits for it: it ends by itself, at the latest when the client falls silent.
             drop(task::spawn(backup.run()));
@@ -154,6 +154,7 @@ async fn prepare(
         CHUNK_BYTES_MAX,
     );
     let backup = Backup {
+        teller: Teller::new(service, request, handle.account()),
         account: handle.account().clone(),
         group: Arc::downgrade(handle.group()),
         stream: handle.id(),
@@ -211,6 +212,7 @@ fn check(view: &StreamView, handle: &StreamHandle) -> Result<(), String> {
 
 /// One backup on its way.
 struct Backup {
+    teller: Teller,
     account: Arc<Account>,
     group: Weak<GroupHandle>,
     stream: StreamId,
@@ -235,7 +237,7 @@ enum End {
 impl Backup {
     fn tell_of_start(&self) {
         if let Some(state) = &self.writer.state {
-            tell(&self.account, &self.name, &News::SnapshotCreate(state));
+            self.teller.tell(&News::SnapshotCreate(state));
         }
     }
 
@@ -266,7 +268,7 @@ impl Backup {
         };
         if matches!(end, End::Complete) {
             tracing::info!("backup of stream {} is complete", self.name);
-            tell(&self.account, &self.name, &News::SnapshotComplete(start));
+            self.teller.tell(&News::SnapshotComplete(start));
         } else {
             tracing::warn!("backup of stream {} ended early: {status}", self.name);
         }

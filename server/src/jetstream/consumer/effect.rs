@@ -2,6 +2,32 @@
 
 use super::command::ConsumerId;
 
+/// Why an atomic batch was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandoned {
+    /// A member was missing.
+    Incomplete,
+    /// It had more members than a batch may have.
+    Large,
+    /// Nobody went on with it.
+    Timeout,
+    /// A member asked for what this server does not have.
+    Unsupported,
+}
+
+impl Abandoned {
+    /// As an advisory says it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Large => "large",
+            Self::Timeout => "timeout",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
 /// Something that the leader tells others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
@@ -55,6 +81,13 @@ pub enum Effect {
     Ready {
         /// Whose.
         id: ConsumerId,
+    },
+    /// An atomic batch of the stream was given up: its members are not stored.
+    BatchAbandoned {
+        /// The client's name for it.
+        batch: Box<[u8]>,
+        /// Why.
+        why: Abandoned,
     },
     /// The stream took a message of its own: there may be something to deliver.
     Stored,

@@ -25,6 +25,16 @@ pub(super) struct Bench {
     pub(super) now: i64,
 }
 
+/// A reply in short.
+pub(super) fn tell(reply: &Reply) -> String {
+    match reply {
+        Reply::Stored(seq) => format!("ok {seq}"),
+        Reply::Duplicate(seq) => format!("dup {seq}"),
+        Reply::Refused(refusal) => format!("{} {}", refusal.err_code, refusal.description),
+        other => format!("{other:?}"),
+    }
+}
+
 impl Bench {
     fn new() -> Self {
         let disk = Arc::new(MemDisk::new());
@@ -117,12 +127,7 @@ impl Bench {
         headers: &[(&str, &str)],
         payload: &[u8],
     ) -> String {
-        match self.publish(subject, headers, payload) {
-            Reply::Stored(seq) => format!("ok {seq}"),
-            Reply::Duplicate(seq) => format!("dup {seq}"),
-            Reply::Refused(refusal) => format!("{} {}", refusal.err_code, refusal.description),
-            other => format!("{other:?}"),
-        }
+        tell(&self.publish(subject, headers, payload))
     }
 
     pub(super) fn flush(&mut self) {

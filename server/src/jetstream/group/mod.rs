@@ -10,6 +10,8 @@ pub mod machine;
 mod records;
 
 #[cfg(test)]
+mod batch_test;
+#[cfg(test)]
 mod halt_test;
 #[cfg(test)]
 mod held_test;

@@ -17,6 +17,7 @@ use super::marker::life_span;
 use super::message_id::MessageId;
 use super::publish::{Rollup, Stored, check_rollup, check_shape, check_size};
 use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::consumer::effect::{Abandoned, Effect};
 use crate::jetstream::group::command::Publish;
 use crate::jetstream::limits::{
     BATCH_ID_BYTES_MAX, BATCH_IDLE, BATCH_MESSAGES_MAX, BATCHES_OPEN_MAX, GROUP_BATCHES_OPEN_MAX,
@@ -108,11 +109,42 @@ impl Batches {
     }
 
     /// Abandons those that have waited for too long.
-    pub(super) fn forget_idle(&mut self, now: Timestamp) {
-        let before = self.open.len();
-        self.open
-            .retain(|_, open| now.as_nanos().saturating_sub(open.touched.as_nanos()) <= BATCH_IDLE);
-        self.dirty |= self.open.len() != before;
+    pub(super) fn forget_idle(&mut self, stream: StreamId, now: Timestamp, effects: &mut Effects) {
+        let is_idle =
+            |open: &mut Open| now.as_nanos().saturating_sub(open.touched.as_nanos()) > BATCH_IDLE;
+        for (batch, _) in self.open.extract_if(.., |_, open| is_idle(open)) {
+            let why = Abandoned::Timeout;
+            effects.push((stream, Effect::BatchAbandoned { batch, why }));
+            self.dirty = true;
+        }
+    }
+}
+
+/// What the leader's driver should do besides answering.
+type Effects = Vec<(StreamId, Effect)>;
+
+/// A member that was not taken.
+struct Unfit {
+    refusal: ApiError,
+    then: Then,
+}
+
+/// What that means to its batch.
+enum Then {
+    /// It waits for another member instead.
+    GoesOn,
+    /// It is over, without a word.
+    Ends,
+    /// It is over, and whoever listens hears why.
+    Abandoned(Abandoned),
+}
+
+impl Then {
+    const fn because(self, refusal: ApiError) -> Unfit {
+        Unfit {
+            refusal,
+            then: self,
+        }
     }
 }
 
@@ -127,14 +159,14 @@ impl Stream {
         if !self.config.allow_atomic {
             return Ok(Err(table::ATOMIC_PUBLISH_DISABLED.error().into()));
         }
-        self.batches.forget_idle(turn.now);
+        self.batches.forget_idle(self.id, turn.now, turn.effects);
         self.batches.dirty = true;
         let taken = self.take_member(turn, &mut publish, id);
         let messages = match taken {
             Ok(None) => return Ok(Ok(Stored::Staged)),
             Ok(Some(messages)) => messages,
-            Err(refusal) => {
-                self.batches.open.remove(id);
+            Err(Unfit { refusal, then }) => {
+                self.end_batch(turn, id, &then);
                 return Ok(Err(refusal.into()));
             }
         };
@@ -155,53 +187,47 @@ impl Stream {
         Ok(Ok(Stored::Batch { last, count }))
     }
 
+    /// Lets a batch go, as far as one of its members wants that.
+    fn end_batch(&mut self, turn: &mut Turn<'_>, id: &[u8], then: &Then) {
+        if matches!(then, Then::GoesOn) {
+            return;
+        }
+        if let (Some((batch, _)), Then::Abandoned(why)) = (self.batches.open.remove_entry(id), then)
+        {
+            let why = *why;
+            let effect = Effect::BatchAbandoned { batch, why };
+            turn.effects.push((self.id, effect));
+        }
+    }
+
     /// Adds a member; all of them if it was the last.
     fn take_member(
         &mut self,
         turn: &Turn<'_>,
         publish: &mut Publish,
         id: &[u8],
-    ) -> Result<Option<Vec<Publish>>, ApiError> {
+    ) -> Result<Option<Vec<Publish>>, Unfit> {
         let record = publish.clone();
         let asked = headers::parse(record.headers());
-        if id.len() > BATCH_ID_BYTES_MAX {
-            return Err(table::ATOMIC_PUBLISH_INVALID_BATCH_ID.error());
-        }
-        let Some(seq) = asked.batch_seq else {
-            return Err(table::ATOMIC_PUBLISH_MISSING_SEQ.error());
-        };
-        let is_end = asked.batch_commit == Some(END);
-        // The end of a batch is no member of it.
-        if seq.saturating_sub(u64::from(is_end)) > BATCH_MESSAGES_MAX {
-            return Err(table::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MESSAGES_MAX));
-        }
-        if asked
-            .required_level
-            .is_some_and(|level| !headers::has_level(level))
-        {
-            return Err(table::REQUIRED_API_LEVEL.error());
-        }
+        let (seq, is_end) = self.check_place(publish, &asked, id)?;
         if asked.required_level.is_some() {
             // It was for this server, and is for no reader.
             let block = headers::without(publish.headers(), b"Nats-Required-Api-Level");
             *publish = publish.with_headers(&block);
         }
-        check_size(&self.config, publish)?;
-        let stored = match asked.batch_commit {
-            None | Some(b"1") => true,
-            Some(END) => false,
-            Some(_) => return Err(table::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT.error()),
-        };
-        if seq == 1 && stored && !self.batches.open.contains_key(id) {
-            self.open_batch(turn, id)?;
+        if seq == 1 && !is_end && !self.batches.open.contains_key(id) {
+            let refused = |refusal| Then::Ends.because(refusal);
+            self.open_batch(turn, id).map_err(refused)?;
         }
         let open = self.batches.open.get_mut(id);
-        let incomplete = || table::ATOMIC_PUBLISH_INCOMPLETE_BATCH.error();
         let open = open
             .filter(|open| open.messages.len() as u64 + 1 == seq)
-            .ok_or_else(incomplete)?;
+            .ok_or_else(|| {
+                let refusal = table::ATOMIC_PUBLISH_INCOMPLETE_BATCH.error();
+                Then::Abandoned(Abandoned::Incomplete).because(refusal)
+            })?;
         open.touched = turn.now;
-        if stored {
+        if !is_end {
             open.messages.push(publish.clone());
         } else if let Some(last) = open.messages.last_mut() {
             mark_last(last);
@@ -210,6 +236,45 @@ impl Stream {
             return Ok(None);
         }
         Ok(self.batches.open.remove(id).map(|open| open.messages))
+    }
+
+    /// Conditions of a member that make it one at all: its number in the batch, and whether it is only the batch's end.
+    fn check_place(
+        &self,
+        publish: &Publish,
+        asked: &Asked<'_>,
+        id: &[u8],
+    ) -> Result<(u64, bool), Unfit> {
+        if id.len() > BATCH_ID_BYTES_MAX {
+            return Err(Then::Ends.because(table::ATOMIC_PUBLISH_INVALID_BATCH_ID.error()));
+        }
+        check_size(&self.config, publish).map_err(|refusal| Then::GoesOn.because(refusal))?;
+        let Some(seq) = asked.batch_seq else {
+            return Err(Then::GoesOn.because(table::ATOMIC_PUBLISH_MISSING_SEQ.error()));
+        };
+        let is_end = asked.batch_commit == Some(END);
+        // The end of a batch is no member of it.
+        if seq.saturating_sub(u64::from(is_end)) > BATCH_MESSAGES_MAX {
+            let open = self.batches.open.get(id);
+            let follows = open.is_none_or(|open| open.messages.len() as u64 + 1 == seq);
+            return Err(match follows {
+                true => Then::Abandoned(Abandoned::Large)
+                    .because(table::ATOMIC_PUBLISH_TOO_LARGE_BATCH.with(BATCH_MESSAGES_MAX)),
+                false => Then::Abandoned(Abandoned::Incomplete)
+                    .because(table::ATOMIC_PUBLISH_INCOMPLETE_BATCH.error()),
+            });
+        }
+        if asked
+            .required_level
+            .is_some_and(|level| !headers::has_level(level))
+        {
+            let then = Then::Abandoned(Abandoned::Unsupported);
+            return Err(then.because(table::REQUIRED_API_LEVEL.error()));
+        }
+        match asked.batch_commit {
+            None | Some(b"1" | END) => Ok((seq, is_end)),
+            Some(_) => Err(Then::Ends.because(table::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT.error())),
+        }
     }
 
     /// Begins a batch: so many may be open in a stream, and in all of them, for each waits in memory.

@@ -25,7 +25,7 @@ impl Stream {
         self.expire(turn, budget)?;
         self.dedupe.forget(turn.now);
         panic_if_planted("panic-in-tick", self.id == StreamId(1));
-        self.batches.forget_idle(turn.now);
+        self.batches.forget_idle(self.id, turn.now, turn.effects);
         let most = (*budget).min(SWEPT_PER_ENTRY_MAX);
         let mut looks = most;
         self.sweep(turn, &mut looks)?;

@@ -184,7 +184,7 @@ impl Stream {
             keep: (purge.keep > 0).then_some(purge.keep),
         };
         // A batch that nobody goes on with is of the past, too.
-        self.batches.forget_idle(turn.now);
+        self.batches.forget_idle(self.id, turn.now, turn.effects);
         let removed = turn.store.purge(self.id, &asked, Erase::Yes)?;
         turn.erased |= removed > 0;
         // A purge up to a sequence that is still to come is a promise: the next message has that one.

@@ -6,6 +6,8 @@
 //!
 //! What is stored goes out at once, and the log is told behind it (`ahead`). A consumer that has nothing to send is
 //! `hungry`: it costs nothing until its stream stores a message.
+//!
+//! A panic in what is done for one consumer takes that one away, and no other.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_engine::{Store, StreamId};
+use halyard_runtime::contain::contain;
 use halyard_runtime::time::{Instant, Timestamp};
 
 use super::Token;
@@ -37,6 +40,8 @@ use crate::jetstream::consumer::set::{Consumers, Reply};
 
 /// Consumers that are served in one go with the acknowledgements of what they get.
 const SERVED_WITH_ACKS: usize = 8;
+/// What a pull request is answered whose stream takes no changes, so that no delivery could be noted.
+pub const HALTED: &str = "409 Stream Halted";
 /// After the log did not take what was sent, nothing is sent for so long.
 const NOT_LOGGED_REST: Duration = Duration::from_secs(1);
 
@@ -67,6 +72,8 @@ pub trait Host {
     fn submit(&self, stream: StreamId, body: &[u8], token: Token);
     /// Looks at a stream; nothing happens when it is gone.
     fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>));
+    /// A consumer is served no more because of a bug; for people.
+    fn set_aside(&self, at: Address, why: String);
     /// Name of a stream that is served, and the consumers of its account.
     fn stream(&self, stream: StreamId) -> Option<(String, Arc<Directory>)>;
 }
@@ -118,7 +125,7 @@ fn end_by_shutdown(sender: &mut Sender, account: &Arc<Account>, request: &Reques
 
 impl Desk {
     /// The side of a group whose consumers are announced by [`Desk::attach`].
-    pub fn new(intake: Arc<Intake>) -> Self {
+    pub fn new(intake: Arc<Intake>, domain: Option<String>) -> Self {
         Self {
             intake,
             events: Vec::new(),
@@ -130,7 +137,7 @@ impl Desk {
             flights: BTreeMap::new(),
             last_token: 0,
             is_leaving: false,
-            sender: Sender::default(),
+            sender: Sender::new(domain),
         }
     }
 
@@ -182,7 +189,9 @@ impl Desk {
         }
         if !subject.is_empty() {
             let intake = Arc::clone(&self.intake);
-            let notify = move |_| intake.push(Event::Interest { at });
+            let notify = move |_| {
+                intake.push(Event::Interest { at });
+            };
             let account = place.directory.account();
             let group = worker.config.listeners();
             let watch = account.watch_listeners(subject.as_bytes(), group, notify);
@@ -202,19 +211,23 @@ impl Desk {
         let mut events = std::mem::take(&mut self.events);
         self.intake.take(&mut events);
         for event in events.drain(..) {
-            self.take(event, now, host);
+            match event.address() {
+                Some(at) => self.contained(at, host, |desk| desk.take(event, now, host)),
+                None => self.take(event, now, host),
+            }
         }
         self.events = events;
         while let Some((_, at)) = self.timers.first().filter(|(due, _)| *due <= now).copied() {
-            self.on_time(at, now, host);
+            // Also where it ends early it is not due again.
+            self.timers.pop_first();
+            self.contained(at, host, |desk| desk.on_time(at, now, host));
         }
         for at in std::mem::take(&mut self.answered) {
-            self.submit_acks(at, host);
+            self.contained(at, host, |desk| desk.submit_acks(at, host));
         }
         let ready = std::mem::take(&mut self.ready);
         for at in ready {
-            self.serve(at, now, host);
-            self.set_timer(at);
+            self.serve_contained(at, now, host);
         }
         self.sender.settle();
         if self.ready.is_empty() {
@@ -229,10 +242,43 @@ impl Desk {
         let some: Vec<Address> = self.ready.iter().take(SERVED_WITH_ACKS).copied().collect();
         for at in some {
             self.ready.remove(&at);
-            self.serve(at, now, host);
-            self.set_timer(at);
+            self.serve_contained(at, now, host);
         }
         self.sender.settle();
+    }
+
+    fn serve_contained(&mut self, at: Address, now: Instant, host: &dyn Host) {
+        self.contained(at, host, |desk| {
+            desk.serve(at, now, host);
+            desk.set_timer(at);
+        });
+    }
+
+    /// Does something for one consumer. Should that panic, it is served no more, and all others are: nothing that its worker
+    /// says is believed, and what was sent and not logged may go out again.
+    fn contained(&mut self, at: Address, host: &dyn Host, run: impl FnOnce(&mut Self)) {
+        let Err(panic) = contain(|| run(&mut *self)) else {
+            return;
+        };
+        let name = |desk: &Self| {
+            let stream = &desk.places.get(&at.stream)?.name;
+            Some(format!(
+                "{} of stream {stream}",
+                desk.workers.get(&at)?.config.name
+            ))
+        };
+        let name = name(self).unwrap_or_else(|| format!("{at:?}"));
+        // The worker may be in any state.
+        if contain(|| self.detach(at, HALTED)).is_err() {
+            self.workers.remove(&at);
+        }
+        host.set_aside(
+            at,
+            format!(
+                "consumer {name} has panicked ({panic}), which is a bug: it is not served until it is updated or the server \
+                 starts again"
+            ),
+        );
     }
 
     /// A command of its own was applied.
@@ -310,18 +356,20 @@ impl Desk {
             consumer: *id,
         };
         match effect {
-            Effect::Changed { id, is_new } => {
-                self.attach(at(id), now, host);
+            Effect::Changed { id, is_new } => self.contained(at(id), host, |desk| {
+                desk.attach(at(id), now, host);
                 if *is_new {
-                    self.advise(at(id), effect);
+                    desk.advise(at(id), effect);
                 }
-            }
-            Effect::Deleted { id } => {
-                self.advise(at(id), effect);
-                self.detach(at(id));
-            }
+            }),
+            Effect::Deleted { id } => self.contained(at(id), host, |desk| {
+                desk.advise(at(id), effect);
+                desk.detach(at(id), "409 Consumer Deleted");
+            }),
             Effect::StreamDeleted => self.stream_deleted(stream),
             Effect::Stored => self.stored(stream),
+            // No consumer's.
+            Effect::BatchAbandoned { .. } => {}
             Effect::Ready { id } => {
                 if let Some(worker) = self.workers.get_mut(&at(id)) {
                     worker.resume_at = None;
@@ -366,12 +414,14 @@ impl Desk {
             .map(|(at, _)| *at)
             .collect();
         for at in gone {
-            self.detach(at);
+            self.advise(at, &Effect::Deleted { id: at.consumer });
+            self.detach(at, "409 Consumer Deleted");
         }
         self.places.remove(&stream);
     }
 
-    fn detach(&mut self, at: Address) {
+    /// Serves it no more; `status` is what waiting requests are told.
+    fn detach(&mut self, at: Address, status: &str) {
         let Some(worker) = self.workers.remove(&at) else {
             return;
         };
@@ -388,7 +438,7 @@ impl Desk {
         let account = place.directory.account();
         for request in &worker.waiting {
             self.sender.status(account, &request.reply, None, |out| {
-                status::plain(out, "409 Consumer Deleted");
+                status::plain(out, status);
             });
         }
     }
@@ -429,7 +479,8 @@ impl Desk {
                     known = view.consumers.iter().map(Consumer::id).collect();
                 });
                 for consumer in known {
-                    self.attach(Address { stream, consumer }, now, host);
+                    let at = Address { stream, consumer };
+                    self.contained(at, host, |desk| desk.attach(at, now, host));
                 }
             }
             Event::Leaving { client, to } => {
@@ -473,6 +524,24 @@ impl Desk {
         for (at, body) in reports {
             let token = self.fly(Flight::Other);
             host.submit(at.stream, &body, token);
+        }
+    }
+
+    /// A stream, or every one, is halted: nothing can be delivered of it, so who waits is told.
+    pub fn halted(&mut self, stream: Option<StreamId>) {
+        for (at, worker) in &mut self.workers {
+            let Some(place) = self.places.get(&at.stream) else {
+                continue;
+            };
+            if stream.is_some_and(|stream| stream != at.stream) {
+                continue;
+            }
+            let account = place.directory.account();
+            for request in worker.waiting.drain(..) {
+                self.sender.status(account, &request.reply, None, |out| {
+                    status::plain(out, HALTED)
+                });
+            }
         }
     }
 

@@ -85,14 +85,16 @@ impl Directory {
     /// consumer is answered as nobody would be: with the no-responders status.
     pub fn pull(&self, key: &[u8], client: Option<ClientId>, reply: &[u8], body: &[u8]) {
         let target = self.targets.read().get(key).cloned();
-        match target {
-            Some(Target { at, intake, .. }) => intake.push(Event::Pull {
+        let is_taken = target.is_some_and(|Target { at, intake, .. }| {
+            intake.push(Event::Pull {
                 at,
                 client,
                 reply: Bytes::copy_from_slice(reply),
                 body: Bytes::copy_from_slice(body),
-            }),
-            None => self.nobody(reply, &[NEXT_PREFIX, key].concat()),
+            })
+        });
+        if !is_taken {
+            self.nobody(reply, &[NEXT_PREFIX, key].concat());
         }
     }
 
@@ -136,13 +138,16 @@ impl Directory {
             consumer_seq: subject.consumer_seq,
             stored: subject.stored,
         };
-        intake.push(Event::Ack {
+        let is_taken = intake.push(Event::Ack {
             at,
             of,
             said,
             client: message.origin.client(),
             reply: message.reply.map(Bytes::copy_from_slice),
         });
+        if let (false, Some(reply)) = (is_taken, message.reply) {
+            self.nobody(reply, message.route);
+        }
     }
 
     fn flow(&self, message: &Publish<'_>) -> Option<()> {

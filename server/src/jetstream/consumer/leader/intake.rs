@@ -123,6 +123,19 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The consumer that it is for, if it is for one.
+    pub(super) const fn address(&self) -> Option<Address> {
+        match self {
+            Self::Pull { at, .. }
+            | Self::Ack { at, .. }
+            | Self::Flow { at, .. }
+            | Self::Interest { at } => Some(*at),
+            Self::Served { .. } | Self::Leaving { .. } | Self::Presence { .. } => None,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Waiting {
     events: Vec<Event>,
@@ -146,11 +159,12 @@ impl Intake {
     }
 
     /// Adds an event. The driver is woken once, when the read that brought it has been worked through.
-    pub fn push(self: &Arc<Self>, event: Event) {
+    /// Whether that was possible: nobody takes it where the driver is gone.
+    pub fn push(self: &Arc<Self>, event: Event) -> bool {
         let first = {
             let mut waiting = self.waiting.lock();
             if waiting.is_closed {
-                return;
+                return false;
             }
             waiting.events.push(event);
             waiting.events.len() == 1
@@ -158,6 +172,7 @@ impl Intake {
         if first {
             flush::defer(self.clone());
         }
+        true
     }
 
     /// Takes all; `spare` is an empty buffer to fill next.

@@ -24,7 +24,10 @@ pub mod worker;
 
 mod seat;
 
-pub use desk::{Desk, Host, View};
+#[cfg(test)]
+mod desk_test;
+
+pub use desk::{Desk, HALTED, Host, View};
 pub use directory::{Directories, Directory};
 pub use intake::{Address, Event, Intake};
 pub use seat::Leader;

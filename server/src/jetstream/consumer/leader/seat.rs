@@ -1,6 +1,6 @@
 //! Where the group's driver meets the desk: the group as the desk's host, its clock as the desk's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use halyard_engine::StreamId;
 use halyard_runtime::time::{Instant, Timestamp};
@@ -8,8 +8,10 @@ use halyard_runtime::time::{Instant, Timestamp};
 use super::Token;
 use super::desk::{Desk, Host, View};
 use super::directory::{Directories, Directory};
+use super::intake::Address;
+use crate::jetstream::advisory;
 use crate::jetstream::api::errors::table;
-use crate::jetstream::consumer::effect::Effect;
+use crate::jetstream::consumer::effect::{Abandoned, Effect};
 use crate::jetstream::consumer::set;
 use crate::jetstream::group::Reply;
 use crate::jetstream::group::command::Kind;
@@ -25,6 +27,8 @@ pub struct Leader {
 
 struct Seat {
     group: Arc<GroupHandle>,
+    domain: Option<String>,
+    service: Weak<JetStream>,
     directories: Arc<Directories>,
 }
 
@@ -34,9 +38,14 @@ impl Leader {
     pub fn new(service: &Arc<JetStream>, group: &Arc<GroupHandle>) -> Self {
         let directories = Arc::clone(service.directories());
         Self {
-            desk: Desk::new(Arc::clone(group.intake())),
+            desk: Desk::new(
+                Arc::clone(group.intake()),
+                service.domain().map(str::to_owned),
+            ),
             group: Seat {
                 group: Arc::clone(group),
+                domain: service.domain().map(str::to_owned),
+                service: Arc::downgrade(service),
                 directories,
             },
         }
@@ -47,6 +56,18 @@ impl Leader {
         let clock = Instant::now();
         let due = self.desk.poll(clock, &self.group)?;
         Some(now + due.saturating_duration_since(clock))
+    }
+
+    /// A stream, or every one, takes no changes any more.
+    pub fn halted(&mut self, stream: Option<StreamId>) {
+        self.desk.halted(stream);
+    }
+
+    /// Publishes begin to be refused for want of space.
+    pub fn out_of_storage(&self) {
+        if let Some(service) = self.group.service.upgrade() {
+            service.advise_out_of_storage();
+        }
     }
 
     /// Serves a few of those for whom there may be something now; [`Leader::poll`] serves the others.
@@ -83,7 +104,20 @@ impl Leader {
     pub fn effects(&mut self, effects: &[(StreamId, Effect)]) {
         let now = Instant::now();
         for (stream, effect) in effects {
+            if let Effect::BatchAbandoned { batch, why } = effect {
+                self.group.advise_abandoned(*stream, batch, *why);
+            }
             self.desk.effect(*stream, effect, now, &self.group);
+        }
+    }
+}
+
+impl Seat {
+    fn advise_abandoned(&self, stream: StreamId, batch: &[u8], why: Abandoned) {
+        // A stream that is being deleted has no name any more.
+        if let Some(handle) = self.group.stream(stream) {
+            let account = handle.account();
+            advisory::batch_abandoned(account, self.domain.as_deref(), handle.name(), batch, why);
         }
     }
 }
@@ -111,6 +145,11 @@ impl Host for Seat {
                 store: machine.store(),
             });
         });
+    }
+
+    fn set_aside(&self, at: Address, why: String) {
+        tracing::error!("the {} group: {why}", self.group.name());
+        self.group.set_aside(at, why);
     }
 
     fn stream(&self, stream: StreamId) -> Option<(String, Arc<Directory>)> {

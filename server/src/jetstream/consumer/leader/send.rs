@@ -11,19 +11,29 @@ use serde::Serialize;
 use super::ack_subject;
 use super::status;
 use crate::broker::{Account, Publish, Router};
-use crate::jetstream::api::timestamp;
+use crate::jetstream::advisory;
 use crate::jetstream::consumer::effect::Effect;
 use crate::jetstream::consumer::select::Delivery;
 
 /// Sends for the leader.
-#[derive(Default)]
 pub struct Sender {
+    domain: Option<String>,
     routers: BTreeMap<Box<str>, Router>,
     reply: Vec<u8>,
     headers: Vec<u8>,
 }
 
 impl Sender {
+    /// A sender of a server of this domain.
+    pub const fn new(domain: Option<String>) -> Self {
+        Self {
+            domain,
+            routers: BTreeMap::new(),
+            reply: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+
     /// Sends one message of the stream and returns its bytes; `None`: nobody took it.
     pub fn message(
         &mut self,
@@ -98,18 +108,11 @@ impl Sender {
             return;
         };
         let subject = format!("$JS.EVENT.{subject}.{stream}.{consumer}");
-        if !account.interest(subject.as_bytes()) {
-            return;
-        }
-        body.kind = format!("io.nats.jetstream.{kind}");
-        body.id = event_id();
-        body.timestamp = timestamp::format(halyard_runtime::time::Timestamp::now());
-        stream.clone_into(&mut body.stream);
-        consumer.clone_into(&mut body.consumer);
-        let Ok(body) = serde_json::to_vec(&body) else {
-            return;
-        };
-        account.publish(&Publish::new(subject.as_bytes(), &body));
+        advisory::publish(account, self.domain.as_deref(), &subject, kind, || {
+            stream.clone_into(&mut body.stream);
+            consumer.clone_into(&mut body.consumer);
+            body
+        });
     }
 
     /// Moves the routers' counters to their accounts: once for each batch.
@@ -135,10 +138,6 @@ fn router<'a>(
 /// The body of an advisory; order and omissions as the peer's.
 #[derive(Debug, Default, Serialize)]
 struct Advisory {
-    #[serde(rename = "type")]
-    kind: String,
-    id: String,
-    timestamp: String,
     stream: String,
     consumer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -243,18 +242,12 @@ fn describe(
                 ..Advisory::default()
             },
         ),
-        Effect::Changed { .. } | Effect::Ready { .. } | Effect::Stored | Effect::StreamDeleted => {
+        Effect::Changed { .. }
+        | Effect::Ready { .. }
+        | Effect::Stored
+        | Effect::BatchAbandoned { .. }
+        | Effect::StreamDeleted => {
             return None;
         }
     })
-}
-
-/// 22 letters that no other event has.
-fn event_id() -> String {
-    const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let letter = |_| {
-        let at = usize::try_from(random::below(LETTERS.len() as u64)).unwrap_or(0);
-        char::from(LETTERS.get(at).copied().unwrap_or(b'x'))
-    };
-    (0..22).map(letter).collect()
 }

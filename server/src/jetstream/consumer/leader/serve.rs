@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use halyard_engine::StreamId;
+use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::{Instant, Timestamp};
 
 use super::choose::{Batch, Stopped, select};
@@ -37,6 +38,7 @@ impl Desk {
         if self.is_leaving {
             return;
         }
+        panic_if_planted("panic-in-delivery", at.consumer == 1);
         let account = Arc::clone(place.directory.account());
         worker.drop_gone(&account);
         worker.note_use(now);

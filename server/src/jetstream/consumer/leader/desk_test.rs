@@ -1,0 +1,198 @@
+//! The desk over a machine: what goes wrong with one consumer stays with it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use halyard_engine::{Options, Store, StreamId};
+use halyard_raft::Machine as _;
+use halyard_runtime::disk::MemDisk;
+use halyard_runtime::sim::plant_here;
+use halyard_runtime::time::{Instant, Timestamp};
+use parking_lot::Mutex;
+
+use super::desk::{Desk, Host, View};
+use super::directory::{Directories, Directory};
+use super::intake::{Address, Intake};
+use super::{HALTED, Token};
+use crate::broker::{Account, Broker, Delivered, Publish, Sink, Subscription};
+use crate::jetstream::config::{Defaults, StreamConfig, normalize};
+use crate::jetstream::consumer::check;
+use crate::jetstream::consumer::command::{Action, Command};
+use crate::jetstream::consumer::config::{AckPolicy, ConsumerConfig};
+use crate::jetstream::consumer::effect::Effect;
+use crate::jetstream::group::Machine;
+use crate::jetstream::group::command::{self, Kind, StreamCreate};
+
+const S: StreamId = StreamId(1);
+
+/// A group of one stream, driven by hand.
+struct Stand {
+    machine: Mutex<Machine>,
+    applied: Mutex<u64>,
+    directory: Arc<Directory>,
+    aside: Mutex<Vec<String>>,
+}
+
+impl Stand {
+    fn new(account: &Arc<Account>) -> Self {
+        let (store, _) = Store::open(
+            Arc::new(MemDisk::new()),
+            Path::new("/g"),
+            Options::default(),
+        )
+        .unwrap();
+        let stand = Self {
+            machine: Mutex::new(Machine::open(store).unwrap()),
+            applied: Mutex::new(0),
+            directory: Directories::default().of(account).unwrap(),
+            aside: Mutex::default(),
+        };
+        let create = StreamCreate {
+            config: stream(),
+            created: 1,
+        };
+        let create = command::encode_cold(&create);
+        stand.apply(|batch| command::put(batch, Kind::StreamCreate, S, &create));
+        stand
+    }
+
+    /// Applies one command; what it means to others.
+    fn apply(&self, put: impl FnOnce(&mut Vec<u8>)) -> Vec<(StreamId, Effect)> {
+        let mut batch = Vec::new();
+        command::start(&mut batch);
+        put(&mut batch);
+        command::seal(&mut batch, Timestamp::from_nanos(1_000_000_000), 1);
+        let mut index = self.applied.lock();
+        *index += 1;
+        let at = halyard_raft::Applied {
+            index: *index,
+            term: 1,
+        };
+        self.machine.lock().apply(at, &Bytes::from(batch)).effects
+    }
+
+    fn make(&self, name: &str, desk: &mut Desk) {
+        let config = ConsumerConfig {
+            name: name.to_owned(),
+            durable_name: name.to_owned(),
+            ack_policy: AckPolicy::Explicit,
+            ..ConsumerConfig::default()
+        };
+        let config = check::resolve(config, &stream(), false).unwrap();
+        let config = serde_json::to_vec(&config).unwrap();
+        let body = Command::Create {
+            action: Action::CreateOrUpdate,
+            name,
+            config: &config,
+            seen: None,
+        };
+        let body = body.to_bytes();
+        for (stream, effect) in self.apply(|batch| command::put(batch, Kind::Consumer, S, &body)) {
+            desk.effect(stream, &effect, Instant::now(), self);
+        }
+    }
+}
+
+fn stream() -> StreamConfig {
+    let config = StreamConfig {
+        name: "S".to_owned(),
+        ..StreamConfig::default()
+    };
+    normalize(config, &Defaults::default())
+}
+
+impl Host for Stand {
+    fn submit(&self, _: StreamId, _: &[u8], _: Token) {}
+
+    fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>)) {
+        let machine = self.machine.lock();
+        if let Some(found) = machine.stream(stream) {
+            look(View {
+                consumers: found.consumers(),
+                config: found.config(),
+                store: machine.store(),
+            });
+        }
+    }
+
+    fn set_aside(&self, at: Address, why: String) {
+        assert_eq!(
+            at,
+            Address {
+                stream: S,
+                consumer: 1
+            }
+        );
+        self.aside.lock().push(why);
+    }
+
+    fn stream(&self, _: StreamId) -> Option<(String, Arc<Directory>)> {
+        Some(("S".to_owned(), self.directory.clone()))
+    }
+}
+
+/// What is sent to whom: the first line of a status, or the body.
+#[derive(Default)]
+struct Heard(Mutex<Vec<(String, String)>>);
+
+impl Sink for Heard {
+    fn deliver(&self, _: &Subscription, message: &Publish<'_>) -> Delivered {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let status = text(message.headers);
+        let said = match status.lines().next() {
+            Some(line) => line.to_owned(),
+            None => text(message.payload),
+        };
+        self.0.lock().push((text(message.route), said));
+        Delivered::Accepted
+    }
+}
+
+#[test]
+fn a_panic_in_a_delivery_takes_one_consumer_and_no_other() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let stand = Stand::new(&account);
+    let heard = Arc::new(Heard::default());
+    let subscription = account.subscribe(b"to.*", None, heard.clone()).unwrap();
+    let mut desk = Desk::new(Intake::new(|| {}), None);
+    stand.make("A", &mut desk);
+    stand.make("B", &mut desk);
+    let pull = |consumer: &str| {
+        let (key, to) = (format!("S.{consumer}"), format!("to.{consumer}"));
+        stand
+            .directory
+            .pull(key.as_bytes(), None, to.as_bytes(), b"");
+    };
+    let said = |who: &str, what: &str| (format!("to.{who}"), what.to_owned());
+    pull("A");
+    pull("B");
+    desk.poll(Instant::now(), &stand);
+    assert_eq!(*heard.0.lock(), []);
+    stand.apply(|batch| command::put_publish(batch, S, b"S", b"", b"one"));
+    desk.stored(S);
+    let planted = plant_here("panic-in-delivery");
+    desk.poll(Instant::now(), &stand);
+    drop(planted);
+    let halted = format!("NATS/1.0 {HALTED}");
+    assert_eq!(*heard.0.lock(), [said("A", &halted), said("B", "one")]);
+    let why = stand.aside.lock().clone();
+    assert!(
+        why[0].contains("consumer A of stream S has panicked"),
+        "{why:?}"
+    );
+    // It is gone for who asks, and the others go on.
+    heard.0.lock().clear();
+    pull("A");
+    pull("B");
+    stand.apply(|batch| command::put_publish(batch, S, b"S", b"", b"two"));
+    desk.stored(S);
+    desk.poll(Instant::now(), &stand);
+    assert_eq!(
+        *heard.0.lock(),
+        [said("A", "NATS/1.0 503"), said("B", "two")]
+    );
+    assert_eq!(stand.aside.lock().len(), 1);
+    account.unsubscribe(&subscription);
+}

@@ -111,7 +111,8 @@ struct Queue {
 /// One record on its way to the disk.
 pub(crate) struct Item {
     pub(crate) draft: Draft,
-    /// Whose log the record is in, so that its place can be noted; with the index, for an entry.
+    /// Whose log the record is in, so that its place can be noted; with the index that it is about, where it is about one: that
+    /// of an entry, the first void one of a truncation, the first needed one of a checkpoint.
     pub(crate) of: Option<(Arc<GroupLog>, Option<u64>)>,
     pub(crate) done: Done,
 }
@@ -527,10 +528,10 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
 fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
     let mut segments = wal.segments.lock();
     let segments = &mut *segments;
-    let Some(segment) = segments.used.back_mut() else {
+    let Some(last) = segments.used.back_mut() else {
         return;
     };
-    segment.end = tail.position();
+    last.end = tail.position();
     for (item, position) in batch.iter().zip(&frames.positions) {
         let group = item.draft.group;
         match item.draft.kind {
@@ -538,8 +539,10 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                 let Some((log, Some(index))) = &item.of else {
                     continue;
                 };
-                let end = segment.entries.entry(group).or_default();
-                *end = (*end).max(index + 1);
+                if let Some(last) = segments.used.back_mut() {
+                    let end = last.entries.entry(group).or_default();
+                    *end = (*end).max(index + 1);
+                }
                 segments.groups.entry(group).or_default();
                 if let Some(slot) = log.state.lock().slot_mut(*index) {
                     slot.position = *position;
@@ -553,7 +556,13 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                     wal.upkeep.notify_one();
                 }
             }
-            Kind::Vote | Kind::Truncate => {
+            Kind::Truncate => {
+                if let Some((_, Some(index))) = &item.of {
+                    segments.void_from(group, *index);
+                    wal.upkeep.notify_one();
+                }
+            }
+            Kind::Vote => {
                 segments.groups.entry(group).or_default();
             }
             Kind::Drop => {

@@ -33,6 +33,8 @@ pub(crate) struct Space {
     pub(crate) no_room: bool,
     /// A merge of so many bytes found the disk full: smaller ones go first, and such ones once something has changed.
     pub(crate) no_room_for: Option<u64>,
+    /// Bytes of messages for which there should be room; see [`Store::want_room`].
+    pub(crate) wanted: u64,
     /// Memory of what the flush under way writes.
     pub(crate) frozen_weight: u64,
 }
@@ -138,9 +140,15 @@ impl Store {
         self.upkeep.removed_since_cut
     }
 
+    /// Says that messages of so many bytes wait for room, which is then made where something deleted holds it; 0 for none.
+    pub const fn want_room(&mut self, bytes: u64) {
+        self.upkeep.space.wanted = bytes;
+    }
+
     /// Space is what is missing: maintenance does what gives some.
     pub(crate) fn is_short(&self) -> bool {
-        self.options.reserve_bytes > 0 && self.room() == 0
+        let wanted = self.upkeep.space.wanted.max(1);
+        self.options.reserve_bytes > 0 && self.room() < wanted
     }
 
     /// Bytes that a rewrite may take: what is free, but for what a flush needs.

@@ -178,6 +178,8 @@ pub(super) struct Driver {
     told_full: (bool, Instant),
     /// When messages were last refused for want of space.
     refused_at: Option<Instant>,
+    /// The longest entry that was refused a moment ago, and when: room is made for it, though shorter ones may still have some.
+    wanted: Option<(Instant, u64)>,
     bell: Arc<Bell>,
 }
 
@@ -218,6 +220,7 @@ impl Driver {
             space_taken: 0,
             told_full: (false, Instant::now()),
             refused_at: None,
+            wanted: None,
             bell,
         }
     }
@@ -261,7 +264,7 @@ impl Driver {
             };
             if gathered.has_messages() {
                 match self.has_space(gathered.entry_bytes() as u64) {
-                    true => self.refused_at = None,
+                    true => self.note_taken(gathered.entry_bytes() as u64),
                     false => self.refuse_messages(&mut gathered),
                 }
             }
@@ -280,7 +283,19 @@ impl Driver {
 
     /// Whether space is what is missing.
     fn is_short(&self) -> bool {
-        self.seen.is_full || self.group.raft().is_full()
+        self.seen.is_full || self.group.raft().is_full() || self.wanted() > self.seen.room
+    }
+
+    /// Bytes of messages for which there was no room a moment ago.
+    fn wanted(&self) -> u64 {
+        let recent = self.wanted.filter(|(at, _)| at.elapsed() < REFUSED_FOR);
+        recent.map_or(0, |(_, bytes)| bytes)
+    }
+
+    /// There was room for an entry so long.
+    fn note_taken(&mut self, bytes: u64) {
+        self.refused_at = None;
+        self.wanted = self.wanted.filter(|(_, wanted)| *wanted > bytes);
     }
 
     /// Bytes that the next entry may have; one that is longer than all goes alone.
@@ -294,7 +309,9 @@ impl Driver {
     /// A full disk: tells who sent messages that they were not written. What is gathered with them goes on: deletes, purges
     /// and acknowledgements make room, and must not fail because somebody publishes at the same time.
     fn refuse_messages(&mut self, gathered: &mut Gathered) {
-        self.refused_at = Some(Instant::now());
+        let (now, bytes) = (Instant::now(), gathered.entry_bytes() as u64);
+        self.refused_at = Some(now);
+        self.wanted = Some((now, bytes.max(self.wanted())));
         self.note_space();
         let mut messages = gathered.take_messages();
         let scope = FlushScope::new();
@@ -445,10 +462,12 @@ impl Driver {
         let unflushed_max = self.tuning.flush_bytes.saturating_mul(HALTED_FLUSHES_MAX);
         let asks = self.space_is_stale();
         let is_late = self.retry.is_some();
+        let wanted = self.wanted();
         let (seen, fault, halted) = self.group.write(|machine| {
             if asks {
                 machine.store_mut().look_at_space();
             }
+            machine.store_mut().want_room(wanted);
             let store = machine.store();
             let waits = is_late || !machine.halted().is_empty();
             let seen = Seen {

@@ -99,6 +99,37 @@ fn a_disk_of_20_mib_is_used() {
     });
 }
 
+/// There is room for small messages only, and what is deleted gives room for large ones, too.
+#[test]
+fn large_messages_are_taken_again_at_once() {
+    simulated(24 * MIB, |mut machine| async move {
+        machine.tuning = Tuning::default();
+        machine.ledger.lock().message_bytes = 500_000;
+        machine
+            .life(|machine, server| async move {
+                let ledger = machine.ledger.clone();
+                let mut raw = client(&server).await;
+                create(&mut raw, "A").await;
+                let mut publisher = Publisher::new(&server).await;
+                for round in 0..4 {
+                    publisher.until_full(&ledger, Duration::from_secs(3)).await;
+                    let full = ledger.lock().stored.len();
+                    assert!(
+                        full > 30,
+                        "round {round}: {full}: {:?}",
+                        machine.disk.files()
+                    );
+                    succeeds(&mut raw, "STREAM.PURGE.A", &Value::Null).await;
+                    ledger.lock().stored.clear();
+                    time::sleep(AT_ONCE).await;
+                }
+                check(&mut raw, &ledger).await;
+            })
+            .await;
+        machine.holds_everything().await;
+    });
+}
+
 /// What was deleted one by one is in every segment, and a rewrite takes space.
 #[test]
 fn deletes_one_by_one_bring_publishes_back() {

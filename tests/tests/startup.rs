@@ -81,7 +81,7 @@ impl Client {
             .expect("a timeout above zero");
         let mut client = Self(BufReader::new(stream));
         client.line();
-        client.send("CONNECT {\"verbose\":false}\r\nSUB answer 1\r\n");
+        client.send("CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB answer 1\r\n");
         client
     }
 
@@ -447,7 +447,7 @@ fn a_corrupted_log_record() {
     assert!(info.contains("\"messages\":4,"), "{info}");
     let info = client.request("$JS.API.CONSUMER.INFO.S.C", "");
     assert!(info.contains("\"num_pending\":4,"), "{info}");
-    client.send("CONNECT {\"headers\":true}\r\nPUB $JS.API.CONSUMER.MSG.NEXT.S.C answer 0\r\n\r\n");
+    client.send("PUB $JS.API.CONSUMER.MSG.NEXT.S.C answer 0\r\n\r\n");
     let said = "NATS/1.0 409 Stream Halted\r\n";
     while client.line() != said {}
     client.send("PUB $JS.API.DIRECT.GET.S answer 9\r\n{\"seq\":4}\r\n");

@@ -44,7 +44,7 @@ pub const MULTI_LAST_MAX: usize = 1024;
 pub const DIRECT_FILTERS_MAX: usize = 256;
 /// API requests that wait to be answered; more are dropped, as by the peer.
 pub const REQUESTS_WAITING_MAX: usize = 10_000;
-/// Consumers of one stream, whatever its own `max_consumers` says; one more is refused with 10026.
+/// Consumers of one stream that has no `max_consumers` of its own; one more is refused with 10026.
 pub const CONSUMERS_PER_STREAM_MAX: usize = 1000;
 
 /// Bytes of the bodies of requests that wait to be answered; more are dropped.

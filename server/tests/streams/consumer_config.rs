@@ -137,9 +137,9 @@ fn only_its_own_request_changes_a_pause() {
             assert!(is_paused(&mut raw).await, "an update resumes nothing");
         }
         // Nothing is delivered meanwhile, and everything afterwards.
-        let mut other = client(&server).await;
+        let mut other = Raw::connected(&server, "").await;
         other
-            .send("PUB s 1\r\nx\r\nPUB $JS.API.CONSUMER.MSG.NEXT.S.A _I.n 0\r\n\r\n")
+            .send("SUB to 1\r\nPUB s 1\r\nx\r\nPUB $JS.API.CONSUMER.MSG.NEXT.S.A to 0\r\n\r\n")
             .await;
         other.flush().await;
         let resumed = api(&mut raw, "CONSUMER.PAUSE.S.A", &Value::Null).await;

@@ -159,7 +159,7 @@ fn demands_and_unknown_consumers_are_answered_by_status() {
 }
 
 #[test]
-fn a_stream_has_a_thousand_consumers_at_most() {
+fn a_stream_has_a_thousand_consumers_unless_it_says_more() {
     on_a_disk(|disk| async move {
         let server = start(&disk).await;
         let mut raw = client(&server).await;
@@ -184,6 +184,16 @@ fn a_stream_has_a_thousand_consumers_at_most() {
             assert!(!made.contains("\"error\""), "{made}");
         }
         assert!(answer(&mut raw).await.contains("\"err_code\":10026"));
+        let wider =
+            json!({"name": "S", "subjects": ["s"], "storage": "memory", "max_consumers": 1001});
+        let updated = api(&mut raw, "STREAM.UPDATE.S", &wider).await;
+        assert_eq!(updated["config"]["max_consumers"], 1001, "{updated}");
+        for (name, code) in [("more", Value::Null), ("many", json!(10026))] {
+            let config =
+                json!({"stream_name": "S", "config": {"name": name, "durable_name": name}});
+            let made = api(&mut raw, &format!("CONSUMER.CREATE.S.{name}"), &config).await;
+            assert_eq!(made["error"]["err_code"], code, "{made}");
+        }
         server.shutdown().await;
     });
 }

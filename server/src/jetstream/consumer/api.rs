@@ -311,8 +311,12 @@ fn command(handle: &StreamHandle, create: &request::Create) -> Result<Vec<u8>, A
     Ok(create.to_bytes(Some(seen)))
 }
 
-/// Whether the stream may have one more consumer, if this is one more.
+/// Whether the stream may have one more consumer, if this is one more. One with a limit of its own has that instead, which the
+/// log decides.
 fn check_count(handle: &StreamHandle, name: &str) -> Result<(), ApiError> {
+    if handle.config().max_consumers > 0 {
+        return Ok(());
+    }
     let is_full = handle.group().read(|machine| {
         let consumers = machine.stream(handle.id()).map(|stream| stream.consumers());
         consumers

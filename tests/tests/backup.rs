@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use futures::StreamExt;
-use halyard_tests::node::{Node, Start, TempDir, workspace};
+use halyard_tests::node::{Node, Start, TempDir, binary, workspace};
 use halyard_tests::tools;
 use serde_json::{Value, json};
 
@@ -457,6 +457,69 @@ async fn a_server_that_dies_in_the_middle() {
     run(&to, &["stream", "restore", path(&place), "--no-progress"]);
     assert_eq!(see(&client, "BIG").await["messages"], before["messages"]);
     assert!(!to.log().contains("ERR"), "{}", to.log());
+}
+
+/// What `halyard store salvage` brings out of a damaged directory is a backup like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_salvaged_can_be_restored() {
+    let (damaged, dir) = (TempDir::new(), TempDir::new());
+    let from = ours(&damaged);
+    let client = async_nats::connect(from.url()).await.unwrap();
+    api(
+        &client,
+        "STREAM.CREATE.A",
+        &json!({"name": "A", "subjects": ["a"]}),
+    )
+    .await;
+    let consumer =
+        json!({"stream_name": "A", "config": {"durable_name": "C", "ack_policy": "explicit"}});
+    api(&client, "CONSUMER.DURABLE.CREATE.A.C", &consumer).await;
+    for number in 1..=20 {
+        let text = format!("message {number} of many");
+        publish(&client, "a".into(), &[("Number", "x")], text.into_bytes()).await;
+    }
+    from.kill();
+    // More than one bit of a record in the middle of the log.
+    let log = std::fs::read_dir(damaged.path().join("halyard/log")).unwrap();
+    for file in log.map(|entry| entry.unwrap().path()) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        let text = b"message 15 of many";
+        if let Some(at) = bytes.windows(text.len()).position(|window| window == text) {
+            bytes[at] ^= 3;
+            std::fs::write(&file, &bytes).unwrap();
+        }
+    }
+    let salvaged = dir.path().join("salvaged");
+    let output = Command::new(binary())
+        .args([
+            "store",
+            "salvage",
+            path(damaged.path()),
+            "--to",
+            path(&salvaged),
+        ])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.contains("1 streams with 14 messages and 1 consumers"),
+        "{said}"
+    );
+    let (one, other) = (TempDir::new(), TempDir::new());
+    let mut seen = Vec::new();
+    for to in [ours(&one), theirs(&other)] {
+        run(&to, &["backup", "restore", "account", path(&salvaged)]);
+        let client = async_nats::connect(to.url()).await.unwrap();
+        let state = api(&client, "STREAM.INFO.A", &Value::Null).await["state"].clone();
+        assert_eq!(
+            (&state["messages"], &state["last_seq"]),
+            (&json!(14), &json!(14))
+        );
+        let info = api(&client, "CONSUMER.INFO.A.C", &Value::Null).await;
+        assert_eq!(info["num_pending"], 14, "{info}");
+        seen.push(see(&client, "A").await["messages"].clone());
+    }
+    assert_eq!(seen[0], seen[1]);
 }
 
 fn size_of(dir: &Path) -> u64 {

@@ -126,11 +126,10 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    /// All that was not read yet.
-    pub const fn take_rest(&mut self) -> &'a [u8] {
-        let rest = self.rest;
-        self.rest = &[];
-        rest
+    /// The bytes that were not read yet.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     /// So many bytes, as an array.

@@ -22,13 +22,7 @@ mod codec;
 mod error;
 mod group;
 mod ids;
-#[cfg(test)]
-mod log_damage_test;
-#[cfg(test)]
-mod log_model_test;
 mod log_store;
-#[cfg(test)]
-mod log_truncate_test;
 mod machine;
 mod membership;
 mod message;

@@ -30,10 +30,10 @@ impl LogStore {
         self.wal.submit([item]);
     }
 
-    fn item(&self, draft: crate::wal::record::Draft, index: Option<u64>, done: Done) -> Item {
+    fn item(&self, draft: crate::wal::record::Draft, start: Option<u64>, done: Done) -> Item {
         Item {
             draft,
-            of: Some((Arc::clone(&self.log), index)),
+            of: Some((Arc::clone(&self.log), start)),
             done,
         }
     }
@@ -208,7 +208,7 @@ impl RaftLogStorage<Types> for LogStore {
             state.truncate(index);
             self.item(
                 image::truncate_draft(self.log.id, index),
-                Some(index),
+                None,
                 Done::Nobody,
             )
         });

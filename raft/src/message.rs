@@ -97,7 +97,7 @@ impl Request {
                 let vote = codec::vote(&mut input)?;
                 let last_log_id = codec::option(&mut input, codec::log_id)?;
                 let last_membership = codec::stored(&mut input)?;
-                let body = bytes.slice_ref(input.take_rest());
+                let body = bytes.slice_ref(input.rest());
                 Self::Snapshot {
                     vote,
                     meta: SnapshotMeta {

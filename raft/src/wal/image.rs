@@ -44,8 +44,6 @@ pub(crate) struct GroupState {
     pub(crate) committed: Option<LogId>,
     /// While it is being read back: entries up to this one were taken for let go, and no checkpoint has said so yet.
     assumed: Option<u64>,
-    /// While it is being read back: where the last checkpoint says that the log starts.
-    checkpointed: Option<LogId>,
     entries: VecDeque<Slot>,
 }
 
@@ -223,7 +221,7 @@ impl GroupState {
                 input.end()
             }
             Kind::Truncate => {
-                self.replay_truncation(input.u64()?);
+                self.truncate(input.u64()?);
                 input.end()
             }
             Kind::Checkpoint => {
@@ -233,7 +231,6 @@ impl GroupState {
                 let members = codec::stored(&mut input)?;
                 input.end()?;
                 if let Some(id) = purged {
-                    self.checkpointed = purged;
                     self.assumed = self.assumed.filter(|assumed| id.index < *assumed);
                     self.purge(id);
                     self.committed = self.committed.max(Some(id));
@@ -252,31 +249,11 @@ impl GroupState {
         self.assumed
     }
 
-    /// Entries that were void already when their segments were let go do not say where the log starts: what was written in
-    /// their place does.
-    fn replay_truncation(&mut self, index: u64) {
-        self.truncate(index);
-        if self.assumed.is_none() || index >= self.start() {
-            return;
-        }
-        self.assume_start(index);
-        if self.checkpointed.map(|id| id.index) == self.assumed {
-            (self.purged, self.assumed) = (self.checkpointed, None);
-        }
-    }
-
-    /// Takes the entries before `index` for let go, until a checkpoint says so.
-    fn assume_start(&mut self, index: u64) {
-        self.assumed = index.checked_sub(1);
-        self.purged = self
-            .assumed
-            .map(|last| LogId::new(LeaderId::new(0, 0), last));
-    }
-
     fn replay_entry(&mut self, slot: Slot, committed_end: u64) -> Decoded<()> {
         if self.entries.is_empty() && self.end() < slot.id.index {
             // The segments before were let go: a checkpoint further on says where the log starts.
-            self.assume_start(slot.id.index);
+            self.purged = Some(LogId::new(LeaderId::new(0, 0), slot.id.index - 1));
+            self.assumed = Some(slot.id.index - 1);
         }
         if slot.id.index < self.start() {
             return Ok(());

@@ -597,7 +597,6 @@ impl<'a> Scan<'a> {
         let marks: &mut GroupMarks = self.segments.groups.entry(group).or_default();
         match record.header.kind {
             Kind::Checkpoint => (marks.checkpoint, marks.start) = (position, start),
-            Kind::Truncate => self.segments.void_from(group, end),
             Kind::Normal | Kind::Blank | Kind::Membership if end > before => {
                 if let Some(segment) = self.segments.used.back_mut() {
                     segment.entries.insert(group, end);

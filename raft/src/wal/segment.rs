@@ -314,16 +314,6 @@ impl Segments {
             .collect()
     }
 
-    /// The entries of a group from `index` on are void: no segment is kept for them.
-    pub(crate) fn void_from(&mut self, group: u32, index: u64) {
-        for segment in &mut self.used {
-            if let Some(end) = segment.entries.get_mut(&group) {
-                *end = (*end).min(index);
-            }
-        }
-        self.groups.entry(group).or_default();
-    }
-
     /// The sequence of the first segment that must stay: those before it are not needed.
     pub(crate) fn free_until(&self) -> u64 {
         let stale = |segment: &Segment| {

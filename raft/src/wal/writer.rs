@@ -111,8 +111,7 @@ struct Queue {
 /// One record on its way to the disk.
 pub(crate) struct Item {
     pub(crate) draft: Draft,
-    /// Whose log the record is in, so that its place can be noted; with the index that it is about, where it is about one: that
-    /// of an entry, the first void one of a truncation, the first needed one of a checkpoint.
+    /// Whose log the record is in, so that its place can be noted; with the index, for an entry.
     pub(crate) of: Option<(Arc<GroupLog>, Option<u64>)>,
     pub(crate) done: Done,
 }
@@ -528,10 +527,10 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
 fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
     let mut segments = wal.segments.lock();
     let segments = &mut *segments;
-    let Some(last) = segments.used.back_mut() else {
+    let Some(segment) = segments.used.back_mut() else {
         return;
     };
-    last.end = tail.position();
+    segment.end = tail.position();
     for (item, position) in batch.iter().zip(&frames.positions) {
         let group = item.draft.group;
         match item.draft.kind {
@@ -539,10 +538,8 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                 let Some((log, Some(index))) = &item.of else {
                     continue;
                 };
-                if let Some(last) = segments.used.back_mut() {
-                    let end = last.entries.entry(group).or_default();
-                    *end = (*end).max(index + 1);
-                }
+                let end = segment.entries.entry(group).or_default();
+                *end = (*end).max(index + 1);
                 segments.groups.entry(group).or_default();
                 if let Some(slot) = log.state.lock().slot_mut(*index) {
                     slot.position = *position;
@@ -556,13 +553,7 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                     wal.upkeep.notify_one();
                 }
             }
-            Kind::Truncate => {
-                if let Some((_, Some(index))) = &item.of {
-                    segments.void_from(group, *index);
-                    wal.upkeep.notify_one();
-                }
-            }
-            Kind::Vote => {
+            Kind::Vote | Kind::Truncate => {
                 segments.groups.entry(group).or_default();
             }
             Kind::Drop => {

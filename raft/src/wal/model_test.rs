@@ -18,12 +18,12 @@ use openraft::type_config::TypeConfigExt as _;
 use openraft::vote::RaftLeaderId as _;
 use parking_lot::Mutex;
 
+use super::image::{GroupLog, GroupState};
+use super::writer::{Layout, Wal};
+use super::{keeper, recovery, writer};
 use crate::ids::{GroupId, NodeId};
 use crate::log_store::LogStore;
 use crate::types::{Command, Entry, LeaderId, LogId, Payload, Types, Vote};
-use crate::wal::image::{GroupLog, GroupState};
-use crate::wal::writer::{Layout, Wal};
-use crate::wal::{keeper, recovery, writer};
 
 const GROUPS: u32 = 3;
 

@@ -14,14 +14,14 @@ use openraft::storage::{IOFlushed, RaftLogStorage as _};
 use openraft::vote::RaftLeaderId as _;
 use parking_lot::Mutex;
 
+use super::image::{GroupLog, plain_draft};
+use super::record::Kind;
+use super::writer::{Done, Item, Layout, Wal};
+use super::{keeper, recovery, writer};
 use crate::error::Error;
 use crate::ids::{GroupId, NodeId};
 use crate::log_store::LogStore;
 use crate::types::{Command, Entry, LeaderId, LogId, Payload, Vote};
-use crate::wal::image::{GroupLog, plain_draft};
-use crate::wal::record::Kind;
-use crate::wal::writer::{Done, Item, Layout, Wal};
-use crate::wal::{keeper, recovery, writer};
 
 const DIR: &str = "/log";
 
@@ -265,7 +265,7 @@ fn a_lost_spare_is_made_anew_and_a_lost_end_is_noticed() {
         let mut changed = files.clone();
         let (path, bytes) = changed.remove(spare);
         // Another one follows it, as after a flush.
-        let next = path.with_file_name(crate::wal::segment::file_name(99));
+        let next = path.with_file_name(super::segment::file_name(99));
         changed.push((next, bytes));
         assert!(!noticed(&changed, &whole, "without the first spare"));
         let last = files

@@ -306,7 +306,7 @@ impl World {
             },
             Op::Pause { until, .. } => Command::Pause {
                 id,
-                until: Some(Timestamp::from_nanos(until.i64())),
+                until: Some(Timestamp::from_nanos(until.i64()).into()),
             },
             _ => Command::Delete { id },
         };

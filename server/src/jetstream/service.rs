@@ -439,7 +439,11 @@ impl JetStream {
         let (config, created, state) = handle.group().read(|machine| {
             let stream = machine.stream(handle.id())?;
             let state = stream.state(machine.store()).ok()?;
-            let state = State::new(&state, stream.consumers().len());
+            let mut state = State::new(&state, stream.consumers().len());
+            // Where the first sequence was said, it shows before there is a message.
+            if stream.config().first_seq == 1 {
+                state.first_seq = state.first_seq.max(1);
+            }
             Some((stream.config().for_response(), stream.created(), state))
         })?;
         Some(StreamInfo {

@@ -29,18 +29,44 @@ const VOLATILE: &[&str] = &[
     "deliver_subject_of_restore",
 ];
 
-/// All answers to one request.
-pub(crate) fn shown(answers: &[Answer]) -> String {
-    let all: Vec<String> = answers.iter().map(one).collect();
-    if all.is_empty() {
-        "(silence)".to_owned()
-    } else {
-        all.join("\n")
+/// What a client may miss or get any number of times.
+const SIGN_OF_LIFE: &[u8] = b"NATS/1.0 100 Idle Heartbeat";
+
+/// All that came in one round: to which step, and what.
+pub(crate) fn shown(answers: &[(usize, &[Answer])], round: usize) -> String {
+    let mut lines = Vec::new();
+    for (to, answers) in answers {
+        for answer in *answers {
+            if answer.headers.starts_with(SIGN_OF_LIFE) {
+                continue;
+            }
+            lines.push(match *to == round {
+                true => one(answer),
+                false => format!("(to {to}) {}", one(answer)),
+            });
+        }
     }
+    match lines.is_empty() {
+        true => "(silence)".to_owned(),
+        false => lines.join("\n"),
+    }
+}
+
+/// An ack subject without the time in it; other replies are the servers' own.
+fn reply(reply: &str) -> String {
+    let mut tokens: Vec<&str> = reply.split('.').collect();
+    match tokens.as_mut_slice() {
+        ["$JS", "ACK", _, _, _, _, _, time, _] => *time = "*",
+        _ => return "*".to_owned(),
+    }
+    tokens.join(".")
 }
 
 fn one(answer: &Answer) -> String {
     let mut text = String::new();
+    if !answer.reply.is_empty() {
+        text += &format!("{} -> {} ", answer.subject, reply(&answer.reply));
+    }
     for line in String::from_utf8_lossy(&answer.headers).lines() {
         let line = if line.starts_with("Nats-Time-Stamp:") {
             "Nats-Time-Stamp: *"
@@ -68,6 +94,12 @@ fn settle(value: &mut Value) {
                     && field.as_str().is_some_and(|name| {
                         name.len() == 8 && name.bytes().all(|b| b.is_ascii_alphanumeric())
                     });
+                // What settles nothing counts there, too, in the real server.
+                if key == "ack_floor"
+                    && let Some(floor) = field.as_object_mut()
+                {
+                    floor.remove("last_active");
+                }
                 let volatile = VOLATILE.contains(&key.as_str()) && field != "0001-01-01T00:00:00Z";
                 if by_chance || volatile {
                     *field = Value::from("*");

@@ -10,16 +10,17 @@
 mod accepted;
 mod cases;
 mod compare;
+mod dice;
 mod values;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use cases::{Case, Step};
+use dice::Dice;
 use halyard_tests::node::{Node, Start, TempDir, binary};
 use halyard_tests::tools;
-use values::Dice;
 use wire::Wire;
 
 /// Cases under way at once.
@@ -32,9 +33,14 @@ fn setting(name: &str, otherwise: usize) -> usize {
     set.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-fn send(out: &mut Vec<u8>, step: &Step, inbox: &str) {
+/// Subscriptions of one case: one for the answers to each step, the last for what is pushed.
+const SIDS: usize = 32;
+
+/// Appends a step: its inbox, then the message.
+fn send(out: &mut Vec<u8>, step: &Step, sid: usize) {
     let reply = if step.asks {
-        format!(" {inbox}")
+        out.extend_from_slice(format!("SUB _I.{sid} {sid}\r\n").as_bytes());
+        format!(" _I.{sid}")
     } else {
         String::new()
     };
@@ -63,39 +69,43 @@ fn can_be_sent(step: &Step) -> bool {
 
 /// Plays all cases at once, step by step; what differs.
 fn play(servers: &mut [Wire; 2], cases: &[Case], seen: &mut Seen) {
-    let mut apart = BTreeSet::new();
+    let mut apart = vec![false; cases.len()];
     let rounds = cases.iter().map(|case| case.steps.len()).max().unwrap_or(0);
+    assert!(rounds < SIDS, "each step has its own subscription");
+    let first = seen.sids;
+    seen.sids += cases.len() * SIDS;
     for round in 0..rounds {
-        let (mut out, mut wanted, mut steps) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut out, mut wanted) = (Vec::new(), Vec::new());
         for (at, case) in cases.iter().enumerate() {
+            let sid = first + at * SIDS + round;
+            if let Some(to) = case.listens.as_ref().filter(|_| round == 0) {
+                let pushed = first + at * SIDS + SIDS - 1;
+                out.extend_from_slice(format!("SUB {to} {pushed}\r\n").as_bytes());
+            }
             let Some(step) = case.steps.get(round).filter(|step| can_be_sent(step)) else {
                 continue;
             };
-            let inbox = format!("_I.{at}.{round}");
-            send(&mut out, step, &inbox);
+            send(&mut out, step, sid);
             if step.asks {
-                wanted.push(inbox.clone());
-            }
-            steps.insert(inbox, (case, step));
-        }
-        servers.iter_mut().for_each(|server| server.send(&out));
-        let [theirs, ours] = servers
-            .each_mut()
-            .map(|server| server.gather(&wanted, QUIET.0, QUIET.1));
-        for (inbox, (case, step)) in steps {
-            // What follows on an accepted difference differs, too.
-            if apart.contains(&case.name) {
-                continue;
+                wanted.push(sid);
             }
             seen.requests += 1;
-            let of = |answers: &wire::Answers| {
-                answers
-                    .get(&inbox)
-                    .map(Vec::as_slice)
-                    .unwrap_or_default()
-                    .to_vec()
+        }
+        servers.iter_mut().for_each(|server| server.send(&out));
+        let answers = servers
+            .each_mut()
+            .map(|server| server.gather(&wanted, QUIET.0, QUIET.1));
+        for (at, case) in cases.iter().enumerate() {
+            // What follows on a difference differs, too.
+            let Some(step) = case.steps.get(round).filter(|_| !apart[at]) else {
+                continue;
             };
-            let (expected, found) = (compare::shown(&of(&theirs)), compare::shown(&of(&ours)));
+            let base = first + at * SIDS;
+            let [expected, found] = answers.each_ref().map(|answers| {
+                let own = answers.range(base..base + SIDS);
+                let own: Vec<_> = own.map(|(sid, all)| (sid - base, all.as_slice())).collect();
+                compare::shown(&own, round)
+            });
             if expected == found {
                 continue;
             }
@@ -107,11 +117,14 @@ fn play(servers: &mut [Wire; 2], cases: &[Case], seen: &mut Seen) {
                 Some(why) => *seen.accepted.entry(why).or_default() += 1,
                 None => seen.differ.push(tell(case, round, &expected, &found)),
             }
-            if case.name != cases::STAGE {
-                apart.insert(case.name.clone());
-            }
+            apart[at] = !case.looks;
         }
     }
+    let mut out = Vec::new();
+    for sid in first..seen.sids {
+        out.extend_from_slice(format!("UNSUB {sid}\r\n").as_bytes());
+    }
+    servers.iter_mut().for_each(|server| server.send(&out));
 }
 
 /// What was asked, up to where the answers differ.
@@ -128,6 +141,8 @@ fn tell(case: &Case, round: usize, expected: &str, found: &str) -> String {
 #[derive(Default)]
 struct Seen {
     requests: usize,
+    /// Subscriptions so far.
+    sids: usize,
     accepted: BTreeMap<&'static str, usize>,
     differ: Vec<String>,
 }
@@ -159,9 +174,14 @@ fn requests_are_answered_as_by_the_real_server() {
     play(&mut servers, &all, &mut seen);
     all.clear();
     for number in 0..count - count / 3 {
-        all.push(match number % 2 {
-            0 => cases::stream(number, &mut dice),
-            _ => cases::consumer(number, &mut dice),
+        all.push(match number % 8 {
+            0 | 4 => cases::stream(number, &mut dice),
+            1 | 5 => cases::consumer(number, &mut dice),
+            2 => cases::publishing(number, &mut dice),
+            3 => cases::pulling(number, &mut dice),
+            6 => cases::acking(number, &mut dice),
+            _ if number % 16 == 7 => cases::batching(number, &mut dice),
+            _ => cases::pushing(number, &mut dice),
         });
     }
     for wave in all.chunks(WAVE) {

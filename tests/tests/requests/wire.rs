@@ -8,14 +8,18 @@ use std::time::{Duration, Instant};
 /// One message that came: header block and payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
+    /// Its subject.
+    pub subject: String,
+    /// Where an answer to it goes, empty for nowhere.
+    pub reply: String,
     /// The header block, empty if there is none.
     pub headers: Vec<u8>,
     /// The payload.
     pub payload: Vec<u8>,
 }
 
-/// Answers by the inbox that they came to, in the order in which they came.
-pub(crate) type Answers = BTreeMap<String, Vec<Answer>>;
+/// Answers by the subscription that they came to, in the order in which they came.
+pub(crate) type Answers = BTreeMap<usize, Vec<Answer>>;
 
 /// A client's connection.
 pub(crate) struct Wire {
@@ -26,7 +30,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Connects and listens on `_I.>`.
+    /// Connects.
     pub(crate) fn connect(address: &str) -> Self {
         let socket = TcpStream::connect(address).expect("the server accepts connections");
         socket.set_nodelay(true).expect("a socket option");
@@ -37,7 +41,7 @@ impl Wire {
             pongs: 0,
         };
         wire.send(
-            b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nSUB _I.> 1\r\nPING\r\n",
+            b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nPING\r\n",
         );
         let mut none = Answers::new();
         while wire.pongs == 0 {
@@ -74,17 +78,17 @@ impl Wire {
         true
     }
 
-    /// Waits until every inbox of `wanted` has an answer, then until it was quiet for `quiet`. Inboxes without an answer
-    /// after `patience` stay without.
+    /// Waits until every subscription of `wanted` has an answer, then until it was quiet for `quiet`. Those without an
+    /// answer after `patience` stay without.
     pub(crate) fn gather(
         &mut self,
-        wanted: &[String],
+        wanted: &[usize],
         quiet: Duration,
         patience: Duration,
     ) -> Answers {
         let (mut answers, mut last) = (Answers::new(), Instant::now());
         loop {
-            let complete = wanted.iter().all(|inbox| answers.contains_key(inbox));
+            let complete = wanted.iter().all(|sid| answers.contains_key(sid));
             let limit = if complete { quiet } else { patience };
             let left = limit.saturating_sub(last.elapsed());
             if left.is_zero() {
@@ -105,9 +109,9 @@ impl Wire {
         let line = String::from_utf8_lossy(&rest[..end]).into_owned();
         let words: Vec<&str> = line.split(' ').collect();
         let number = |word: &&str| word.parse::<usize>().expect("a size");
-        let (headers, total) = match words.as_slice() {
-            ["MSG", .., total] => (0, number(total)),
-            ["HMSG", .., headers, total] => (number(headers), number(total)),
+        let (reply, headers, total) = match words.as_slice() {
+            ["MSG", _, _, reply @ .., total] => (reply, 0, number(total)),
+            ["HMSG", _, _, reply @ .., headers, total] => (reply, number(headers), number(total)),
             _ => {
                 self.taken += end + 2;
                 match line.as_str() {
@@ -125,12 +129,12 @@ impl Wire {
             return false;
         }
         let answer = Answer {
+            subject: words[1].to_owned(),
+            reply: reply.concat(),
             headers: body[..headers].to_vec(),
             payload: body[headers..].to_vec(),
         };
-        // What a consumer delivers is shown with the message's own subject: the inbox is not in it.
-        let inbox = words[1].to_owned();
-        answers.entry(inbox).or_default().push(answer);
+        answers.entry(number(&words[2])).or_default().push(answer);
         self.taken += end + 4 + total;
         true
     }

@@ -84,7 +84,7 @@ fn read(subject: Option<&str>, message: &Publish<'_>) -> Result<GetRequest, (u16
     let empty = message.payload.is_empty();
     let mut asked = match empty {
         true => GetRequest::default(),
-        false => json::parse_present::<GetRequest>(message.payload, false)
+        false => json::parse_one::<GetRequest>(message.payload)
             .map_err(|_| (408, "Malformed Request"))?,
     };
     if let Some(subject) = subject {

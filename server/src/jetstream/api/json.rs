@@ -23,27 +23,35 @@ const TOO_SHORT: &str = "unexpected end of JSON input";
 pub struct Object(Vec<(String, Node)>);
 
 impl Object {
-    /// Reads a body. An empty one and `null` are the empty object.
+    /// Reads a body. An empty one and `null` are the empty object, and several objects one after the other are as one.
     ///
     /// # Errors
     /// 10025 with what is wrong.
     pub fn read(body: &[u8]) -> Result<Self, ApiError> {
-        if body.trim_ascii().is_empty() {
-            return Ok(Self(Vec::new()));
-        }
         let body = cleaned(body);
         let mut all = Vec::new();
-        // Several objects one after the other are as one.
         for node in serde_json::Deserializer::from_slice(&body).into_iter() {
-            match node {
-                Ok(Node::Fields(fields)) => all.extend(fields),
-                Ok(Node::Null) => {}
-                Ok(_) => return Err(refused("not an object")),
-                Err(error) if error.is_eof() => return Err(table::INVALID_JSON.with(TOO_SHORT)),
-                Err(error) => return Err(table::INVALID_JSON.with(error)),
-            }
+            all.extend(Self::of(node)?.0);
         }
         Ok(Self(all))
+    }
+
+    /// Reads a body that must be one object, or `null`, and nothing behind it.
+    ///
+    /// # Errors
+    /// 10025 with what is wrong.
+    pub fn read_one(body: &[u8]) -> Result<Self, ApiError> {
+        Self::of(serde_json::from_slice(&cleaned(body)))
+    }
+
+    fn of(node: Result<Node, serde_json::Error>) -> Result<Self, ApiError> {
+        match node {
+            Ok(Node::Fields(fields)) => Ok(Self(fields)),
+            Ok(Node::Null) => Ok(Self(Vec::new())),
+            Ok(_) => Err(refused("not an object")),
+            Err(error) if error.is_eof() => Err(table::INVALID_JSON.with(TOO_SHORT)),
+            Err(error) => Err(table::INVALID_JSON.with(error)),
+        }
     }
 
     /// The fields as a value of this type.
@@ -104,15 +112,12 @@ pub fn parse_optional<T: DeserializeOwned + Default>(
     }
 }
 
-/// [`parse`] for requests that need a body.
+/// [`parse`] for requests that are one object and never strict: unknown fields are passed over, an empty body is refused.
 ///
 /// # Errors
 /// 10025 with what is wrong.
-pub fn parse_present<T: DeserializeOwned>(body: &[u8], strict: bool) -> Result<T, ApiError> {
-    if body.trim_ascii().is_empty() {
-        return Err(table::INVALID_JSON.with(TOO_SHORT));
-    }
-    parse(body, strict)
+pub fn parse_one<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    Object::read_one(body)?.to(false)
 }
 
 /// Whether a body is empty, or an empty object.
@@ -120,7 +125,7 @@ pub fn parse_present<T: DeserializeOwned>(body: &[u8], strict: bool) -> Result<T
 pub fn is_nothing(body: &[u8]) -> bool {
     body.is_empty()
         || body.trim_ascii_start().starts_with(b"{")
-            && Object::read(body).is_ok_and(|object| object.0.is_empty())
+            && Object::read_one(body).is_ok_and(|object| object.0.is_empty())
 }
 
 /// [`parse`] of a value.
@@ -212,13 +217,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    const fn with(self, node: &'a Node) -> Self {
-        Self { node, ..self }
-    }
-
-    fn fields(self, fields: &'a [(String, Node)]) -> Fields<'a> {
+    const fn fields(self, fields: &'a [(String, Node)]) -> Fields<'a> {
         Fields {
             fields,
+            strict: self.strict,
+        }
+    }
+
+    fn items(self, items: &'a [Node]) -> Items<'a> {
+        Items {
+            items: items.iter(),
             strict: self.strict,
         }
     }
@@ -249,15 +257,8 @@ impl<'a> Deserializer<'a> for Reader<'a> {
             Node::Signed(value) => visitor.visit_i64(*value),
             Node::Float(value) => visitor.visit_f64(*value),
             Node::Text(value) => visitor.visit_borrowed_str(value),
-            Node::List(items) => visitor.visit_seq(Items {
-                items: items.iter(),
-                reader: self,
-            }),
-            Node::Fields(fields) => visitor.visit_map(Entries {
-                entries: fields.iter(),
-                value: None,
-                reader: self,
-            }),
+            Node::List(items) => visitor.visit_seq(self.items(items)),
+            Node::Fields(fields) => self.fields(fields).deserialize_any(visitor),
         }
     }
 
@@ -293,10 +294,7 @@ impl<'a> Deserializer<'a> for Reader<'a> {
 
     fn deserialize_seq<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.node {
-            Node::Null => visitor.visit_seq(Items {
-                items: [].iter(),
-                reader: self,
-            }),
+            Node::Null => visitor.visit_seq(self.items(&[])),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -317,6 +315,8 @@ impl<'a> Deserializer<'a> for Reader<'a> {
         match self.node {
             Node::Null => self.fields(&[]).deserialize_struct(name, known, visitor),
             Node::Fields(fields) => self.fields(fields).deserialize_struct(name, known, visitor),
+            // A list would be taken for the fields in their order.
+            Node::List(_) => Err(de::Error::custom("an object is expected")),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -360,14 +360,8 @@ impl<'a> Deserializer<'a> for Fields<'a> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Entries {
-            entries: self.fields.iter(),
-            value: None,
-            reader: Reader {
-                node: &Node::Null,
-                strict: self.strict,
-            },
-        })
+        let pairs = self.fields.iter().map(|(key, node)| (key.as_str(), node));
+        visitor.visit_map(Pairs::new(pairs, self.strict))
     }
 
     fn deserialize_struct<V: Visitor<'a>>(
@@ -381,7 +375,8 @@ impl<'a> Deserializer<'a> for Fields<'a> {
             let exact = known.iter().position(|name| name == key);
             let place = exact.or_else(|| known.iter().position(|name| is_same_name(key, name)));
             match place.and_then(|place| found.get_mut(place)) {
-                // It leaves the field as it is; where only a name can stand it is none.
+                // It leaves a field as it is.
+                Some(Some(_)) if matches!(node, Node::Null) => {}
                 Some(slot) => *slot = Some(node),
                 None if self.strict => {
                     return Err(de::Error::custom(format_args!("unknown field \"{key}\"")));
@@ -393,14 +388,7 @@ impl<'a> Deserializer<'a> for Fields<'a> {
             .iter()
             .zip(found)
             .filter_map(|(name, node)| Some((*name, node?)));
-        visitor.visit_map(Known {
-            present: present.collect::<Vec<_>>().into_iter(),
-            value: None,
-            reader: Reader {
-                node: &Node::Null,
-                strict: self.strict,
-            },
-        })
+        visitor.visit_map(Pairs::new(present, self.strict))
     }
 
     forward_to_deserialize_any! {
@@ -410,61 +398,51 @@ impl<'a> Deserializer<'a> for Fields<'a> {
     }
 }
 
-struct Known<'a> {
-    present: std::vec::IntoIter<(&'static str, &'a Node)>,
-    value: Option<&'a Node>,
-    reader: Reader<'a>,
+/// Names and values of an object, one after the other.
+struct Pairs<'a, I> {
+    pairs: I,
+    /// The value whose name was handed out last.
+    value: &'a Node,
+    strict: bool,
 }
 
-impl<'a> MapAccess<'a> for Known<'a> {
+impl<'a, I: Iterator<Item = (&'a str, &'a Node)>> Pairs<'a, I> {
+    const fn new(pairs: I, strict: bool) -> Self {
+        let value = &Node::Null;
+        Self {
+            pairs,
+            value,
+            strict,
+        }
+    }
+}
+
+impl<'a, I: Iterator<Item = (&'a str, &'a Node)>> MapAccess<'a> for Pairs<'a, I> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'a>>(
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
-        let Some((name, node)) = self.present.next() else {
+        let Some((name, node)) = self.pairs.next() else {
             return Ok(None);
         };
-        self.value = Some(node);
+        self.value = node;
         seed.deserialize(BorrowedStrDeserializer::new(name))
             .map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        seed.deserialize(self.reader.with(self.value.take().unwrap_or(&Node::Null)))
-    }
-}
-
-struct Entries<'a> {
-    entries: std::slice::Iter<'a, (String, Node)>,
-    value: Option<&'a Node>,
-    reader: Reader<'a>,
-}
-
-impl<'a> MapAccess<'a> for Entries<'a> {
-    type Error = Error;
-
-    fn next_key_seed<K: DeserializeSeed<'a>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Error> {
-        let Some((name, node)) = self.entries.next() else {
-            return Ok(None);
-        };
-        self.value = Some(node);
-        seed.deserialize(BorrowedStrDeserializer::new(name))
-            .map(Some)
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        seed.deserialize(self.reader.with(self.value.take().unwrap_or(&Node::Null)))
+        seed.deserialize(Reader {
+            node: self.value,
+            strict: self.strict,
+        })
     }
 }
 
 struct Items<'a> {
     items: std::slice::Iter<'a, Node>,
-    reader: Reader<'a>,
+    strict: bool,
 }
 
 impl<'a> SeqAccess<'a> for Items<'a> {
@@ -474,8 +452,9 @@ impl<'a> SeqAccess<'a> for Items<'a> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Error> {
+        let strict = self.strict;
         let item = self.items.next();
-        item.map(|node| seed.deserialize(self.reader.with(node)))
+        item.map(|node| seed.deserialize(Reader { node, strict }))
             .transpose()
     }
 }
@@ -538,6 +517,7 @@ mod tests {
     fn names_are_the_same_in_any_case_and_the_last_wins() {
         assert_eq!(read(br#"{"SEQ": 7}"#).seq, 7);
         assert_eq!(read(br#"{"seq": 7, "Seq": 8}"#).seq, 8);
+        assert_eq!(read(br#"{"seq": 7, "Seq": null}"#).seq, 7);
         assert_eq!(read(r#"{"ſeq": 7, "TAGS": ["a"]}"#.as_bytes()).tags, ["a"]);
         let mut object = Object::read(br#"{"Pedantic": true, "seq": 1}"#).unwrap();
         assert!(object.take::<bool>("pedantic").unwrap());
@@ -587,7 +567,15 @@ mod tests {
         for body in [&b""[..], b"{}", b" { } "] {
             assert!(is_nothing(body), "{body:?}");
         }
-        for body in [&b"x"[..], b" ", b"[]", b"0", b"null", br#"{"a":1}"#] {
+        for body in [
+            &b"x"[..],
+            b" ",
+            b"[]",
+            b"0",
+            b"null",
+            b"{} {}",
+            br#"{"a":1}"#,
+        ] {
             assert!(!is_nothing(body), "{body:?}");
         }
         assert_eq!(read(b""), Asked::default());
@@ -595,7 +583,16 @@ mod tests {
             assert_eq!(parse_optional::<Asked>(body, true), Ok(Asked::default()));
         }
         assert!(parse_optional::<Asked>(b"[]", true).is_err());
-        assert!(parse_present::<Asked>(b"", true).is_err());
+    }
+
+    #[test]
+    fn several_objects_are_as_one_where_a_request_may_be_read_as_a_stream() {
+        let asked = read(br#"{"seq": 7} {"tags": ["a"]}"#);
+        assert_eq!((asked.seq, asked.tags.len()), (7, 1));
+        assert_eq!(parse_one::<Asked>(br#"{"seq": 7, "x": 1}"#).unwrap().seq, 7);
+        for body in [&b""[..], b"{} {}", b"{}x", b"[]"] {
+            assert!(parse_one::<Asked>(body).is_err(), "{body:?}");
+        }
     }
 
     #[test]
@@ -610,6 +607,8 @@ mod tests {
             br#"{"kind": null}"#,
             br#"{"kind": 1}"#,
             br#"{"tags": {}}"#,
+            br#"{"inner": []}"#,
+            br#"{"inner": ["x"]}"#,
             b"[]",
             b"{} x",
             b"{}x",

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use halyard_net::proto::headers as wire;
 use parking_lot::Mutex;
 
 use super::errors::{ApiError, table};
@@ -20,7 +19,7 @@ use crate::broker::{
     Account, ClientId, Delivered, Publish, Publisher, Sink, Subscription, WriteNumber,
 };
 use crate::jetstream::consumer;
-use crate::jetstream::consumer::leader::{Directory, HALTED};
+use crate::jetstream::consumer::leader::{Directory, HALTED, Puller};
 use crate::jetstream::handle::StreamHandle;
 use crate::jetstream::limits::{REQUEST_BYTES_WAITING_MAX, REQUESTS_WAITING_MAX};
 use crate::jetstream::reads::Read;
@@ -284,12 +283,6 @@ impl Api {
         message: &Publish<'_>,
         reply: &[u8],
     ) {
-        if check_level(message.headers).is_err() {
-            let headers = wire::Builder::status(412, "Required Api Level").finish();
-            let refusal = Publish::new(reply, &[]).with_headers(&headers);
-            self.account.publish(&refusal);
-            return;
-        }
         if service.has_halted() {
             let stream = service.stream(
                 self.account.name(),
@@ -303,20 +296,33 @@ impl Api {
             }
         }
         let client = message.origin.client();
+        let needs_newer = check_level(message.headers).is_err();
         const NO_WAIT: &[u8] = b"no_wait";
         let body = message.payload;
         if !body
             .windows(NO_WAIT.len())
             .any(|part| part.eq_ignore_ascii_case(NO_WAIT))
         {
-            directory.pull(key.as_bytes(), client, reply, body);
+            let from = Puller {
+                client,
+                reply,
+                needs_newer,
+            };
+            directory.pull(key.as_bytes(), &from, body);
             return;
         }
         let name = key.split('.').next().unwrap_or_default();
         let handle = service.stream(self.account.name(), name);
         let (key, reply) = (key.to_owned(), Bytes::copy_from_slice(reply));
         let body = Bytes::copy_from_slice(body);
-        let then = move || directory.pull(key.as_bytes(), client, &reply, &body);
+        let then = move || {
+            let from = Puller {
+                client,
+                reply: &reply,
+                needs_newer,
+            };
+            directory.pull(key.as_bytes(), &from, &body);
+        };
         self.after_own_writes(service, handle.as_ref(), message, then);
     }
 

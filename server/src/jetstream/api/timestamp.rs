@@ -125,6 +125,14 @@ impl Moment {
         Timestamp::from_nanos(nanos)
     }
 
+    /// Nanoseconds from `time` until then: at most (and at least) what 64 bits hold.
+    #[must_use]
+    pub fn nanos_after(self, time: Timestamp) -> i64 {
+        let nanos = i128::from(self.seconds) * i128::from(NANOS) + i128::from(self.nanos);
+        let after = nanos - i128::from(time.as_nanos());
+        i64::try_from(after).unwrap_or(if after < 0 { i64::MIN } else { i64::MAX })
+    }
+
     /// The same point, shown in UTC.
     #[must_use]
     pub const fn in_utc(self) -> Self {
@@ -312,6 +320,13 @@ mod tests {
         let nanos = |text: &str| Moment::parse(text).unwrap().timestamp().as_nanos();
         assert_eq!(nanos("9999-12-31T23:59:59Z"), i64::MAX);
         assert_eq!(nanos("0000-01-01T00:00:00Z"), i64::MIN);
+        let after = |text: &str, nanos: i64| {
+            let time = Timestamp::from_nanos(nanos);
+            Moment::parse(text).unwrap().nanos_after(time)
+        };
+        assert_eq!(after("9999-12-31T23:59:59Z", i64::MAX), i64::MAX);
+        assert_eq!(after("1970-01-01T00:00:01Z", 1), 999_999_999);
+        assert_eq!(after("0001-01-01T00:00:00Z", 0), i64::MIN);
         assert!(Moment::parse(ZERO).unwrap().is_zero());
         assert!(!Moment::parse("0001-01-01T00:00:01Z").unwrap().is_zero());
         assert!(

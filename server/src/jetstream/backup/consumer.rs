@@ -87,8 +87,9 @@ pub fn restored(
     if *own != name || (config.is_durable() && config.durable_name != name) {
         return Err(refuse("the archive has it under another name".to_owned()));
     }
-    let config =
+    let mut config =
         check::resolve(config, stream, false).map_err(|error| refuse(error.to_string()))?;
+    config.fill_in_threshold();
     let Some(state) = found.state else {
         return Ok(Restored::new(config));
     };

@@ -104,10 +104,16 @@ async fn prepare(
         return Err(table::BAD_REQUEST.error());
     }
     let asked: RestoreRequest = json::parse(&request.payload, service.strict())?;
-    let config: StreamConfig = json::from_value(asked.config, service.strict())?;
+    let mut config: StreamConfig = json::from_value(asked.config, service.strict())?;
     // The subject is what permissions hang on.
+    if config.name.is_empty() {
+        name.clone_into(&mut config.name);
+    }
     if config.name != name {
         return Err(table::STREAM_MISMATCH.error());
+    }
+    if service.stream(&request.account, name).is_some() {
+        return Err(table::STREAM_NAME_EXIST_RESTORE_FAILED.error());
     }
     let stated = match asked.state {
         Value::Null => None,

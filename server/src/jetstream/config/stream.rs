@@ -106,9 +106,10 @@ pub struct Placement {
     /// Name of the cluster.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cluster: String,
-    /// Tags that the servers have; `!tag` for those that they must not have.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tags: Vec<String>,
+    /// Tags that the servers have; `!tag` for those that they must not have. An empty list is a wish, too, and is shown as
+    /// `{}`; none is not.
+    #[serde(default, skip_serializing_if = "has_no_tags")]
+    pub tags: Option<Vec<String>>,
     /// Only for requests that move a leader; refused in a configuration.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub preferred: String,
@@ -260,6 +261,11 @@ impl StreamConfig {
 
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+#[expect(clippy::ref_option, reason = "serde asks for a reference")]
+fn has_no_tags(tags: &Option<Vec<String>>) -> bool {
+    tags.as_ref().is_none_or(Vec::is_empty)
 }
 
 fn is_zero(value: &i64) -> bool {

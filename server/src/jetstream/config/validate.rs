@@ -123,6 +123,15 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
     if config.num_replicas < 0 {
         return Err(table::REPLICAS_COUNT_CANNOT_BE_NEGATIVE.error());
     }
+    check_times(config, defaults)?;
+    check_discard(config)?;
+    check_markers(config)?;
+    if config.persist_mode == PersistMode::Async && config.storage == Storage::Memory {
+        return Err(invalid(
+            "async persist mode is only supported on file storage",
+        ));
+    }
+    check_subjects(config)?;
     if config
         .placement
         .as_ref()
@@ -130,18 +139,14 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
     {
         return Err(invalid("preferred server not permitted in placement"));
     }
+    check_absent_features(config)?;
+    if config.num_replicas > 1 {
+        return Err(table::STREAM_REPLICAS_NOT_SUPPORTED.error());
+    }
     if config.first_seq > SEQUENCE_ASKED_MAX {
         return Err(invalid(format!(
             "first sequence must not be above {SEQUENCE_ASKED_MAX}"
         )));
-    }
-    check_times(config, defaults)?;
-    check_markers(config)?;
-    check_discard(config)?;
-    check_subjects(config)?;
-    check_absent_features(config)?;
-    if config.num_replicas > 1 {
-        return Err(table::STREAM_REPLICAS_NOT_SUPPORTED.error());
     }
     Ok(())
 }
@@ -197,10 +202,6 @@ fn check_times(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiErro
         return Err(invalid(
             "duplicates window can not be larger then server limit",
         ));
-    }
-    if config.consumer_limits.inactive_threshold < 0 || config.consumer_limits.max_ack_pending < -1
-    {
-        return Err(invalid("consumer limits can not be negative"));
     }
     Ok(())
 }
@@ -305,6 +306,9 @@ fn check_subjects(config: &StreamConfig) -> Result<(), ApiError> {
             )));
         }
         if config.no_ack {
+            if bytes == subject::ANY_TAIL && config.num_replicas > 1 {
+                return Err(invalid("capturing all subjects requires replicas of 1"));
+            }
             continue;
         }
         if bytes == subject::ANY_TAIL {

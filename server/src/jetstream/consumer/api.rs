@@ -49,10 +49,18 @@ fn finish<T: Serialize>(kind: &str, outcome: Result<T, Stop>) -> Option<Vec<u8>>
 /// The answer; `None` is silence.
 pub async fn answer(service: &Arc<JetStream>, request: &Request) -> Option<Vec<u8>> {
     let tokens = request.tokens();
-    // A create is read before it.
-    let verb = tokens
-        .get(1)
-        .filter(|verb| !matches!(**verb, "CREATE" | "DURABLE"));
+    // A create is read before the level is looked at.
+    let verb = match tokens.as_slice() {
+        [
+            _,
+            verb @ ("INFO" | "DELETE" | "PAUSE" | "UNPIN" | "RESET"),
+            _,
+            _,
+        ]
+        | [_, verb @ ("NAMES" | "LIST"), _]
+        | [_, verb @ "LEADER", "STEPDOWN", _, _] => Some(verb),
+        _ => None,
+    };
     if let (Err(refusal), Some(verb)) = (request.check_level(), verb) {
         let kind = format!("consumer_{}", verb.to_lowercase());
         return Some(reply::<()>(&kind, &Err(refusal)));
@@ -120,7 +128,7 @@ struct Paused {
     paused: bool,
     pause_until: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pause_remaining: Option<u64>,
+    pause_remaining: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -249,27 +257,26 @@ impl Asked<'_> {
             json::parse_optional(&self.request.payload, self.service.strict())?;
         let handle = self.stream(stream)?;
         let id = find(&handle, name, Consumer::id)?;
-        let now = Timestamp::now();
         // One that is over is kept all the same, and pauses nothing.
-        let shown = body.pause_until.filter(|asked| !asked.is_zero());
-        let shown = shown.map(Moment::in_utc);
-        let kept = shown.map(Moment::timestamp);
-        propose(&handle, &Command::Pause { id, until: kept }.to_bytes()).await?;
-        let until = kept.filter(|until| *until > now);
-        let paused = until.is_some();
+        let until = body.pause_until.filter(|asked| !asked.is_zero());
+        let until = until.map(Moment::in_utc);
+        propose(&handle, &Command::Pause { id, until }.to_bytes()).await?;
+        let now = Timestamp::now();
+        let remaining = until.map(|until| until.nanos_after(now));
+        let remaining = remaining.filter(|nanos| *nanos > 0);
+        let paused = remaining.is_some();
         self.service
-            .advise_pause(handle.account(), stream, name, paused, shown);
+            .advise_pause(handle.account(), stream, name, paused, until);
         Ok(Paused {
             paused,
-            pause_until: shown
+            pause_until: until
                 .map_or_else(|| timestamp::ZERO.to_owned(), |until| until.to_string()),
-            pause_remaining: until
-                .map(|until| u64::try_from((until - now).as_nanos()).unwrap_or(u64::MAX)),
+            pause_remaining: remaining,
         })
     }
 
     fn unpin(&self, stream: &str, name: &str) -> Result<(), Stop> {
-        let body: UnpinRequest = json::parse_present(&self.request.payload, false)?;
+        let body: UnpinRequest = json::parse_one(&self.request.payload)?;
         if body.group.is_empty() {
             return Err(table::INVALID_JSON
                 .with("consumer group not specified")

@@ -22,8 +22,6 @@ const ACK_WAIT: i64 = 30 * SECOND;
 const MAX_WAITING: i64 = 512;
 /// Deliveries that may wait for an ack, when nothing is given.
 const MAX_ACK_PENDING: i64 = 1000;
-/// An ephemeral consumer that nobody uses goes after this, nanoseconds.
-const INACTIVE_THRESHOLD: i64 = 5 * SECOND;
 /// Shortest heartbeat interval of a push consumer, nanoseconds.
 const HEARTBEAT_MIN: i64 = 100_000_000;
 /// Shortest cap on the life of a pull request, nanoseconds.
@@ -40,22 +38,39 @@ pub fn resolve(
     stream: &StreamConfig,
     pedantic: bool,
 ) -> Result<ConsumerConfig, ApiError> {
+    check_path(&config.name)?;
+    check_replicas(&config, stream)?;
     if pedantic {
         pedantic::check(&config, stream)?;
     }
     check_name(&config)?;
     fill_in(&mut config, stream);
-    check_amounts(&config, stream)?;
-    check_filters(&config)?;
-    check_start(&config)?;
+    check_retained(&config, stream)?;
+    check_amounts(&config)?;
     if config.is_push() {
         check_push(&config, stream)?;
     } else {
-        check_pull(&config)?;
+        check_pull(&config, stream)?;
     }
+    check_limits(&config, stream)?;
+    if config.direct && !config.is_push() {
+        return Err(table::CONSUMER_DIRECT_REQUIRES_PUSH.error());
+    }
+    check_filters(&config)?;
+    check_start(&config)?;
+    check_sampling(&config.sample_freq)?;
+    if config.flow_control && config.idle_heartbeat == 0 {
+        return Err(table::CONSUMER_WITH_FLOW_CONTROL_NEEDS_HEARTBEATS.error());
+    }
+    check_metadata(&config)?;
     check_priority(&config)?;
     if stream.retention == Retention::WorkQueue {
         check_work_queue(&config)?;
+    }
+    if config.opt_start_seq > SEQUENCE_ASKED_MAX {
+        return Err(table::CONSUMER_INVALID_POLICY.with(format_args!(
+            "optional start sequence must not be above {SEQUENCE_ASKED_MAX}"
+        )));
     }
     refuse_unsupported(&config)?;
     Ok(config)
@@ -75,14 +90,23 @@ pub fn parse_filters(config: &ConsumerConfig) -> Result<Filters, ApiError> {
         .map_err(|_| table::STREAM_INVALID_CONFIG.with("invalid subject"))
 }
 
+/// Whether a name could lead somewhere else as a path.
+///
+/// # Errors
+/// It could.
+pub fn check_path(name: &str) -> Result<(), ApiError> {
+    match name.contains(['/', '\\']) {
+        true => Err(table::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS.error()),
+        false => Ok(()),
+    }
+}
+
 fn check_name(config: &ConsumerConfig) -> Result<(), ApiError> {
     for name in [&config.name, &config.durable_name] {
         if name.len() > NAME_BYTES_MAX {
             return Err(table::CONSUMER_NAME_TOO_LONG.with(NAME_BYTES_MAX));
         }
-        if name.contains(['/', '\\']) {
-            return Err(table::CONSUMER_NAME_CONTAINS_PATH_SEPARATORS.error());
-        }
+        check_path(name)?;
         let odd = |c: char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
         if name.contains(odd) {
             // The peer words it differently for names that are not durable.
@@ -113,8 +137,8 @@ fn fill_in(config: &mut ConsumerConfig, stream: &StreamConfig) {
     if config.name.is_empty() {
         config.name.clone_from(&config.durable_name);
     }
-    if !config.is_push() && config.max_waiting <= 0 {
-        config.max_waiting = MAX_WAITING;
+    if config.max_waiting <= 0 {
+        config.max_waiting = if config.is_push() { 0 } else { MAX_WAITING };
     }
     if let Some(first) = config.backoff.first() {
         config.ack_wait = *first;
@@ -130,20 +154,77 @@ fn fill_in(config: &mut ConsumerConfig, stream: &StreamConfig) {
             limit => limit,
         };
     }
+    // Where neither says one, it hangs on what there is under the name (`Consumers::create`).
     if config.inactive_threshold == 0 {
-        let cap = stream.consumer_limits.inactive_threshold;
-        if cap > 0 {
-            config.inactive_threshold = cap;
-        } else if !config.is_durable() {
-            config.inactive_threshold = INACTIVE_THRESHOLD;
-        }
+        config.inactive_threshold = stream.consumer_limits.inactive_threshold.max(0);
     }
 }
 
-fn check_amounts(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
+/// Replicas that there cannot be, whatever the stream is like.
+fn check_replicas(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
+    if config.num_replicas > stream.num_replicas {
+        return Err(if stream.num_replicas == 1 {
+            table::STREAM_REPLICAS_NOT_SUPPORTED.error()
+        } else {
+            table::CONSUMER_REPLICAS_EXCEEDS_STREAM.error()
+        });
+    }
+    Ok(())
+}
+
+fn check_retained(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
+    if config.num_replicas < 0 {
+        return Err(table::REPLICAS_COUNT_CANNOT_BE_NEGATIVE.error());
+    }
+    let must_match = stream.retention != Retention::Limits && config.num_replicas != 0;
+    if must_match && config.num_replicas != stream.num_replicas {
+        return Err(table::CONSUMER_REPLICAS_SHOULD_MATCH_STREAM.error());
+    }
+    Ok(())
+}
+
+fn check_amounts(config: &ConsumerConfig) -> Result<(), ApiError> {
+    if config.ack_wait < 0 && config.backoff.is_empty() {
+        return Err(table::CONSUMER_ACK_WAIT_NEGATIVE.error());
+    }
+    if config.backoff.iter().any(|wait| *wait < 0) {
+        return Err(table::CONSUMER_BACK_OFF_NEGATIVE.error());
+    }
+    if config.ack_policy == AckPolicy::FlowControl {
+        if !config.is_push() {
+            return Err(table::CONSUMER_ACK_FC_REQUIRES_PUSH.error());
+        }
+        if !config.flow_control {
+            return Err(table::CONSUMER_ACK_FC_REQUIRES_FC.error());
+        }
+    }
+    if config
+        .deliver_max()
+        .is_some_and(|max| config.backoff.len() > max as usize)
+    {
+        return Err(table::CONSUMER_MAX_DELIVER_BACKOFF.error());
+    }
     if config.description.len() > DESCRIPTION_BYTES_MAX {
         return Err(table::CONSUMER_DESCRIPTION_TOO_LONG.with(DESCRIPTION_BYTES_MAX));
     }
+    Ok(())
+}
+
+/// The caps that the stream sets.
+fn check_limits(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
+    let cap = stream.consumer_limits;
+    if cap.max_ack_pending > 0 && config.max_ack_pending > cap.max_ack_pending {
+        return Err(table::CONSUMER_MAX_PENDING_ACK_EXCESS.with(cap.max_ack_pending));
+    }
+    if cap.inactive_threshold > 0 && config.inactive_threshold > cap.inactive_threshold {
+        return Err(
+            table::CONSUMER_INACTIVE_THRESHOLD_EXCESS.with(GoDuration(cap.inactive_threshold))
+        );
+    }
+    Ok(())
+}
+
+fn check_metadata(config: &ConsumerConfig) -> Result<(), ApiError> {
     let metadata: usize = config
         .metadata
         .iter()
@@ -154,42 +235,7 @@ fn check_amounts(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), A
             table::CONSUMER_METADATA_LENGTH.with(format_args!("{}KB", METADATA_BYTES_MAX / 1024))
         );
     }
-    if config.num_replicas < 0 {
-        return Err(table::REPLICAS_COUNT_CANNOT_BE_NEGATIVE.error());
-    }
-    if config.num_replicas > stream.num_replicas {
-        return Err(if stream.num_replicas == 1 {
-            table::STREAM_REPLICAS_NOT_SUPPORTED.error()
-        } else {
-            table::CONSUMER_REPLICAS_EXCEEDS_STREAM.error()
-        });
-    }
-    let must_match = stream.retention != Retention::Limits && config.num_replicas != 0;
-    if must_match && config.num_replicas != stream.num_replicas {
-        return Err(table::CONSUMER_REPLICAS_SHOULD_MATCH_STREAM.error());
-    }
-    if config.ack_wait < 0 && config.backoff.is_empty() {
-        return Err(table::CONSUMER_ACK_WAIT_NEGATIVE.error());
-    }
-    if config.backoff.iter().any(|wait| *wait < 0) {
-        return Err(table::CONSUMER_BACK_OFF_NEGATIVE.error());
-    }
-    if config
-        .deliver_max()
-        .is_some_and(|max| config.backoff.len() > max as usize)
-    {
-        return Err(table::CONSUMER_MAX_DELIVER_BACKOFF.error());
-    }
-    let cap = stream.consumer_limits;
-    if cap.max_ack_pending > 0 && config.max_ack_pending > cap.max_ack_pending {
-        return Err(table::CONSUMER_MAX_PENDING_ACK_EXCESS.with(cap.max_ack_pending));
-    }
-    if cap.inactive_threshold > 0 && config.inactive_threshold > cap.inactive_threshold {
-        return Err(
-            table::CONSUMER_INACTIVE_THRESHOLD_EXCESS.with(GoDuration(cap.inactive_threshold))
-        );
-    }
-    check_sampling(&config.sample_freq)
+    Ok(())
 }
 
 fn check_sampling(text: &str) -> Result<(), ApiError> {
@@ -239,11 +285,6 @@ fn check_start(config: &ConsumerConfig) -> Result<(), ApiError> {
         Err(table::CONSUMER_INVALID_POLICY.with(format_args!("consumer delivery policy is {text}")))
     };
     let (sequence, time) = (config.opt_start_seq != 0, config.opt_start_time.is_some());
-    if config.opt_start_seq > SEQUENCE_ASKED_MAX {
-        return Err(table::CONSUMER_INVALID_POLICY.with(format_args!(
-            "optional start sequence must not be above {SEQUENCE_ASKED_MAX}"
-        )));
-    }
     let name = match config.deliver_policy {
         DeliverPolicy::All => "deliver all",
         DeliverPolicy::Last => "deliver last",
@@ -307,15 +348,12 @@ fn check_push(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiE
     if config.idle_heartbeat > 0 && config.idle_heartbeat < HEARTBEAT_MIN {
         return Err(table::CONSUMER_SMALL_HEARTBEAT.error());
     }
-    if config.flow_control && config.idle_heartbeat == 0 {
-        return Err(table::CONSUMER_WITH_FLOW_CONTROL_NEEDS_HEARTBEATS.error());
-    }
     Ok(())
 }
 
-fn check_pull(config: &ConsumerConfig) -> Result<(), ApiError> {
-    if config.direct {
-        return Err(table::CONSUMER_DIRECT_REQUIRES_PUSH.error());
+fn check_pull(config: &ConsumerConfig, stream: &StreamConfig) -> Result<(), ApiError> {
+    if stream.retention == Retention::WorkQueue && config.ack_policy == AckPolicy::None {
+        return Err(table::CONSUMER_PULL_REQUIRES_ACK.error());
     }
     if config.rate_limit_bps > 0 {
         return Err(table::CONSUMER_PULL_WITH_RATE_LIMIT.error());
@@ -326,9 +364,6 @@ fn check_pull(config: &ConsumerConfig) -> Result<(), ApiError> {
     if config.flow_control {
         return Err(table::CONSUMER_FC_REQUIRES_PUSH.error());
     }
-    if config.ack_policy == AckPolicy::FlowControl {
-        return Err(table::CONSUMER_ACK_FC_REQUIRES_PUSH.error());
-    }
     if config.max_expires > 0 && config.max_expires < EXPIRES_MIN {
         return Err(table::CONSUMER_MAX_REQUEST_EXPIRES_TOO_SMALL.error());
     }
@@ -337,11 +372,11 @@ fn check_pull(config: &ConsumerConfig) -> Result<(), ApiError> {
 
 fn check_priority(config: &ConsumerConfig) -> Result<(), ApiError> {
     if config.priority_policy == PriorityPolicy::None {
-        if config.priority_timeout > 0 {
-            return Err(table::CONSUMER_PINNED_TTL_WITHOUT_PRIORITY_POLICY_NONE.error());
-        }
         if !config.priority_groups.is_empty() {
             return Err(table::CONSUMER_PRIORITY_GROUP_WITH_POLICY_NONE.error());
+        }
+        if config.priority_timeout > 0 {
+            return Err(table::CONSUMER_PINNED_TTL_WITHOUT_PRIORITY_POLICY_NONE.error());
         }
         return Ok(());
     }
@@ -364,9 +399,6 @@ fn check_priority(config: &ConsumerConfig) -> Result<(), ApiError> {
 }
 
 fn check_work_queue(config: &ConsumerConfig) -> Result<(), ApiError> {
-    if config.ack_policy == AckPolicy::None && !config.is_push() {
-        return Err(table::CONSUMER_PULL_REQUIRES_ACK.error());
-    }
     if config.ack_policy != AckPolicy::Explicit {
         return Err(table::CONSUMER_WQ_REQUIRES_EXPLICIT_ACK.error());
     }

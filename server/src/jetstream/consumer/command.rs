@@ -6,12 +6,14 @@
 //! deliver   3 | id | count | (batch, max_bytes)*            one for each waiting request, in the order of their turns
 //! acks      4 | id | count | (tag u8, seq delta, extra)*     deltas from the ack before, so that most take 2 bytes
 //! progress  5 | id | consumer_seq | stream_seq               of a consumer without acks: how far it got, now and then
-//! pause     6 | id | until i64                               0: go on
+//! pause     6 | id | until i64                               0: go on; of former logs
 //! sent      7 | id | consumer_seq | count | (seq delta, length)*   runs of stream sequences; consumer_seq is the first's
+//! pause     9 | id | until (RFC 3339)                         empty: go on
 //! make      8 | action u8 | name | config | seen id, deliver subject   create, if what has the name is still as seen
 //! ```
 //!
-//! `deliver` is of former logs: the leader now sends a message as soon as it is stored, and `sent` tells the log of it.
+//! `deliver` is of former logs: the leader now sends a message as soon as it is stored, and `sent` tells the log of it. So is
+//! the first form of `pause`, which holds no year before 1677 or after 2262.
 //!
 //! Integers are LEB128. Kinds and tags are for ever.
 
@@ -20,6 +22,7 @@ use halyard_format::codec::{Malformed, Reader, put_bytes, put_signed, put_varint
 use halyard_runtime::time::Timestamp;
 
 use super::sent::Sent;
+use crate::jetstream::api::timestamp::Moment;
 
 /// Number of a consumer, never used twice in its stream. 0 is no consumer.
 pub type ConsumerId = u32;
@@ -126,7 +129,7 @@ pub enum Command<'a> {
         /// Which.
         id: ConsumerId,
         /// `None`: go on.
-        until: Option<Timestamp>,
+        until: Option<Moment>,
     },
     /// Messages were sent to clients that answer.
     Sent {
@@ -145,6 +148,7 @@ const PROGRESS: u8 = 5;
 const PAUSE: u8 = 6;
 const SENT: u8 = 7;
 const MAKE: u8 = 8;
+const PAUSE_UNTIL: u8 = 9;
 
 const ACK: u8 = 0;
 const NAK: u8 = 1;
@@ -201,9 +205,10 @@ impl<'a> Command<'a> {
                 put_varint(out, *stream_seq);
             }
             Self::Pause { id, until } => {
-                out.put_u8(PAUSE);
+                out.put_u8(PAUSE_UNTIL);
                 put_varint(out, u64::from(*id));
-                put_signed(out, until.map_or(0, Timestamp::as_nanos));
+                let until = until.map(|until| until.to_string());
+                put_bytes(out, until.unwrap_or_default().as_bytes());
             }
             Self::Sent { id, sent } => {
                 out.put_u8(SENT);
@@ -275,7 +280,14 @@ impl<'a> Command<'a> {
                 id: reader.varint_u32()?,
                 until: match reader.signed()? {
                     0 => None,
-                    nanos => Some(Timestamp::from_nanos(nanos)),
+                    nanos => Some(Timestamp::from_nanos(nanos).into()),
+                },
+            },
+            PAUSE_UNTIL => Self::Pause {
+                id: reader.varint_u32()?,
+                until: match reader.text()? {
+                    "" => None,
+                    text => Some(Moment::parse(text).ok_or(Malformed("a pause until no moment"))?),
                 },
             },
             SENT => Self::Sent {
@@ -439,7 +451,7 @@ mod tests {
             }),
             (any::<u32>(), any::<Option<i64>>()).prop_map(|(id, until)| Command::Pause {
                 id,
-                until: until.filter(|n| *n != 0).map(Timestamp::from_nanos)
+                until: until.map(|nanos| Timestamp::from_nanos(nanos).into())
             }),
             (
                 any::<u32>(),
@@ -461,6 +473,15 @@ mod tests {
         fn commands_round_trip(command in command()) {
             let bytes = command.to_bytes();
             prop_assert_eq!(Command::decode(&bytes), Ok(command));
+        }
+
+        #[test]
+        fn a_pause_of_a_former_log_is_read(id: u32, nanos: i64) {
+            let mut bytes = vec![PAUSE];
+            put_varint(&mut bytes, u64::from(id));
+            put_signed(&mut bytes, nanos);
+            let until = (nanos != 0).then(|| Timestamp::from_nanos(nanos).into());
+            prop_assert_eq!(Command::decode(&bytes), Ok(Command::Pause { id, until }));
         }
 
         #[test]

@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::jetstream::api::timestamp::Moment;
 
+/// A consumer without a durable name that nobody uses goes after this, nanoseconds.
+const INACTIVE_THRESHOLD: i64 = 5_000_000_000;
+
 /// Where a new consumer starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -181,6 +184,13 @@ impl ConsumerConfig {
         Some(self.deliver_group.as_bytes()).filter(|group| !group.is_empty())
     }
 
+    /// The threshold of one that goes with its users: without a wish it is the usual one.
+    pub fn fill_in_threshold(&mut self) {
+        if self.inactive_threshold == 0 && !self.is_durable() {
+            self.inactive_threshold = INACTIVE_THRESHOLD;
+        }
+    }
+
     /// Outlives its users: it has a durable name.
     pub fn is_durable(&self) -> bool {
         !self.durable_name.is_empty()
@@ -223,12 +233,13 @@ impl ConsumerConfig {
 
     /// The API level that a server needs to serve this configuration.
     pub fn required_level(&self) -> u32 {
+        let pauses = self.pause_until.is_some_and(|until| !until.is_zero());
+        let has_priorities =
+            self.priority_policy != PriorityPolicy::None || self.priority_timeout != 0;
         if self.ack_policy == AckPolicy::FlowControl || self.sourcing {
             4
-        } else if self.pause_until.is_some() || self.priority_policy != PriorityPolicy::None {
-            1
         } else {
-            0
+            u32::from(pauses || has_priorities)
         }
     }
 }

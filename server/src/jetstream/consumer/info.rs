@@ -63,7 +63,7 @@ pub struct ConsumerInfo {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     paused: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pause_remaining: Option<u64>,
+    pause_remaining: Option<i64>,
     ts: String,
 }
 
@@ -87,7 +87,8 @@ impl ConsumerInfo {
                 consumer.acked_at(),
             ),
         };
-        let paused = consumer.is_paused(now);
+        let until = consumer.config().pause_until;
+        let until = until.filter(|_| consumer.is_paused(now));
         Self {
             stream_name: stream.to_owned(),
             name: consumer.config().name.clone(),
@@ -100,8 +101,8 @@ impl ConsumerInfo {
             num_waiting: presence.waiting,
             num_pending: presence.unseen.unwrap_or_else(|| consumer.unseen(messages)),
             push_bound: presence.push_bound,
-            paused,
-            pause_remaining: paused.then(|| remaining(consumer.config(), now)),
+            paused: until.is_some(),
+            pause_remaining: until.map(|until| until.nanos_after(now)),
             ts: timestamp::format(now),
         }
     }
@@ -129,17 +130,11 @@ impl ConsumerInfo {
     }
 }
 
-/// Nanoseconds until a paused consumer goes on.
-pub fn remaining(config: &ConsumerConfig, now: Timestamp) -> u64 {
-    let left = config
-        .pause_until
-        .map_or(std::time::Duration::ZERO, |until| until.timestamp() - now);
-    u64::try_from(left.as_nanos()).unwrap_or(u64::MAX)
-}
-
 /// The configuration as replies show it: with the server's own metadata.
 pub fn shown(config: &ConsumerConfig) -> ConsumerConfig {
     let mut shown = config.clone();
+    // One below zero is none, and still asked for.
+    shown.priority_timeout = shown.priority_timeout.max(0);
     let own = [
         ("_nats.level", API_LEVEL.to_string()),
         ("_nats.req.level", config.required_level().to_string()),

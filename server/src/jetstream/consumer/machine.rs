@@ -159,6 +159,12 @@ impl Consumer {
         self.cursor.count(&self.filters, messages)
     }
 
+    /// Messages that are still to go out: those, and the ones that go out again. Exact.
+    pub fn to_come(&self, messages: &dyn Messages) -> u64 {
+        self.unseen(messages)
+            .saturating_add(self.pending.queued() as u64)
+    }
+
     /// Whether it delivers nothing at that time.
     pub fn is_paused(&self, now: Timestamp) -> bool {
         self.config
@@ -230,8 +236,8 @@ impl Consumer {
     }
 
     /// Stops deliveries until a moment, or lets them go on.
-    pub fn pause(&mut self, until: Option<Timestamp>) {
-        self.config.pause_until = until.map(Moment::from);
+    pub const fn pause(&mut self, until: Option<Moment>) {
+        self.config.pause_until = until;
     }
 
     /// Takes one answer of a client. Late and repeated ones change nothing. False: it settles what was never delivered,

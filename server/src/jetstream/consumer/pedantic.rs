@@ -25,6 +25,7 @@ pub(super) fn check(config: &ConsumerConfig, stream: &StreamConfig) -> Result<()
         ("max_bytes", config.max_bytes),
         ("idle_heartbeat", config.idle_heartbeat),
         ("inactive_threshold", config.inactive_threshold),
+        ("priority_timeout", config.priority_timeout),
     ];
     if let Some((name, _)) = negative.iter().find(|(_, value)| *value < 0) {
         return refuse(format_args!("{name} must not be negative"));

@@ -1,7 +1,6 @@
 //! The request that makes or changes a consumer: three forms of its subject, one body.
 
 use halyard_runtime::random;
-use halyard_runtime::time::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -100,10 +99,9 @@ pub fn prepare(
     }
     let action = request.action;
     let mut config = request.config;
-    // A pause that is over is none.
-    config.pause_until = config
-        .pause_until
-        .filter(|until| until.timestamp() > Timestamp::now());
+    if let Form::Named { name, .. } | Form::Durable { name } = form {
+        check::check_path(name)?;
+    }
     check_form(form, &config)?;
     if let Form::Named { name, .. } | Form::Durable { name } = form {
         name.clone_into(&mut config.name);

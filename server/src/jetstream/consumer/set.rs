@@ -323,6 +323,7 @@ impl Consumers {
             return Err(table::MAXIMUM_CONSUMERS_LIMIT.error());
         }
         self.check_work_queue(SET_RECORD, &config, ctx.stream)?;
+        config.fill_in_threshold();
         self.last_id += 1;
         let id = self.last_id;
         let consumer = Consumer::new(id, config, filters, ctx.messages, ctx.now);
@@ -358,12 +359,14 @@ impl Consumers {
         };
         // Only a request to pause changes a pause.
         config.pause_until = old.config().pause_until;
-        let is_same = check::is_same(old.config(), &config);
-        // Who makes an ephemeral one means one of its own.
-        if action == Action::Create && !(is_same && config.is_durable()) {
+        if action == Action::Create && !check::is_same(old.config(), &config) {
             return Err(table::CONSUMER_ALREADY_EXISTS.error());
         }
-        if is_same {
+        // One that was durable outlives its users until somebody says otherwise, and so does what follows it.
+        if old.config().inactive_threshold > 0 && !old.config().is_durable() {
+            config.fill_in_threshold();
+        }
+        if check::is_same(old.config(), &config) {
             return Ok(());
         }
         check::check_update(old.config(), &config)?;

@@ -15,7 +15,7 @@ use super::headers::{self, Asked};
 use super::machine::{Outcome, Stream, Turn};
 use super::marker::life_span;
 use super::message_id::MessageId;
-use super::publish::{Rollup, Stored, check_rollup, check_shape, check_size};
+use super::publish::{Rollup, Stored, check_features, check_rollup, check_shape, check_size};
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::consumer::effect::{Abandoned, Effect};
 use crate::jetstream::group::command::Publish;
@@ -264,6 +264,13 @@ impl Stream {
                     .because(table::ATOMIC_PUBLISH_INCOMPLETE_BATCH.error()),
             });
         }
+        if (seq != 1 || is_end) && !self.batches.open.contains_key(id) {
+            let refusal = table::ATOMIC_PUBLISH_INCOMPLETE_BATCH.error();
+            return Err(Then::Abandoned(Abandoned::Incomplete).because(refusal));
+        }
+        if !matches!(asked.batch_commit, None | Some(b"1" | END)) {
+            return Err(Then::Ends.because(table::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT.error()));
+        }
         if asked
             .required_level
             .is_some_and(|level| !headers::has_level(level))
@@ -271,10 +278,7 @@ impl Stream {
             let then = Then::Abandoned(Abandoned::Unsupported);
             return Err(then.because(table::REQUIRED_API_LEVEL.error()));
         }
-        match asked.batch_commit {
-            None | Some(b"1" | END) => Ok((seq, is_end)),
-            Some(_) => Err(Then::Ends.because(table::ATOMIC_PUBLISH_INVALID_BATCH_COMMIT.error())),
-        }
+        Ok((seq, is_end))
     }
 
     /// Begins a batch: so many may be open in a stream, and in all of them, for each waits in memory.
@@ -349,6 +353,7 @@ fn check_member(
         return Err(table::ATOMIC_PUBLISH_UNSUPPORTED_HEADER_BATCH.with(name));
     }
     check_shape(config, publish, asked)?;
+    check_features(asked)?;
     match asked.ttl {
         Some(_) if !config.allow_msg_ttl => Err(table::MESSAGE_TTL_DISABLED.error()),
         Some(ttl) if headers::parse_ttl(ttl).is_none() => Err(table::MESSAGE_TTL_INVALID.error()),

@@ -33,6 +33,8 @@ pub struct Asked<'a> {
     pub batch_commit: Option<&'a [u8]>,
     /// `Nats-Required-Api-Level`; only members of a batch are held to it.
     pub required_level: Option<&'a [u8]>,
+    /// `Nats-Incr`, and why it is refused.
+    pub counts: Option<Refused>,
     /// A header that only a feature understands which this server does not have.
     pub refused: Option<Refused>,
 }
@@ -59,6 +61,8 @@ impl Expected {
 pub enum Refused {
     /// `Nats-Incr`.
     Counter,
+    /// `Nats-Incr` that is no number.
+    Increment,
     /// `Nats-Schedule`, `Nats-Schedule-Time-Zone`.
     Schedule,
     /// `Nats-Scheduler`, `Nats-Schedule-Next`: what only a schedule writes.
@@ -73,6 +77,7 @@ impl Refused {
     pub const fn error(self) -> ApiError {
         match self {
             Self::Counter => table::MESSAGE_INCR_DISABLED.error(),
+            Self::Increment => table::MESSAGE_INCR_INVALID.error(),
             Self::Schedule => table::MESSAGE_SCHEDULES_DISABLED.error(),
             Self::Scheduler => table::MESSAGE_SCHEDULES_SCHEDULER_INVALID.error(),
             Self::StreamSource => table::MESSAGE_SOURCE_HDR_NOT_ALLOWED.error(),
@@ -135,8 +140,11 @@ pub fn parse(headers: &[u8]) -> Asked<'_> {
     asked.expected_last_seq = given(last_seq).map(expected);
     asked.expected_last_subject_seq = given(last_subject_seq).map(expected);
     asked.batch_seq = batch_seq.and_then(number);
+    asked.counts = given(counter).map(|value| match is_increment(value) {
+        true => Refused::Counter,
+        false => Refused::Increment,
+    });
     asked.refused = [
-        (counter, Refused::Counter),
         (schedule, Refused::Schedule),
         (scheduler, Refused::Scheduler),
         (source, Refused::StreamSource),
@@ -149,6 +157,13 @@ pub fn parse(headers: &[u8]) -> Asked<'_> {
 /// A value that is not empty.
 fn given(value: Option<&[u8]>) -> Option<&[u8]> {
     value.filter(|value| !value.is_empty())
+}
+
+/// A whole number of any size, with or without a sign.
+fn is_increment(value: &[u8]) -> bool {
+    let digits = value.strip_prefix(b"-").or(value.strip_prefix(b"+"));
+    let digits = digits.unwrap_or(value);
+    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
 }
 
 /// Whether this server's API is of that level or a later one; text that is no number is none.

@@ -54,6 +54,9 @@ impl Stream {
         let start = usize::from(publish.subject_len);
         let block = record.get(start..start + publish.headers_len as usize);
         let asked = headers::parse(block.unwrap_or_default());
+        if let Err(refusal) = check_size(&self.config, &publish) {
+            return Ok(Err(refusal.into()));
+        }
         if let Some(id) = asked.batch_id {
             return self.publish_in_batch(turn, publish, id);
         }
@@ -142,6 +145,13 @@ impl Stream {
         asked: &Asked<'_>,
         before: &[Publish],
     ) -> Result<Option<ApiError>, Fault> {
+        if asked.expected_subject.is_some() && asked.expected_last_subject_seq.is_none() {
+            let refusal = table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error();
+            return Ok(Some(refusal));
+        }
+        if let Some(refusal) = self.check_expected_of_subject(turn, publish, asked, before)? {
+            return Ok(Some(refusal));
+        }
         if let Some(expected) = asked.expected_last_seq {
             let last = turn.store.last_seq(self.id) + before.len() as u64;
             if !expected.is(last) {
@@ -152,6 +162,9 @@ impl Stream {
                 return Ok(Some(table::STREAM_WRONG_LAST_SEQUENCE_CONSTANT.error()));
             }
         }
+        if let Err(refusal) = check_features(asked) {
+            return Ok(Some(refusal));
+        }
         if let Some(expected) = asked.expected_last_msg_id
             && !self.last_msg_id.is(expected)
         {
@@ -159,9 +172,18 @@ impl Stream {
             let last = String::from_utf8_lossy(&text);
             return Ok(Some(table::STREAM_WRONG_LAST_MSG_ID.with(last)));
         }
-        let missing = || table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error();
+        Ok(None)
+    }
+
+    fn check_expected_of_subject(
+        &self,
+        turn: &Turn<'_>,
+        publish: &Publish,
+        asked: &Asked<'_>,
+        before: &[Publish],
+    ) -> Result<Option<ApiError>, Fault> {
         let Some(expected) = asked.expected_last_subject_seq else {
-            return Ok(asked.expected_subject.is_some().then(missing));
+            return Ok(None);
         };
         // What a member is to expect of a subject that another one writes was not known to the publisher. A filter with
         // wildcards asks for the stream as it was before the batch.
@@ -173,7 +195,12 @@ impl Stream {
             None => turn.store.last_for_subject(self.id, publish.subject()),
             Some(filter) => match Filters::parse(&[filter]) {
                 Ok(filters) => turn.store.last_matching(self.id, &filters, u64::MAX)?,
-                Err(_) => return Ok(Some(missing())),
+                // Nothing matches what is no filter.
+                Err(_) if !expected.is(0) => None,
+                Err(_) => {
+                    let refusal = table::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_INVALID.error();
+                    return Ok(Some(refusal));
+                }
             },
         };
         let last = last.unwrap_or(0);
@@ -297,16 +324,21 @@ pub(super) fn check_shape(
     if config.sealed {
         return Err(table::STREAM_SEALED.error());
     }
+    if let Some(counts) = asked.counts {
+        return Err(counts.error());
+    }
     if asked
         .expected_stream
         .is_some_and(|name| name != config.name.as_bytes())
     {
         return Err(table::STREAM_NOT_MATCH.error());
     }
-    if let Some(refused) = asked.refused {
-        return Err(refused.error());
-    }
     check_size(config, publish)
+}
+
+/// Whether a message asks for a feature that is off.
+pub(super) fn check_features(asked: &Asked<'_>) -> Result<(), ApiError> {
+    asked.refused.map_or(Ok(()), |refused| Err(refused.error()))
 }
 
 /// Conditions on the size of a message.

@@ -9,7 +9,9 @@
 
 use halyard_runtime::time::Timestamp;
 
+use crate::jetstream::api::json;
 use crate::jetstream::consumer::command::Verb;
+use crate::jetstream::stream::headers::go_duration;
 
 /// What every ack subject starts with.
 pub const PREFIX: &[u8] = b"$JS.ACK.";
@@ -22,9 +24,9 @@ const TOKENS_V2: usize = 11;
 pub struct AckSubject<'a> {
     /// `<stream>.<consumer>`: one lookup finds the consumer.
     pub key: &'a [u8],
-    /// Sequence in the stream.
+    /// Sequence in the stream. What is no number is one that was never delivered.
     pub stream_seq: u64,
-    /// Sequence in the consumer.
+    /// Sequence in the consumer, the same.
     pub consumer_seq: u64,
     /// When the message was stored.
     pub stored: Option<Timestamp>,
@@ -62,8 +64,8 @@ pub fn parse(subject: &[u8]) -> Option<AckSubject<'_>> {
     let key_end = starts.get(first + 2)?.checked_sub(1)?;
     Some(AckSubject {
         key: subject.get(*starts.get(first)?..key_end)?,
-        stream_seq: number(token(first + 3)?)?,
-        consumer_seq: number(token(first + 4)?)?,
+        stream_seq: number(token(first + 3)?).unwrap_or(u64::MAX),
+        consumer_seq: number(token(first + 4)?).unwrap_or(u64::MAX),
         stored: token(first + 5)
             .and_then(number)
             .and_then(|nanos| i64::try_from(nanos).ok())
@@ -148,46 +150,19 @@ pub fn answer(body: &[u8]) -> Option<Answer<'_>> {
     None
 }
 
-/// The delay of a nak, nanoseconds: `{"delay": ns}` or a duration as Go writes it. What is neither is no delay.
+/// The delay of a nak, nanoseconds: `{"delay": ns}` or a duration as Go writes it. What is neither, or less than nothing, is no
+/// delay.
 fn delay(text: &[u8]) -> u64 {
-    #[derive(serde::Deserialize)]
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
     struct Options {
-        #[serde(default)]
-        delay: u64,
+        delay: i64,
     }
-    if text.first() == Some(&b'{') {
-        return serde_json::from_slice::<Options>(text).map_or(0, |options| options.delay);
-    }
-    std::str::from_utf8(text)
-        .ok()
-        .and_then(duration)
-        .unwrap_or(0)
-}
-
-/// Nanoseconds of `1h2m3.5s` and the like.
-fn duration(text: &str) -> Option<u64> {
-    let mut total = 0_f64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| c != '.' && !c.is_ascii_digit())?;
-        let (value, after) = rest.split_at_checked(unit_at)?;
-        let unit_end = after
-            .find(|c: char| c == '.' || c.is_ascii_digit())
-            .unwrap_or(after.len());
-        let (unit, next) = after.split_at_checked(unit_end)?;
-        let scale = match unit {
-            "ns" => 1.0,
-            "us" | "µs" | "μs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        total += value.parse::<f64>().ok()? * scale;
-        rest = next;
-    }
-    Some(total as u64)
+    let nanos = match text.first() {
+        Some(b'{') => json::parse_one::<Options>(text).map_or(0, |options| options.delay),
+        _ => str::from_utf8(text).ok().and_then(go_duration).unwrap_or(0),
+    };
+    u64::try_from(nanos).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -209,13 +184,18 @@ mod tests {
         }
         for bad in [
             &b"$JS.ACK.S.C.1.22.333.1795455966799888943"[..],
-            b"$JS.ACK.S.C.1.x.333.1.0",
-            b"$JS.ACK.S.C.1..333.1.0",
-            b"$JS.ACK.S.C.1.99999999999999999999999.333.1.0",
             b"$JS.ACK",
             b"",
         ] {
             assert_eq!(parse(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+        for odd in [
+            &b"$JS.ACK.S.C.1.x.333.1.0"[..],
+            b"$JS.ACK.S.C.1..333.1.0",
+            b"$JS.ACK.S.C.1.99999999999999999999999.333.1.0",
+        ] {
+            let odd = parse(odd).unwrap();
+            assert_eq!((odd.stream_seq, odd.consumer_seq), (u64::MAX, 333));
         }
     }
 
@@ -245,6 +225,19 @@ mod tests {
             verb(b"-NAK 1m0.5s"),
             Some(Answer::Verb(Verb::Nak(60_500_000_000)))
         );
+        for (body, nanos) in [
+            (&b"-NAK +60s"[..], 60_000_000_000),
+            (b"-NAK -60s", 0),
+            (b"-NAK60s", 60_000_000_000),
+            (b"-NAK .5h", 1_800_000_000_000),
+            (b"-NAK {\"DELAY\":7,\"x\":1}", 7),
+            (b"-NAK {\"delay\":-1}", 0),
+            (b"-NAK {\"delay\":\"60s\"}", 0),
+            (b"-NAK {} {\"delay\":7}", 0),
+            (b"-NAK 60", 0),
+        ] {
+            assert_eq!(verb(body), Some(Answer::Verb(Verb::Nak(nanos))));
+        }
         assert_eq!(verb(b"+WPI"), Some(Answer::Verb(Verb::Progress)));
         assert_eq!(verb(b"+NXT 5"), Some(Answer::Next(b"5")));
         assert_eq!(verb(b"+TERM bad"), Some(Answer::Verb(Verb::Term("bad"))));

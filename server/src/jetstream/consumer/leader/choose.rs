@@ -10,6 +10,7 @@ use super::ahead::{Ahead, Next};
 use super::desk::View;
 use super::pull::Request;
 use super::push::Push;
+use super::status;
 use super::worker::{Local, Worker};
 use crate::jetstream::config::Retention;
 use crate::jetstream::consumer::check;
@@ -37,8 +38,11 @@ pub(super) enum Stopped {
     Served,
     /// There may be more at once: it stopped at its own limit.
     AtLimit,
-    /// There is more, but too much waits for an ack, or for the log.
-    Blocked,
+    /// Too much waits for an ack, or for the log.
+    Blocked {
+        /// There is nothing to send for now anyway.
+        is_through: bool,
+    },
     /// The next message is there and cannot be read: nothing behind it is sent before it.
     Unreadable(u64, String),
 }
@@ -79,10 +83,10 @@ impl Source<'_> {
         }
     }
 
-    /// Whether there may be a message that must wait.
-    fn is_blocked(&self, consumer: &Consumer, messages: &StoreMessages<'_>) -> bool {
+    /// Whether a new message would have to wait, be there one or not.
+    fn is_blocked(&self, consumer: &Consumer) -> bool {
         match self {
-            Self::Acks(ahead) => !ahead.has_room(consumer) && ahead.unseen(consumer, messages) > 0,
+            Self::Acks(ahead) => !ahead.has_room(consumer),
             Self::Local(_) => false,
         }
     }
@@ -169,6 +173,7 @@ pub(super) fn select(
     let mut outcomes: Vec<Outcome> = grants.iter().map(Outcome::of).collect();
     let mut turns: VecDeque<u32> = (0_u32..).take(grants.len()).collect();
     let ack_bytes = worker.ack_prefix.len() as u64;
+    let headers_only = worker.config.headers_only;
     worker.ahead.settle(consumer);
     let mut source = match &mut worker.local {
         Some(local) => Source::Local(local),
@@ -185,14 +190,14 @@ pub(super) fn select(
             break Stopped::AtLimit;
         }
         if source.is_far() {
-            break Stopped::Blocked;
+            break Stopped::Blocked { is_through: false };
         }
         let Some(offer) = source.next(consumer, &messages) else {
-            let is_blocked = source.is_blocked(consumer, &messages);
-            break if is_blocked {
-                Stopped::Blocked
-            } else {
-                Stopped::Empty
+            break match source.is_blocked(consumer) {
+                true => Stopped::Blocked {
+                    is_through: source.unseen(consumer, &messages) == 0,
+                },
+                false => Stopped::Empty,
             };
         };
         let seq = offer.seq();
@@ -216,7 +221,14 @@ pub(super) fn select(
                 break Stopped::Unreadable(seq, view.store.describe(&error).to_string());
             }
         };
-        let size = message.record.len() as u64 + ack_bytes + delivery.ack_digits();
+        let sent_bytes = match headers_only {
+            true => {
+                let headers = status::bytes_without_body(message.headers(), message.payload());
+                message.subject().len() + headers
+            }
+            false => message.record.len(),
+        };
+        let size = sent_bytes as u64 + ack_bytes + delivery.ack_digits();
         let Some(grant) = fitting(&mut turns, &mut outcomes, size) else {
             break Stopped::Served;
         };

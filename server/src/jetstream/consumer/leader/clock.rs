@@ -108,15 +108,30 @@ pub(super) fn end_impatient(worker: &mut Worker, account: &Arc<Account>, sender:
     });
 }
 
+/// Ends requests that do not wait and got nothing.
+pub(super) fn end_unserved(worker: &mut Worker, account: &Arc<Account>, sender: &mut Sender) {
+    worker.waiting.retain(|request| {
+        let ends = request.no_wait && request.expires.is_none() && !request.was_served;
+        if ends {
+            sender.status(account, &request.reply, None, |out| {
+                status::plain(out, "404 No Messages");
+            });
+        }
+        !ends
+    });
+}
+
 /// Ends requests whose time is over.
-fn expire(worker: &mut Worker, account: &Arc<Account>, sender: &mut Sender, now: Instant) {
+pub(super) fn expire(
+    worker: &mut Worker,
+    account: &Arc<Account>,
+    sender: &mut Sender,
+    now: Instant,
+) {
     worker.waiting.retain(|request| {
         let over = request.expires.is_some_and(|end| end <= now);
         if over {
-            let (batch, bytes) = (u64::from(request.batch), request.max_bytes);
-            sender.status(account, &request.reply, None, |out| {
-                status::ended(out, "408 Request Timeout", batch, bytes);
-            });
+            sender.ended(account, request, "408 Request Timeout");
         }
         !over
     });

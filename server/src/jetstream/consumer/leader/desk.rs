@@ -28,7 +28,7 @@ use super::push::Push;
 use super::send::Sender;
 use super::status;
 use super::worker::{Confirm, Worker};
-use crate::broker::{Account, ClientId};
+use crate::broker::ClientId;
 use crate::jetstream::config::StreamConfig;
 use crate::jetstream::consumer::command::{Ack, ConsumerId};
 use crate::jetstream::consumer::config::AckPolicy;
@@ -115,13 +115,16 @@ pub struct Desk {
     pub(super) sender: Sender,
 }
 
-/// The server goes: a request that waits hears of it, or its client would wait for ever.
-fn end_by_shutdown(sender: &mut Sender, account: &Arc<Account>, request: &Request) {
-    let (batch, bytes) = (u64::from(request.batch), request.max_bytes);
-    sender.status(account, &request.reply, None, |out| {
-        status::ended(out, "409 Server Shutdown", batch, bytes);
-    });
+/// A pull request as it came.
+struct Pull<'a> {
+    client: Option<ClientId>,
+    reply: Bytes,
+    needs_newer: bool,
+    body: &'a [u8],
 }
+
+/// What a request that waits hears when the server goes, or its client would wait for ever.
+const SHUTDOWN: &str = "409 Server Shutdown";
 
 impl Desk {
     /// The side of a group whose consumers are announced by [`Desk::attach`].
@@ -449,8 +452,17 @@ impl Desk {
                 at,
                 client,
                 reply,
+                needs_newer,
                 body,
-            } => self.take_pull(at, client, reply, &body, now),
+            } => {
+                let pull = Pull {
+                    client,
+                    reply,
+                    needs_newer,
+                    body: &body,
+                };
+                self.take_pull(at, pull, now, host);
+            }
             Event::Ack {
                 at,
                 of,
@@ -459,7 +471,7 @@ impl Desk {
                 reply,
             } => {
                 if self.names_a_message(at, &of, host) {
-                    self.take_ack(at, of, said, (client, reply), now);
+                    self.take_ack(at, of, said, (client, reply), now, host);
                 }
             }
             Event::Flow { at, id } => {
@@ -508,7 +520,7 @@ impl Desk {
             worker.waiting.retain(|request| {
                 let ends = is_meant(request);
                 if ends {
-                    end_by_shutdown(&mut self.sender, account, request);
+                    self.sender.ended(account, request, SHUTDOWN);
                 }
                 !ends
             });
@@ -586,14 +598,8 @@ impl Desk {
         presence
     }
 
-    fn take_pull(
-        &mut self,
-        at: Address,
-        client: Option<ClientId>,
-        reply: Bytes,
-        body: &[u8],
-        now: Instant,
-    ) {
+    fn take_pull(&mut self, at: Address, pull: Pull<'_>, now: Instant, host: &dyn Host) {
+        let Pull { client, reply, .. } = pull;
         let (Some(worker), Some(place)) = (self.workers.get_mut(&at), self.places.get(&at.stream))
         else {
             return;
@@ -601,8 +607,10 @@ impl Desk {
         let account = place.directory.account();
         let refused = if worker.push.is_some() {
             Err("409 Consumer is push based".to_owned())
+        } else if pull.needs_newer {
+            Err("412 Required Api Level".to_owned())
         } else {
-            Request::parse(body, reply.clone(), &worker.config, now)
+            Request::parse(pull.body, reply.clone(), &worker.config, now)
         };
         let refused = refused.map(|request| Request { client, ..request });
         let request = match refused {
@@ -617,6 +625,26 @@ impl Desk {
         if worker.waiting.len() >= max {
             worker.drop_gone(account);
         }
+        let is_held_back = worker.is_held_back(now);
+        if request.no_wait && (is_held_back || worker.waiting.len() >= max) {
+            let mut there = 0;
+            host.look(at.stream, &mut |view| {
+                let messages = StoreMessages::new(view.store, at.stream);
+                let consumer = view.consumers.get(at.consumer);
+                there = consumer.map_or(0, |one| one.to_come(&messages));
+            });
+            let text = match there {
+                0 if request.expires.is_none() => Some("404 No Messages"),
+                // Others will take all that is there.
+                1.. if is_held_back && worker.asked() > there => Some("408 Requests Pending"),
+                _ => None,
+            };
+            if let Some(text) = text {
+                self.sender
+                    .status(account, &reply, None, |out| status::plain(out, text));
+                return;
+            }
+        }
         if worker.waiting.len() >= max {
             // A client that asked for signs of life learns from their absence.
             if request.heartbeat.is_none() {
@@ -627,7 +655,7 @@ impl Desk {
             return;
         }
         if self.is_leaving {
-            end_by_shutdown(&mut self.sender, account, &request);
+            self.sender.ended(account, &request, SHUTDOWN);
             return;
         }
         worker.used_at = now;
@@ -642,6 +670,7 @@ impl Desk {
         said: Said,
         (client, reply): (Option<ClientId>, Option<Bytes>),
         now: Instant,
+        host: &dyn Host,
     ) {
         let Some(worker) = self.workers.get_mut(&at) else {
             return;
@@ -655,7 +684,15 @@ impl Desk {
         });
         self.answered.insert(at);
         match (said, reply) {
-            (Said::Next(body), Some(reply)) => self.take_pull(at, client, reply, &body, now),
+            (Said::Next(body), Some(reply)) => {
+                let pull = Pull {
+                    client,
+                    reply,
+                    needs_newer: false,
+                    body: &body,
+                };
+                self.take_pull(at, pull, now, host);
+            }
             (_, Some(reply)) => worker.confirms.push(Confirm { number, reply }),
             (_, None) => {}
         }

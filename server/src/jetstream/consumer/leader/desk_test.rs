@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::desk::{Desk, Host, View};
 use super::directory::{Directories, Directory};
 use super::intake::{Address, Intake};
-use super::{HALTED, Token};
+use super::{HALTED, Puller, Token};
 use crate::broker::{Account, Broker, Delivered, Publish, Sink, Subscription};
 use crate::jetstream::config::{Defaults, StreamConfig, normalize};
 use crate::jetstream::consumer::check;
@@ -161,9 +161,12 @@ fn a_panic_in_a_delivery_takes_one_consumer_and_no_other() {
     stand.make("B", &mut desk);
     let pull = |consumer: &str| {
         let (key, to) = (format!("S.{consumer}"), format!("to.{consumer}"));
-        stand
-            .directory
-            .pull(key.as_bytes(), None, to.as_bytes(), b"");
+        let from = Puller {
+            client: None,
+            reply: to.as_bytes(),
+            needs_newer: false,
+        };
+        stand.directory.pull(key.as_bytes(), &from, b"");
     };
     let said = |who: &str, what: &str| (format!("to.{who}"), what.to_owned());
     pull("A");

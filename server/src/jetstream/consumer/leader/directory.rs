@@ -30,6 +30,17 @@ pub struct Directory {
     targets: RwLock<HashMap<Box<[u8]>, Target>>,
 }
 
+/// Who sends a pull request.
+#[derive(Debug, Clone, Copy)]
+pub struct Puller<'a> {
+    /// The client.
+    pub client: Option<ClientId>,
+    /// Where the messages go.
+    pub reply: &'a [u8],
+    /// It demands a newer API than there is.
+    pub needs_newer: bool,
+}
+
 /// What listens to `$JS.ACK.>`.
 struct Acks(Arc<Directory>);
 /// What listens to `$JS.FC.>`.
@@ -83,18 +94,19 @@ impl Directory {
 
     /// Hands a pull request to its consumer; `key` is `<stream>.<consumer>`, the tail of the API subject. An unknown
     /// consumer is answered as nobody would be: with the no-responders status.
-    pub fn pull(&self, key: &[u8], client: Option<ClientId>, reply: &[u8], body: &[u8]) {
+    pub fn pull(&self, key: &[u8], from: &Puller<'_>, body: &[u8]) {
         let target = self.targets.read().get(key).cloned();
         let is_taken = target.is_some_and(|Target { at, intake, .. }| {
             intake.push(Event::Pull {
                 at,
-                client,
-                reply: Bytes::copy_from_slice(reply),
+                client: from.client,
+                reply: Bytes::copy_from_slice(from.reply),
+                needs_newer: from.needs_newer,
                 body: Bytes::copy_from_slice(body),
             })
         });
         if !is_taken {
-            self.nobody(reply, &[NEXT_PREFIX, key].concat());
+            self.nobody(from.reply, &[NEXT_PREFIX, key].concat());
         }
     }
 
@@ -119,7 +131,16 @@ impl Directory {
             }
             return;
         };
-        let said = match ack_subject::answer(message.payload) {
+        let answer = ack_subject::answer(message.payload);
+        // No message has that number, and none waits under it: only that it is done is said back.
+        let settles = matches!(
+            answer,
+            Some(Answer::Verb(Verb::Ack | Verb::Term(_)) | Answer::Next(_))
+        );
+        if subject.stream_seq == 0 && !settles {
+            return;
+        }
+        let said = match answer {
             Some(Answer::Verb(Verb::Ack)) => Said::Ack,
             Some(Answer::Verb(Verb::Nak(delay))) => Said::Nak(delay),
             Some(Answer::Verb(Verb::Progress)) => Said::Progress,

@@ -74,6 +74,8 @@ pub enum Event {
         client: Option<ClientId>,
         /// Where the messages go.
         reply: Bytes,
+        /// It demands a newer API than there is.
+        needs_newer: bool,
         /// Its body.
         body: Bytes,
     },

@@ -28,7 +28,7 @@ mod seat;
 mod desk_test;
 
 pub use desk::{Desk, HALTED, Host, View};
-pub use directory::{Directories, Directory};
+pub use directory::{Directories, Directory, Puller};
 pub use intake::{Address, Event, Intake};
 pub use seat::Leader;
 

@@ -21,7 +21,8 @@ struct Body {
     max_bytes: i64,
     no_wait: bool,
     idle_heartbeat: i64,
-    /// For consumers with priority groups alone, which there are none of here.
+    /// For consumers with priority groups alone, which there are none of here; read so that another type is refused.
+    group: String,
     id: String,
     min_pending: i64,
     min_ack_pending: i64,
@@ -36,10 +37,10 @@ pub struct Request {
     pub client: Option<ClientId>,
     /// Where the messages go.
     pub reply: Bytes,
-    /// Messages that it may still get.
-    pub batch: u32,
-    /// Bytes that it may still get; 0 is no limit.
-    pub max_bytes: u64,
+    /// What it asked for less what it got. One that asks for nothing, or less, gets one message.
+    pub batch: i64,
+    /// Bytes that it may still get; 0 and less are no limit.
+    pub max_bytes: i64,
     /// When it ends.
     pub expires: Option<Instant>,
     /// It does not wait: it ends when nothing is there.
@@ -64,8 +65,10 @@ impl Request {
         now: Instant,
     ) -> Result<Self, String> {
         let body = read(body)?;
-        let batch = body.batch.max(1);
-        if config.max_batch > 0 && batch > config.max_batch {
+        if body.idle_heartbeat > 0 && body.idle_heartbeat > body.expires / 2 {
+            return Err("400 Bad Request - heartbeat value too large".to_owned());
+        }
+        if config.max_batch > 0 && body.batch > config.max_batch {
             return Err(format!(
                 "409 Exceeded MaxRequestBatch of {}",
                 config.max_batch
@@ -81,16 +84,13 @@ impl Request {
                 config.max_bytes
             ));
         }
-        if body.idle_heartbeat > 0 && body.idle_heartbeat > body.expires / 2 {
-            return Err("400 Bad Request - heartbeat value too large".to_owned());
-        }
         check_priority(&body)?;
         let heartbeat = duration(body.idle_heartbeat);
         Ok(Self {
             client: None,
             reply,
-            batch: u32::try_from(batch).unwrap_or(u32::MAX),
-            max_bytes: u64::try_from(body.max_bytes).unwrap_or(0),
+            batch: body.batch,
+            max_bytes: body.max_bytes,
             // A time in the past ends it at once.
             expires: match body.expires {
                 0 => None,
@@ -104,10 +104,10 @@ impl Request {
     }
 
     /// What the machine may select for it.
-    pub const fn grant(&self) -> Grant {
+    pub fn grant(&self) -> Grant {
         Grant {
-            batch: self.batch,
-            max_bytes: self.max_bytes,
+            batch: u32::try_from(self.batch.max(1)).unwrap_or(u32::MAX),
+            max_bytes: u64::try_from(self.max_bytes).unwrap_or(0),
         }
     }
 
@@ -159,7 +159,7 @@ fn read(body: &[u8]) -> Result<Body, String> {
             ..Body::default()
         });
     }
-    json::parse(text, false).map_err(|refusal| {
+    json::parse_one(text).map_err(|refusal| {
         let why = refusal.description.trim_start_matches("invalid JSON: ");
         format!("400 Bad Request - {why}")
     })
@@ -185,7 +185,8 @@ mod tests {
         assert_eq!(parse("", &config).unwrap().batch, 1);
         assert_eq!(parse("3", &config).unwrap().batch, 3);
         assert_eq!(parse("abc", &config).unwrap().batch, 1);
-        assert_eq!(parse("{\"batch\":0,\"foo\":1}", &config).unwrap().batch, 1);
+        let none = parse("{\"batch\":0,\"foo\":1}", &config).unwrap();
+        assert_eq!((none.batch, none.grant().batch), (0, 1));
         let refused = [
             ("6", "409 Exceeded MaxRequestBatch of 5"),
             (
@@ -229,7 +230,8 @@ mod tests {
             );
         }
         let ignored = "{\"priority\":9,\"group\":\"g\",\"id\":\"\",\"min_pending\":0}";
-        assert_eq!(parse(ignored, &config).unwrap().batch, 1);
+        assert!(parse(ignored, &config).is_ok());
+        assert!(parse("{} {}", &config).is_err());
         for (body, status) in refused {
             assert_eq!(parse(body, &config), Err(status.to_owned()));
         }

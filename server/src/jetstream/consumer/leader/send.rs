@@ -9,6 +9,7 @@ use halyard_runtime::random;
 use serde::Serialize;
 
 use super::ack_subject;
+use super::pull::Request;
 use super::status;
 use crate::broker::{Account, Publish, Router};
 use crate::jetstream::advisory;
@@ -88,6 +89,13 @@ impl Sender {
             .with_reply(reply)
             .with_headers(&self.headers);
         router(&mut self.routers, account).publish(&publish);
+    }
+
+    /// Ends a pull request before it got all it asked for: says why, and what it has not got.
+    pub fn ended(&mut self, account: &Arc<Account>, request: &Request, text: &str) {
+        self.status(account, &request.reply, None, |out| {
+            status::ended(out, text, request.batch, request.max_bytes);
+        });
     }
 
     /// Sends an empty message: the confirmation of an ack.

@@ -8,7 +8,7 @@ use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::{Instant, Timestamp};
 
 use super::choose::{Batch, Stopped, select};
-use super::clock::end_impatient;
+use super::clock::{end_impatient, end_unserved, expire};
 use super::desk::{Desk, Flight, Host, View};
 use super::intake::Address;
 use super::pull::Request;
@@ -42,6 +42,8 @@ impl Desk {
         let account = Arc::clone(place.directory.account());
         worker.drop_gone(&account);
         worker.note_use(now);
+        // A request whose time is over gets no message, were it over in the moment in which it came.
+        expire(worker, &account, &mut self.sender, Instant::now());
         if !worker.has_demand(now) {
             end_impatient(worker, &account, &mut self.sender);
             return;
@@ -76,9 +78,12 @@ impl Desk {
                 place.hungry.insert(at.consumer);
                 end_impatient(worker, &account, &mut self.sender);
             }
-            Stopped::Blocked => {
+            Stopped::Blocked { is_through } => {
                 place.hungry.insert(at.consumer);
                 worker.is_blocked = true;
+                if is_through {
+                    end_unserved(worker, &account, &mut self.sender);
+                }
             }
             Stopped::Unreadable(seq, why) => {
                 place.hungry.insert(at.consumer);
@@ -91,10 +96,7 @@ impl Desk {
                 worker.resume_at = worker.push.is_some().then_some(now + READ_AGAIN);
                 let text = format!("500 Message {seq} cannot be read: {why}");
                 for request in worker.waiting.drain(..) {
-                    let (batch, bytes) = (u64::from(request.batch), request.max_bytes);
-                    self.sender.status(&account, &request.reply, None, |out| {
-                        status::ended(out, &text, batch, bytes);
-                    });
+                    self.sender.ended(&account, &request, &text);
                 }
             }
         }
@@ -165,14 +167,9 @@ impl Desk {
             // Without an outcome nothing was decided: it waits as before.
             let ended = outcome.and_then(|outcome| settle(&mut request, outcome, served, now));
             match ended {
-                None if served.gone || request.batch == 0 => {}
+                None if served.gone || served.is_all(&request) => {}
                 None => turns.push((served.messages > 0, request)),
-                Some(text) => {
-                    let (batch, bytes) = (u64::from(request.batch), request.max_bytes);
-                    self.sender.status(&account, &request.reply, None, |out| {
-                        status::ended(out, text, batch, bytes);
-                    });
-                }
+                Some(text) => self.sender.ended(&account, &request, text),
             }
         }
         worker.put_back(turns);
@@ -188,6 +185,13 @@ struct Served {
     gone: bool,
 }
 
+impl Served {
+    /// Whether the request got all that it asked for, or the one message that each gets.
+    const fn is_all(self, request: &Request) -> bool {
+        self.messages > 0 && request.batch <= 0
+    }
+}
+
 /// Books what a request got; the status that ends it before it got all.
 fn settle(
     request: &mut Request,
@@ -196,8 +200,14 @@ fn settle(
     now: Instant,
 ) -> Option<&'static str> {
     let limited = request.max_bytes > 0;
-    request.batch = request.batch.saturating_sub(served.messages);
-    request.max_bytes = outcome.max_bytes;
+    request.batch = request.batch.saturating_sub(i64::from(served.messages));
+    if limited {
+        request.max_bytes = i64::try_from(outcome.max_bytes).unwrap_or(i64::MAX);
+        if request.max_bytes == 0 {
+            // It has what it asked for to the last byte.
+            request.batch = request.batch.min(0);
+        }
+    }
     if served.messages > 0 {
         request.was_served = true;
         request.heard(now);
@@ -205,19 +215,13 @@ fn settle(
     if served.gone {
         return None;
     }
-    if request.batch == 0 {
-        // As the peer does: where the last byte was used too, the client knows.
-        return (outcome.max_bytes > 0).then_some("409 Batch Completed");
+    if served.is_all(request) {
+        // The client hears that no more comes for the bytes that are left.
+        return (request.max_bytes > 0).then_some("409 Batch Completed");
     }
-    if !outcome.too_big {
-        return None;
-    }
-    let used_up = limited && outcome.max_bytes == 0;
-    Some(if used_up {
-        "409 Batch Completed"
-    } else {
-        "409 Message Size Exceeds MaxBytes"
-    })
+    outcome
+        .too_big
+        .then_some("409 Message Size Exceeds MaxBytes")
 }
 
 /// Whether a pause or the gaps of a replay let a message go now; if not, says when to look again.

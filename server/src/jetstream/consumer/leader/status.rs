@@ -23,11 +23,15 @@ pub fn plain(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A status that ends a request before it got all it asked for.
-pub fn ended(out: &mut Vec<u8>, text: &str, messages: u64, bytes: u64) {
+/// A status that ends a request, with what it has not got. A client that asked for nothing, or less, hears less than nothing.
+pub fn ended(out: &mut Vec<u8>, text: &str, messages: i64, bytes: i64) {
     line(out, text);
-    number(out, "Nats-Pending-Messages", messages);
-    number(out, "Nats-Pending-Bytes", bytes);
+    for (name, value) in [
+        ("Nats-Pending-Messages", messages),
+        ("Nats-Pending-Bytes", bytes),
+    ] {
+        out.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -55,6 +59,17 @@ pub fn without_body(out: &mut Vec<u8>, headers: &[u8], payload_bytes: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Bytes of that block.
+pub fn bytes_without_body(headers: &[u8], payload: &[u8]) -> usize {
+    const EMPTY: usize = b"NATS/1.0\r\n\r\n".len();
+    const LINE: usize = b"Nats-Msg-Size: \r\n".len();
+    let digits = payload
+        .len()
+        .checked_ilog10()
+        .map_or(1, |log| log as usize + 1);
+    headers.len().max(EMPTY) + LINE + digits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,12 +77,15 @@ mod tests {
     #[test]
     fn blocks_end_as_headers_do() {
         let mut out = Vec::new();
-        ended(&mut out, "408 Request Timeout", 3, 0);
-        let text = "NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 3\r\nNats-Pending-Bytes: 0\r\n\r\n";
+        ended(&mut out, "408 Request Timeout", -1, 0);
+        let text = "NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: -1\r\nNats-Pending-Bytes: 0\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&out), text);
         without_body(&mut out, b"NATS/1.0\r\na: b\r\n\r\n", 5);
         assert_eq!(out, b"NATS/1.0\r\na: b\r\nNats-Msg-Size: 5\r\n\r\n");
-        without_body(&mut out, b"", 5);
-        assert_eq!(out, b"NATS/1.0\r\nNats-Msg-Size: 5\r\n\r\n");
+        let block = b"NATS/1.0\r\na: b\r\n\r\n";
+        assert_eq!(bytes_without_body(block, b"12345"), out.len());
+        without_body(&mut out, b"", 15);
+        assert_eq!(out, b"NATS/1.0\r\nNats-Msg-Size: 15\r\n\r\n");
+        assert_eq!(bytes_without_body(b"", &[0; 15]), out.len());
     }
 }

@@ -175,6 +175,20 @@ impl Worker {
             .retain(|request| account.interest(&request.reply));
     }
 
+    /// Whether requests wait though messages may be there: too many wait for an ack, or it is paused.
+    pub fn is_held_back(&self, now: Instant) -> bool {
+        let is_held = self.is_blocked || self.resume_at.is_some_and(|at| at > now);
+        is_held && !self.waiting.is_empty()
+    }
+
+    /// Messages that those who wait have asked for and not got.
+    pub fn asked(&self) -> u64 {
+        let asked = self.waiting.iter().map(|request| request.batch);
+        asked
+            .map(|batch| u64::try_from(batch).unwrap_or(0))
+            .fold(0, u64::saturating_add)
+    }
+
     /// Puts requests back after a batch: those that got nothing come first again, then those that came meanwhile, then
     /// those that got something.
     pub fn put_back(&mut self, turns: Vec<(bool, Request)>) {

@@ -1,7 +1,7 @@
 //! Backups by the `nats` CLI, from each server to each: ours to ours, ours to the real one, the real one's to ours.
 //!
 //! Not part of plain `cargo test`, which needs Rust only: `.ci/setup` installs the CLI and the real server, then
-//! `cargo test -p halyard-tests --test backup` runs this. What can be seen of a stream (counters, every message with its
+//! `cargo test --test backup` runs this. What can be seen of a stream (counters, every message with its
 //! time, consumers) must be the same on both sides.
 
 #![expect(clippy::unwrap_used, reason = "what a test does not expect ends it")]

@@ -2,7 +2,7 @@
 //! a user sees must be the same, line by line.
 //!
 //! Not part of plain `cargo test`, which needs Rust only: `.ci/setup` installs the clients and the
-//! real server, then `cargo test -p halyard-tests --test clients` runs this.
+//! real server, then `cargo test --test clients` runs this.
 
 use std::path::Path;
 use std::process::Command;

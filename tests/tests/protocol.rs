@@ -1,7 +1,7 @@
 //! The client protocol byte by byte: every script of `protocol/` is played against our server and, where it is
 //! installed, against the real one. See `halyard_tests::script` for the language of the scripts.
 //!
-//! `UPDATE=1 NATS_SERVER=... cargo test -p halyard-tests --test protocol` writes the answers of the real server into the
+//! `UPDATE=1 NATS_SERVER=... cargo test --test protocol` writes the answers of the real server into the
 //! scripts.
 
 use std::path::PathBuf;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use halyard_runtime::contain::{contain, panic_if_planted};
 
+use crate::checkpoint::Checkpoint;
 use crate::digest::Digest;
 use crate::error::Error;
 use crate::merge::View;
@@ -43,7 +44,7 @@ pub(crate) struct FrozenStream {
 #[derive(Debug, Clone)]
 pub(crate) struct Frozen {
     pub(crate) ordinal: u64,
-    pub(crate) applied: u64,
+    pub(crate) checkpoint: Checkpoint,
     pub(crate) digest: Digest,
     /// In the order in which they were frozen. A stream may have been dropped (`None`) and made again.
     pub(crate) streams: Vec<(StreamId, Option<FrozenStream>)>,

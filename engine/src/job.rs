@@ -278,7 +278,8 @@ impl Place {
             done.bytes_written += segment.file_bytes();
         }
         manifest.version += 1;
-        manifest.applied = frozen.applied;
+        manifest.applied = frozen.checkpoint.applied;
+        manifest.standing = frozen.checkpoint.standing.clone();
         manifest.digest = frozen.digest;
         manifest.next_ordinal = frozen.ordinal + 1;
         done.bytes_written += manifest.store(&*self.disk, &self.dir, &self.options)?;

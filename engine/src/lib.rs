@@ -47,6 +47,7 @@ mod segment;
 mod adopt;
 mod broken;
 mod check;
+mod checkpoint;
 mod damage;
 mod flush;
 mod job;
@@ -65,7 +66,9 @@ mod view;
 pub mod decoders;
 
 pub use adopt::Retired;
+pub use checkpoint::Checkpoint;
 pub use damage::{Affected, Damage};
+pub use digest::record_digest;
 pub use error::Error;
 pub use filter::{Filter, FilterError, Filters};
 pub use halyard_format::{Cipher, Encryption, Key};

@@ -299,6 +299,12 @@ impl Store {
         self.upkeep.manifest.applied
     }
 
+    /// What [`Checkpoint::standing`](crate::Checkpoint::standing) was at [`Store::applied`]; empty in stores of earlier releases.
+    #[must_use]
+    pub fn standing(&self) -> &Bytes {
+        &self.upkeep.manifest.standing
+    }
+
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         match &self.upkeep.poisoned {
             Some(reason) => Err(Error::Poisoned {

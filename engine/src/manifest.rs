@@ -4,6 +4,7 @@
 //!             | the same header again
 //!   manifest  version | applied | digest (8 B) | next flush | next segment
 //!             | segments: count | (id, lowest flush, highest flush, file bytes, rewrite: 0 or flush + 1)*
+//!             | standing: bytes, in the encoding of replication; missing where there is none, and before 2026-12
 //!
 //! Written under another name, synced, renamed over the old one, directory synced: a crash leaves the old one or the new
 //! one. Whatever one sector does, one header and one block stay sound: the manifest is read from them, the damage is
@@ -14,7 +15,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use halyard_format::codec::{Malformed, Reader, put_varint};
+use bytes::Bytes;
+use halyard_format::codec::{Malformed, Reader, put_bytes, put_varint};
 use halyard_runtime::disk::{Disk, OpenMode};
 
 use crate::block::{BlockReader, BlockRef, BlockWriter, HEADER_BYTES, Kind, Magic, block_len};
@@ -48,6 +50,8 @@ pub(crate) struct Manifest {
     pub(crate) next_ordinal: u64,
     pub(crate) next_segment: u64,
     pub(crate) segments: Vec<ManifestSegment>,
+    /// See [`crate::Checkpoint`].
+    pub(crate) standing: Bytes,
 }
 
 impl Manifest {
@@ -59,6 +63,7 @@ impl Manifest {
             next_ordinal: 1,
             next_segment: 1,
             segments: Vec::new(),
+            standing: Bytes::new(),
         }
     }
 
@@ -78,6 +83,9 @@ impl Manifest {
                 &mut out,
                 segment.rewrite_after.map_or(0, |ordinal| ordinal + 1),
             );
+        }
+        if !self.standing.is_empty() {
+            put_bytes(&mut out, &self.standing);
         }
         out
     }
@@ -105,6 +113,10 @@ impl Manifest {
             }
             segments.push(segment);
         }
+        let standing = match reader.is_empty() {
+            true => Bytes::new(),
+            false => Bytes::copy_from_slice(reader.bytes()?),
+        };
         reader.end()?;
         Ok(Self {
             version,
@@ -113,6 +125,7 @@ impl Manifest {
             next_ordinal,
             next_segment,
             segments,
+            standing,
         })
     }
 
@@ -323,6 +336,7 @@ mod tests {
             version: 6,
             applied: 99,
             segments: vec![segment; 1],
+            standing: Bytes::from_static(b"standing"),
             ..Manifest::empty()
         };
         manifest.store(&disk, dir, &options).unwrap();

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::flush::Frozen;
 use crate::job::{Job, Place, Reserve, Work};
@@ -200,14 +201,16 @@ impl Upkeep {
 
 /// Starting.
 impl Store {
-    /// Marks everything applied so far as what the next flush writes; `applied` is the log index of the last applied
-    /// entry. O(1). Whether there is a flush to write now: after [`Store::records_done`], [`Store::step`] prepares it and
+    /// Marks everything applied so far as what the next flush writes; `checkpoint` is its place in the log. O(1).
+    /// Whether there is a flush to write now: after [`Store::records_done`], [`Store::step`] prepares it and
     /// [`Store::take_job`] starts it.
     ///
     /// `false` when nothing was applied since the last one, a flush is out, steps are left to do, a stream is broken, or the
     /// store is poisoned. After a flush that found the disk full this asks for the same one again, or for one of the state of
     /// now if something was removed since.
-    pub fn cut(&mut self, applied: u64) -> bool {
+    pub fn cut(&mut self, checkpoint: impl Into<Checkpoint>) -> bool {
+        let checkpoint = checkpoint.into();
+        let applied = checkpoint.applied;
         let upkeep = &mut self.upkeep;
         if upkeep.poisoned.is_some() || upkeep.is_flush_out || upkeep.writes_manifest() {
             return false;
@@ -238,7 +241,7 @@ impl Store {
         }
         let frozen = Frozen {
             ordinal: upkeep.ordinal,
-            applied,
+            checkpoint,
             digest: self.digest,
             streams: Vec::with_capacity(upkeep.dirty.len() + upkeep.dropped.len()),
             records: std::mem::take(&mut upkeep.records),
@@ -417,9 +420,9 @@ impl Store {
 
     /// Cut, steps and job in one: O(changed streams and subjects). `None` when there is nothing to flush, a flush is out,
     /// a merged segment is taking its place, or the store is poisoned.
-    pub fn begin_flush(&mut self, applied: u64) -> Option<Job> {
+    pub fn begin_flush(&mut self, checkpoint: impl Into<Checkpoint>) -> Option<Job> {
         while self.step(usize::MAX) {}
-        if !self.cut(applied) {
+        if !self.cut(checkpoint) {
             return None;
         }
         self.records_done();

@@ -126,10 +126,11 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
-    /// The bytes that were not read yet.
-    #[must_use]
-    pub const fn rest(&self) -> &'a [u8] {
-        self.rest
+    /// All that was not read yet.
+    pub const fn take_rest(&mut self) -> &'a [u8] {
+        let rest = self.rest;
+        self.rest = &[];
+        rest
     }
 
     /// So many bytes, as an array.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bolero::TypeGenerator;
 use bytes::Bytes;
-use halyard_raft::{Applied, GroupId, Machine, Node, NodeId, NodeOptions};
+use halyard_raft::{GroupId, LogId, Machine, Node, NodeId, NodeOptions};
 use halyard_runtime::disk::{Disk, OpenMode};
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
 use halyard_runtime::time;
@@ -56,7 +56,7 @@ struct List(Vec<u64>);
 
 impl Machine for List {
     type Reply = ();
-    fn apply(&mut self, at: Applied, _: &Bytes) {
+    fn apply(&mut self, at: LogId, _: &Bytes) {
         assert!(
             self.0.last().is_none_or(|last| *last < at.index),
             "in order, once"

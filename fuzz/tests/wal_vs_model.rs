@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bolero::TypeGenerator;
 use bytes::Bytes;
-use halyard_raft::{Applied, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions};
+use halyard_raft::{Error, Group, GroupId, LogId, Machine, Node, NodeId, NodeOptions};
 use halyard_runtime::sim::{self, DiskFaults, Failure, SimDisk};
 use halyard_runtime::{task, time};
 
@@ -50,7 +50,7 @@ struct List(Vec<u64>);
 
 impl Machine for List {
     type Reply = ();
-    fn apply(&mut self, _: Applied, payload: &Bytes) {
+    fn apply(&mut self, _: LogId, payload: &Bytes) {
         let (number, rest) = payload.split_first_chunk::<8>().unwrap();
         let number = u64::from_le_bytes(*number);
         assert!(

@@ -2,21 +2,26 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
 use halyard_runtime::contain::contain;
+use halyard_runtime::watch;
 use openraft::OptionalSend;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::error::ProposeError;
+use crate::adapter::IntoRaft;
+use crate::error::{Error, ProposeError};
 use crate::group::{PROPOSAL_BYTES_IN_FLIGHT_MAX, PROPOSALS_IN_FLIGHT_MAX};
-use crate::ids::NodeId;
-use crate::machine::{Applied, Machine};
-use crate::types::{LogId, Payload, Refusal, SnapshotMeta, StoredMembers, Types, Waiters};
+use crate::ids::{LogId, NodeId};
+use crate::machine::{Machine, Unreadable};
+use crate::members::Membership;
+use crate::standing::Standing;
+use crate::types::{self, Payload, Refusal, SnapshotMeta, StoredMembers, Types, Waiters};
 use crate::wal::image::GroupLog;
 
 /// A snapshot on its way: the machine's full copy, or nothing where only the log is to be shortened.
@@ -32,13 +37,25 @@ pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<Types, Snaps
 pub(crate) trait Driven: Send + Sync + 'static {
     /// Applies an entry, has that noted, and answers whoever holds its ticket. It is noted under the machine's lock, so that
     /// a snapshot is never ahead of what it says, and before the answer, so that what was answered counts as applied.
-    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64, note: &dyn Fn());
+    ///
+    /// # Errors
+    /// See [`Machine::check`]; nothing is applied or noted then.
+    fn apply(
+        &self,
+        at: LogId,
+        payload: &Bytes,
+        ticket: u64,
+        note: &dyn Fn(),
+    ) -> Result<(), Unreadable>;
+
+    /// See [`Machine::membership`]; noted under the machine's lock, too.
+    fn membership(&self, membership: &Membership, note: &dyn Fn());
 
     /// See [`Machine::snapshot`]; `progress` is read under the machine's lock, so that both are of one moment.
     fn snapshot(&self, progress: &Mutex<Progress>) -> io::Result<(Bytes, Progress)>;
 
     /// See [`Machine::restore`].
-    fn restore(&self, at: Applied, snapshot: Bytes) -> io::Result<()>;
+    fn restore(&self, standing: &Standing, snapshot: Bytes) -> io::Result<()>;
 
     /// Answers everybody who still waits with `error`.
     fn fail_all(&self, error: &ProposeError);
@@ -57,9 +74,16 @@ pub(crate) struct Seat<M: Machine> {
 }
 
 impl<M: Machine> Driven for Seat<M> {
-    fn apply(&self, at: Applied, payload: &Bytes, ticket: u64, note: &dyn Fn()) {
+    fn apply(
+        &self,
+        at: LogId,
+        payload: &Bytes,
+        ticket: u64,
+        note: &dyn Fn(),
+    ) -> Result<(), Unreadable> {
         let reply = {
             let mut machine = self.machine.lock();
+            machine.check(payload)?;
             // A panic must not take the task that applies with it: who waits for the group, a start first of all, would
             // wait for ever. The machine knows itself that it did not come to the end.
             let reply = contain(|| machine.apply(at, payload));
@@ -70,6 +94,13 @@ impl<M: Machine> Driven for Seat<M> {
             Ok(reply) => self.waiters.answer(ticket, reply),
             Err(_) => self.waiters.refuse(ticket, Refusal::Unknown),
         }
+        Ok(())
+    }
+
+    fn membership(&self, membership: &Membership, note: &dyn Fn()) {
+        let mut machine = self.machine.lock();
+        machine.membership(membership);
+        note();
     }
 
     fn snapshot(&self, progress: &Mutex<Progress>) -> io::Result<(Bytes, Progress)> {
@@ -78,8 +109,11 @@ impl<M: Machine> Driven for Seat<M> {
         Ok((machine.snapshot()?, progress))
     }
 
-    fn restore(&self, at: Applied, snapshot: Bytes) -> io::Result<()> {
-        self.machine.lock().restore(at, snapshot)
+    fn restore(&self, standing: &Standing, snapshot: Bytes) -> io::Result<()> {
+        let mut machine = self.machine.lock();
+        machine.restore(standing, snapshot)?;
+        machine.membership(&standing.membership);
+        Ok(())
     }
 
     fn fail_all(&self, error: &ProposeError) {
@@ -103,6 +137,30 @@ pub(crate) struct Applying {
     pub(crate) seat: Arc<dyn Driven>,
     pub(crate) log: Arc<GroupLog>,
     pub(crate) progress: Mutex<Progress>,
+    /// Where the log is, for what is told of it.
+    pub(crate) path: PathBuf,
+    /// Told when the group cannot go on.
+    pub(crate) poison: watch::Sender<Option<Arc<Error>>>,
+    /// Why this replica has stopped by itself, if it has.
+    pub(crate) halted: OnceLock<Arc<Error>>,
+}
+
+impl Applying {
+    /// Stops before entry `at`, for good.
+    fn halt(&self, at: LogId, why: Unreadable) -> io::Error {
+        let error = Error::Unreadable {
+            path: self.path.clone(),
+            group: self.log.id,
+            index: at.index,
+            what: why.0,
+        };
+        tracing::error!("{error}; this replica of the group has stopped");
+        let shared = Arc::new(error.clone());
+        let _ = self.halted.set(Arc::clone(&shared));
+        self.poison.send(Some(Arc::clone(&shared)));
+        self.seat.fail_all(&ProposeError::Poisoned(shared));
+        error.into()
+    }
 }
 
 /// See [`Applying`].
@@ -111,12 +169,25 @@ pub(crate) struct Progress {
     /// Last entry applied.
     pub(crate) applied: Option<LogId>,
     /// The membership as of that entry.
-    pub(crate) members: StoredMembers,
+    pub(crate) members: Membership,
     /// Last entry that the machine's own store holds durably, and the membership as of it.
     pub(crate) durable: Option<LogId>,
-    pub(crate) durable_members: StoredMembers,
+    pub(crate) durable_members: Membership,
     /// True once the group has started: only then may snapshots be asked of the machine.
     pub(crate) started: bool,
+}
+
+impl Progress {
+    /// What is applied up to an entry, all of it durably.
+    pub(crate) fn at(id: LogId, members: Membership) -> Self {
+        Self {
+            applied: Some(id),
+            members: members.clone(),
+            durable: Some(id),
+            durable_members: members,
+            started: false,
+        }
+    }
 }
 
 /// openraft's view of [`Applying`].
@@ -127,9 +198,12 @@ impl RaftStateMachine<Types> for Adapter {
     type SnapshotData = SnapshotBody;
     type SnapshotBuilder = Self;
 
-    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembers), io::Error> {
+    async fn applied_state(&mut self) -> Result<(Option<types::LogId>, StoredMembers), io::Error> {
         let progress = self.0.progress.lock();
-        Ok((progress.applied, progress.members.clone()))
+        Ok((
+            progress.applied.map(IntoRaft::into_raft),
+            progress.members.clone().into_raft(),
+        ))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -137,8 +211,8 @@ impl RaftStateMachine<Types> for Adapter {
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
-            let id = entry.log_id;
-            let note = |members: Option<StoredMembers>| {
+            let id = LogId::from(entry.log_id);
+            let note = |members: Option<Membership>| {
                 let mut progress = self.0.progress.lock();
                 assert!(
                     progress.applied < Some(id),
@@ -151,16 +225,18 @@ impl RaftStateMachine<Types> for Adapter {
             };
             match entry.payload {
                 Payload::Normal(command) => {
-                    let at = Applied {
-                        index: id.index,
-                        term: id.leader_id.term,
-                    };
                     let seat = &self.0.seat;
-                    seat.apply(at, &command.payload, command.ticket, &|| note(None));
+                    seat.apply(id, &command.payload, command.ticket, &|| note(None))
+                        .map_err(|unreadable| self.0.halt(id, unreadable))?;
                 }
                 Payload::Blank => note(None),
                 Payload::Membership(members) => {
-                    note(Some(StoredMembers::new(Some(id), members)));
+                    let membership = Membership {
+                        since: Some(id),
+                        members: (&members).into(),
+                    };
+                    let noted = || note(Some(membership.clone()));
+                    self.0.seat.membership(&membership, &noted);
                 }
             }
             if let Some(responder) = responder {
@@ -182,14 +258,14 @@ impl RaftStateMachine<Types> for Adapter {
         let Some(id) = meta.last_log_id else {
             return Ok(());
         };
-        let at = Applied {
-            index: id.index,
-            term: id.leader_id.term,
+        let standing = Standing {
+            at: id.into(),
+            membership: (&meta.last_membership).into(),
         };
-        self.0.seat.restore(at, snapshot)?;
+        self.0.seat.restore(&standing, snapshot)?;
         let mut progress = self.0.progress.lock();
-        let members = meta.last_membership.clone();
-        (progress.applied, progress.durable) = (Some(id), Some(id));
+        let (at, members) = (Some(standing.at), standing.membership);
+        (progress.applied, progress.durable) = (at, at);
         (progress.members, progress.durable_members) = (members.clone(), members);
         Ok(())
     }
@@ -200,8 +276,8 @@ impl RaftStateMachine<Types> for Adapter {
         }
         let (snapshot, progress) = self.0.seat.snapshot(&self.0.progress)?;
         let meta = SnapshotMeta {
-            last_log_id: progress.applied,
-            last_membership: progress.members,
+            last_log_id: progress.applied.map(IntoRaft::into_raft),
+            last_membership: progress.members.into_raft(),
         };
         Ok(Some(Snapshot { meta, snapshot }))
     }
@@ -214,8 +290,8 @@ impl RaftSnapshotBuilder<Types> for Adapter {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let progress = self.0.progress.lock();
         let meta = SnapshotMeta {
-            last_log_id: progress.durable,
-            last_membership: progress.durable_members.clone(),
+            last_log_id: progress.durable.map(IntoRaft::into_raft),
+            last_membership: progress.durable_members.clone().into_raft(),
         };
         Ok(Snapshot {
             meta,
@@ -392,7 +468,7 @@ mod tests {
 
     impl Machine for Nothing {
         type Reply = ();
-        fn apply(&mut self, _: Applied, _: &Bytes) {}
+        fn apply(&mut self, _: LogId, _: &Bytes) {}
     }
 
     #[test]
@@ -403,10 +479,11 @@ mod tests {
             waiters: Arc::new(WaitList::default()),
         };
         let noted = std::cell::Cell::new(false);
-        seat.apply(Applied { index: 1, term: 1 }, &Bytes::new(), 1, &|| {
+        let applied = seat.apply(LogId::default(), &Bytes::new(), 1, &|| {
             assert!(machine.is_locked(), "a snapshot would take the lock");
             noted.set(true);
         });
+        assert_eq!(applied, Ok(()));
         assert!(noted.get());
     }
 
@@ -414,7 +491,7 @@ mod tests {
 
     impl Machine for Panics {
         type Reply = ();
-        fn apply(&mut self, _: Applied, _: &Bytes) {
+        fn apply(&mut self, _: LogId, _: &Bytes) {
             panic!("as planned by the test");
         }
     }
@@ -432,9 +509,8 @@ mod tests {
             .propose(&payload, |ticket| sent = ticket)
             .unwrap();
         let noted = std::cell::Cell::new(false);
-        seat.apply(Applied { index: 1, term: 1 }, &payload, sent, &|| {
-            noted.set(true)
-        });
+        let applied = seat.apply(LogId::default(), &payload, sent, &|| noted.set(true));
+        assert_eq!(applied, Ok(()));
         assert!(noted.get());
         assert!(matches!(reply.try_recv(), Ok(Err(ProposeError::Unknown))));
     }

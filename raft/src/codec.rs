@@ -13,11 +13,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use openraft::vote::RaftLeaderId as _;
-
 use halyard_format::codec::{Fields, Malformed, Reader};
 
-use crate::types::{LeaderId, LogId, Members, Peer, StoredMembers, Vote};
+use crate::ids::{LogId, NodeId, Vote};
+use crate::members::{Members, Membership, Peer};
 
 /// More nodes than any membership has; a count above it is nonsense and must not reserve memory.
 const NODES_MAX: u32 = 4096;
@@ -25,27 +24,29 @@ const NODES_MAX: u32 = 4096;
 pub(crate) type Decoded<T> = Result<T, Malformed>;
 
 pub(crate) fn put_log_id(out: &mut Fields, id: &LogId) {
-    out.u64(id.leader_id.term)
-        .u64(id.leader_id.node_id)
-        .u64(id.index);
+    out.u64(id.term).u64(id.leader.0).u64(id.index);
 }
 
 pub(crate) fn log_id(input: &mut Reader<'_>) -> Decoded<LogId> {
-    let leader = LeaderId::new(input.u64()?, input.u64()?);
-    Ok(LogId::new(leader, input.u64()?))
+    Ok(LogId {
+        term: input.u64()?,
+        leader: NodeId(input.u64()?),
+        index: input.u64()?,
+    })
 }
 
 pub(crate) fn put_vote(out: &mut Fields, vote: &Vote) {
-    out.u64(vote.leader_id.term)
-        .u64(vote.leader_id.node_id)
+    out.u64(vote.term)
+        .u64(vote.node.0)
         .u8(u8::from(vote.committed));
 }
 
 pub(crate) fn vote(input: &mut Reader<'_>) -> Decoded<Vote> {
-    let (term, node) = (input.u64()?, input.u64()?);
-    let mut vote = Vote::new(term, node);
-    vote.committed = input.flag()?;
-    Ok(vote)
+    Ok(Vote {
+        term: input.u64()?,
+        node: NodeId(input.u64()?),
+        committed: input.flag()?,
+    })
 }
 
 pub(crate) fn put_option<T>(
@@ -84,16 +85,15 @@ fn count(input: &mut Reader<'_>) -> Decoded<u32> {
 }
 
 pub(crate) fn put_members(out: &mut Fields, members: &Members) {
-    let configs = members.get_joint_config();
-    put_count(out, configs.len());
-    for config in configs {
+    put_count(out, members.configs.len());
+    for config in &members.configs {
         put_count(out, config.len());
         for node in config {
             out.u64(*node);
         }
     }
-    put_count(out, members.nodes().count());
-    for (node, peer) in members.nodes() {
+    put_count(out, members.nodes.len());
+    for (node, peer) in &members.nodes {
         out.u64(*node).long_bytes(peer.address.as_bytes());
     }
 }
@@ -119,18 +119,27 @@ pub(crate) fn members(input: &mut Reader<'_>) -> Decoded<Members> {
             },
         );
     }
-    if configs.is_empty() && nodes.is_empty() {
-        return Ok(Members::default());
+    let has_unknown = configs
+        .iter()
+        .flatten()
+        .any(|node| !nodes.contains_key(node));
+    if has_unknown
+        || configs.iter().any(BTreeSet::is_empty)
+        || (configs.is_empty() && !nodes.is_empty())
+    {
+        return Err(Malformed("a membership that contradicts itself"));
     }
-    Members::new(configs, nodes).map_err(|_| Malformed("a membership that contradicts itself"))
+    Ok(Members { configs, nodes })
 }
 
-pub(crate) fn put_stored(out: &mut Fields, stored: &StoredMembers) {
-    put_option(out, stored.log_id().as_ref(), put_log_id);
-    put_members(out, stored.membership());
+pub(crate) fn put_stored(out: &mut Fields, stored: &Membership) {
+    put_option(out, stored.since.as_ref(), put_log_id);
+    put_members(out, &stored.members);
 }
 
-pub(crate) fn stored(input: &mut Reader<'_>) -> Decoded<StoredMembers> {
-    let id = option(input, log_id)?;
-    Ok(StoredMembers::new(id, members(input)?))
+pub(crate) fn stored(input: &mut Reader<'_>) -> Decoded<Membership> {
+    Ok(Membership {
+        since: option(input, log_id)?,
+        members: members(input)?,
+    })
 }

@@ -100,6 +100,21 @@ pub enum Error {
         /// Last entry in the log.
         last: u64,
     },
+    /// A committed entry asks for something that this release does not know. The group stands before it.
+    #[error(
+        "{}: entry {index} of group {group} was written by a newer release ({what}); run that release or a later one; \
+         nothing was skipped or changed", path.display()
+    )]
+    Unreadable {
+        /// The log directory.
+        path: PathBuf,
+        /// The group.
+        group: GroupId,
+        /// The entry.
+        index: u64,
+        /// What is not known.
+        what: String,
+    },
     /// The encryption key does not open the log.
     #[error(
         "{}: the record at byte {offset} does not open with the configured encryption key; configure the key (or the previous \

@@ -10,16 +10,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use halyard_runtime::{time, watch};
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::ReadPolicy;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use crate::apply::{Applying, Raft, Seat, Snapshot};
+use crate::entry::Command;
 use crate::error::{Error, ProposeError};
 use crate::ids::{GroupId, NodeId};
 use crate::machine::Machine;
+use crate::members::Members;
 use crate::message::{Reply, Request};
-use crate::types::{Command, Outcome, Waiters};
+use crate::types::{Outcome, Waiters};
 use crate::wal::Wal;
 
 /// Proposals that one group has in flight at most.
@@ -52,6 +55,7 @@ pub struct Group<M: Machine> {
 /// What a group is apart from the types of its machine.
 pub(crate) struct Core {
     id: GroupId,
+    me: NodeId,
     raft: Raft,
     wal: Arc<Wal>,
     applying: Arc<Applying>,
@@ -61,22 +65,24 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(
-        id: GroupId,
+        (id, me): (GroupId, NodeId),
         raft: Raft,
         wal: Arc<Wal>,
         applying: Arc<Applying>,
         leads: watch::Sender<Leadership>,
     ) -> Arc<Self> {
-        let (poison, poisoned) = watch::channel(None);
-        let seat = Arc::clone(&applying.seat);
+        let poisoned = applying.poison.subscribe();
         let leadership = leads.subscribe();
+        let hit = Arc::clone(&applying);
         wal.when_poisoned(move |error| {
-            poison.send(Some(Arc::clone(error)));
+            hit.poison.send(Some(Arc::clone(error)));
             leads.send_if_modified(|last| std::mem::take(&mut last.am_leader));
+            let seat = &hit.seat;
             seat.fail_all(&ProposeError::Poisoned(Arc::clone(error)));
         });
         Arc::new(Self {
             id,
+            me,
             raft,
             wal,
             applying,
@@ -111,6 +117,29 @@ impl Core {
             core.applying.seat.send_again(&|ticket, payload, waiters| {
                 core.submit(Command { payload, ticket }, waiters);
             });
+        }
+    }
+
+    /// Has timers run while there are other replicas, and only then: a lone voter needs neither heartbeats nor elections, so an
+    /// idle group costs nothing. Ends when the group is dropped.
+    pub(crate) async fn follow_members(group: Weak<Self>) {
+        let started = group.upgrade();
+        let Some((me, mut metrics)) = started.map(|core| (core.me, core.raft.server_metrics()))
+        else {
+            return;
+        };
+        loop {
+            let is_alone = {
+                let metrics = metrics.borrow_watched();
+                Members::from(metrics.membership_config.membership()).is_alone(me)
+            };
+            match group.upgrade() {
+                Some(core) => core.raft.runtime_config().tick(!is_alone),
+                None => return,
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -239,6 +268,11 @@ impl<M: Machine> Group<M> {
         self.core.id
     }
 
+    /// This node's name in it.
+    pub fn me(&self) -> NodeId {
+        self.core.me
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }
@@ -278,7 +312,8 @@ impl<M: Machine> Group<M> {
                 bytes_max: ENTRY_BYTES_MAX,
             });
         }
-        if let Some(error) = self.core.wal.poisoned() {
+        let halted = || self.core.applying.halted.get().cloned();
+        if let Some(error) = self.core.wal.poisoned().or_else(halted) {
             return Proposal::refused(ProposeError::Poisoned(error));
         }
         let waiters: Arc<dyn Waiters> =
@@ -322,7 +357,8 @@ impl<M: Machine> Group<M> {
         self.core.applied()
     }
 
-    /// Set once the node's log has failed: the group takes nothing more until the process starts anew.
+    /// Set once the node's log has failed, or an entry came that this release does not understand: the group takes nothing
+    /// more until the process starts anew.
     pub fn poisoned(&self) -> watch::Receiver<Option<Arc<Error>>> {
         self.core.poisoned()
     }

@@ -16,20 +16,31 @@
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod adapter;
 mod apply;
 mod cipher;
 mod codec;
+mod entry;
 mod error;
 mod group;
+mod identity;
 mod ids;
+#[cfg(test)]
+mod log_damage_test;
+#[cfg(test)]
+mod log_model_test;
 mod log_store;
+#[cfg(test)]
+mod log_truncate_test;
 mod machine;
+mod members;
 mod membership;
 mod message;
 mod metrics;
 mod node;
 mod renew;
 mod runtime;
+mod standing;
 mod transport;
 mod types;
 mod wal;
@@ -40,13 +51,15 @@ pub use group::{
     Proposal,
 };
 pub use halyard_format::{Cipher, Encryption, Key};
-pub use ids::{GroupId, NodeId};
-pub use machine::{Applied, Machine};
-pub use membership::{ChangeError, Replicas};
+pub use identity::Identity;
+pub use ids::{GroupId, LogId, NodeId};
+pub use machine::{Machine, Unreadable};
+pub use members::{Membership, Peer, Replicas};
+pub use membership::ChangeError;
 pub use metrics::LogMetrics;
 pub use node::{LogPosition, Node, NodeOptions, OpenReport};
 pub use renew::{Renewed, renew};
+pub use standing::{BadStanding, Standing};
 pub use transport::{Answer, NoPeers, Transport};
-pub use types::Peer;
 pub use wal::rescue::{EntryImage, GroupImage, LogImage};
 pub use wal::scrub::{LogDamage, LogScrub};

@@ -9,10 +9,14 @@ use futures::stream::{self, Stream};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
+use crate::adapter::IntoRaft;
+use crate::entry::Entry as OurEntry;
 use crate::error::Error;
+use crate::ids::Vote as OurVote;
 use crate::types::{Entry, LogId, Types, Vote};
 use crate::wal::image::{self, GroupLog, GroupState, Held, Slot};
 use crate::wal::record::Kind;
+use crate::wal::writer::Completion;
 use crate::wal::{Done, Item, Wal};
 
 /// One group's log on the shared log. Clones are the same log.
@@ -30,16 +34,16 @@ impl LogStore {
         self.wal.submit([item]);
     }
 
-    fn item(&self, draft: crate::wal::record::Draft, start: Option<u64>, done: Done) -> Item {
+    fn item(&self, draft: crate::wal::record::Draft, index: Option<u64>, done: Done) -> Item {
         Item {
             draft,
-            of: Some((Arc::clone(&self.log), start)),
+            of: Some((Arc::clone(&self.log), index)),
             done,
         }
     }
 
     /// The entry at `index`, from memory or from disk.
-    pub(crate) fn entry(&self, index: u64) -> io::Result<Entry> {
+    pub(crate) fn entry(&self, index: u64) -> io::Result<OurEntry> {
         let (position, body_bytes, id) = {
             let state = self.log.state.lock();
             let Some(slot) = state.slot(index) else {
@@ -48,8 +52,8 @@ impl LogStore {
             };
             match &slot.payload {
                 Held::Here(payload) => {
-                    return Ok(Entry {
-                        log_id: slot.id,
+                    return Ok(OurEntry {
+                        id: slot.id,
                         payload: payload.clone(),
                     });
                 }
@@ -61,7 +65,7 @@ impl LogStore {
             .read(position, body_bytes)
             .map_err(io::Error::from)?;
         let entry = image::entry_from(Kind::Normal, &body).map_err(io::Error::other)?;
-        if entry.log_id != id {
+        if entry.id != id {
             return Err(io::Error::other(format!(
                 "entry {index} of group {} was overwritten",
                 self.log.id
@@ -97,7 +101,7 @@ impl RaftLogReader<Types> for LogStore {
         // One at a time: the replay after a restart may be longer than memory.
         let (from, to) = self.bounds(&range);
         let store = self.clone();
-        stream::iter((from..to).map(move |index| store.entry(index)))
+        stream::iter((from..to).map(move |index| store.entry(index).map(IntoRaft::into_raft)))
     }
 
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
@@ -105,11 +109,13 @@ impl RaftLogReader<Types> for LogStore {
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
         let (from, to) = self.bounds(&range);
-        (from..to).map(|index| self.entry(index)).collect()
+        (from..to)
+            .map(|index| self.entry(index).map(IntoRaft::into_raft))
+            .collect()
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.log.state.lock().vote)
+        Ok(self.log.state.lock().vote.map(IntoRaft::into_raft))
     }
 
     async fn get_key_log_ids(
@@ -121,6 +127,7 @@ impl RaftLogReader<Types> for LogStore {
         let mut keys: Vec<LogId> = Vec::new();
         let state = self.log.state.lock();
         let ids = (range.start().index..=range.end().index).filter_map(|index| state.id_at(index));
+        let ids = ids.map(IntoRaft::into_raft);
         for id in ids {
             match keys.last_mut() {
                 Some(last) if last.leader_id == id.leader_id => *last = id,
@@ -137,8 +144,8 @@ impl RaftLogStorage<Types> for LogStore {
     async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
         let state = self.log.state.lock();
         Ok(LogState {
-            last_purged_log_id: state.purged,
-            last_log_id: state.last(),
+            last_purged_log_id: state.purged.map(IntoRaft::into_raft),
+            last_log_id: state.last().map(IntoRaft::into_raft),
         })
     }
 
@@ -148,10 +155,11 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let (sender, saved) = tokio::sync::oneshot::channel();
+        let vote = OurVote::from(*vote);
         self.change(|state| {
-            state.vote = Some(*vote);
+            state.vote = Some(vote);
             self.item(
-                image::vote_draft(self.log.id, vote),
+                image::vote_draft(self.log.id, &vote),
                 None,
                 Done::Waiter(sender),
             )
@@ -164,12 +172,17 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         // Written with the next entry: recovery may know of less than was committed, never of more than the log holds.
-        self.log.state.lock().committed = committed;
+        self.log.state.lock().committed = committed.map(Into::into);
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        Ok(self.log.state.lock().committed_clamped())
+        Ok(self
+            .log
+            .state
+            .lock()
+            .committed_clamped()
+            .map(IntoRaft::into_raft))
     }
 
     async fn append<I>(&mut self, entries: I, flushed: IOFlushed<Types>) -> Result<(), io::Error>
@@ -183,16 +196,16 @@ impl RaftLogStorage<Types> for LogStore {
         let mut flushed = Some(flushed);
         let state = &mut *state;
         let items = std::iter::from_fn(|| {
-            let entry = entries.next()?;
+            let entry = OurEntry::from(entries.next()?);
             let draft = image::entry_draft(self.log.id, &entry, committed_end);
             let done = if entries.peek().is_none() {
-                flushed.take().map(Done::Flushed)
+                flushed.take().map(|flushed| Done::Call(told(flushed)))
             } else {
                 None
             };
-            let index = entry.log_id.index;
+            let index = entry.id.index;
             state.push(Slot {
-                id: entry.log_id,
+                id: entry.id,
                 payload: Held::Here(entry.payload),
                 position: 0,
             });
@@ -208,7 +221,7 @@ impl RaftLogStorage<Types> for LogStore {
             state.truncate(index);
             self.item(
                 image::truncate_draft(self.log.id, index),
-                None,
+                Some(index),
                 Done::Nobody,
             )
         });
@@ -217,7 +230,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {
         self.change(|state| {
-            state.purge(id);
+            state.purge(id.into());
             self.item(
                 state.checkpoint(self.log.id),
                 Some(state.start()),
@@ -226,6 +239,13 @@ impl RaftLogStorage<Types> for LogStore {
         });
         Ok(())
     }
+}
+
+/// openraft is told when its entries are on disk.
+fn told(flushed: IOFlushed<Types>) -> Completion {
+    Box::new(|outcome| {
+        flushed.io_completed(outcome.map_err(|error| error.as_ref().clone().into()));
+    })
 }
 
 #[cfg(test)]
@@ -238,8 +258,9 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+    use crate::entry::Command;
     use crate::ids::{GroupId, NodeId};
-    use crate::types::{Command, LeaderId, Payload};
+    use crate::types::{LeaderId, Payload};
     use crate::wal::recovery;
     use crate::wal::writer::Layout;
 
@@ -253,7 +274,7 @@ mod tests {
             first_segment_bytes: 4096,
             cipher: None,
         };
-        let opened = recovery::open(&disk, dir, NodeId(1), &layout).expect("a new log");
+        let opened = recovery::open(&disk, dir, &NodeId(1).into(), &layout).expect("a new log");
         let wal = Arc::new(Wal::new(
             disk,
             dir.into(),
@@ -261,7 +282,7 @@ mod tests {
             NodeId(1),
             layout,
             opened.segments,
-            512,
+            (512, 0),
         ));
         LogStore {
             wal,
@@ -316,8 +337,8 @@ mod tests {
                 let (first, last) = {
                     let state = store.log.state.lock();
                     (
-                        state.id_at(start).expect("held"),
-                        state.last().expect("held"),
+                        state.id_at(start).expect("held").into_raft(),
+                        state.last().expect("held").into_raft(),
                     )
                 };
                 let keys = store.get_key_log_ids(first..=last);

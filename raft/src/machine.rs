@@ -4,14 +4,14 @@ use std::io;
 
 use bytes::Bytes;
 
-/// Where a committed entry stands in its group's log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Applied {
-    /// Position in the group's log; increases by one for each entry, though the machine sees only its own entries.
-    pub index: u64,
-    /// Term of the leader that proposed it.
-    pub term: u64,
-}
+use crate::ids::LogId;
+use crate::members::Membership;
+use crate::standing::Standing;
+
+/// An entry that this release does not understand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
 
 /// The state that a group replicates.
 ///
@@ -21,11 +21,27 @@ pub trait Machine: Send + 'static {
     /// What the proposer gets back.
     type Reply: Send + 'static;
 
+    /// Whether this release knows everything that an entry asks for. Called before [`Machine::apply`], and must cost little.
+    ///
+    /// # Errors
+    /// What it does not know. The group stops on this node before the entry: a replica that skipped what others apply would
+    /// differ from them for ever.
+    fn check(&self, payload: &Bytes) -> Result<(), Unreadable> {
+        let _ = payload;
+        Ok(())
+    }
+
     /// Applies one committed entry.
     ///
     /// Called once for each entry, in log order. `payload` is the very buffer that was proposed and written to the log
     /// (or was read back from it after a restart); keeping a slice of it costs no copy. Total: a refusal is a reply.
-    fn apply(&mut self, at: Applied, payload: &Bytes) -> Self::Reply;
+    fn apply(&mut self, at: LogId, payload: &Bytes) -> Self::Reply;
+
+    /// Who replicates the group from now on. Told at the start, between the entries before and after the change, and after
+    /// [`Machine::restore`]. What is kept durably of it belongs beside the last entry applied: see [`Standing`].
+    fn membership(&mut self, membership: &Membership) {
+        let _ = membership;
+    }
 
     /// A full copy of the state after the last applied entry, for a replica that is too far behind to follow the log.
     ///
@@ -38,14 +54,14 @@ pub trait Machine: Send + 'static {
         ))
     }
 
-    /// Replaces the state by a copy that another replica's [`Machine::snapshot`] made after applying `at`.
+    /// Replaces the state by a copy that another replica's [`Machine::snapshot`] made at `standing`.
     ///
-    /// The new state must be durable before this returns: the log before `at` may be gone.
+    /// The new state and `standing` must be durable before this returns: the log before it may be gone.
     ///
     /// # Errors
     /// When the copy cannot be read or written; the group then stops. The default says that it is not supported.
-    fn restore(&mut self, at: Applied, snapshot: Bytes) -> io::Result<()> {
-        let _ = (at, snapshot);
+    fn restore(&mut self, standing: &Standing, snapshot: Bytes) -> io::Result<()> {
+        let _ = (standing, snapshot);
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "this machine has no snapshots",

@@ -9,16 +9,8 @@ use crate::error::ProposeError;
 use crate::group::Group;
 use crate::ids::NodeId;
 use crate::machine::Machine;
-use crate::types::{Peer, Types};
-
-/// The replicas of a group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Replicas {
-    /// Nodes whose disks count for a commit. During a change, those of the old and of the new set.
-    pub voters: BTreeSet<NodeId>,
-    /// Nodes that follow the log without a vote.
-    pub learners: BTreeSet<NodeId>,
-}
+use crate::members::{Peer, Replicas};
+use crate::types::Types;
 
 /// Why a change of the replicas was not made.
 #[derive(Clone, Debug, thiserror::Error)]

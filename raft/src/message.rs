@@ -25,8 +25,10 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use crate::adapter;
 use crate::codec::{self, Decoded};
-use crate::types::{Command, Entry, LogId, Payload, SnapshotMeta, Types, Vote};
+use crate::entry::Command;
+use crate::types::{Entry, LogId, Payload, SnapshotMeta, Types, Vote};
 
 const VERSION: u8 = 1;
 /// An entry on the wire takes at least so many bytes: kind, log id, length.
@@ -70,13 +72,13 @@ impl Request {
             Self::Vote(request) => put_vote_request(out.u8(2), request),
             Self::PreVote(request) => put_vote_request(out.u8(3), request),
             Self::Snapshot { vote, meta, body } => {
-                codec::put_vote(out.u8(4), vote);
+                adapter::put_vote(out.u8(4), vote);
                 put_option_id(&mut out, meta.last_log_id.as_ref());
-                codec::put_stored(&mut out, &meta.last_membership);
+                adapter::put_stored(&mut out, &meta.last_membership);
                 out.0.extend_from_slice(body);
             }
             Self::Transfer(request) => {
-                codec::put_vote(out.u8(5), request.from_leader());
+                adapter::put_vote(out.u8(5), request.from_leader());
                 out.u64(*request.to_node_id());
                 put_option_id(&mut out, request.last_log_id());
             }
@@ -94,10 +96,10 @@ impl Request {
             2 => Self::Vote(vote_request(&mut input)?),
             3 => Self::PreVote(vote_request(&mut input)?),
             4 => {
-                let vote = codec::vote(&mut input)?;
-                let last_log_id = codec::option(&mut input, codec::log_id)?;
-                let last_membership = codec::stored(&mut input)?;
-                let body = bytes.slice_ref(input.rest());
+                let vote = adapter::vote(&mut input)?;
+                let last_log_id = codec::option(&mut input, adapter::log_id)?;
+                let last_membership = adapter::stored(&mut input)?;
+                let body = bytes.slice_ref(input.take_rest());
                 Self::Snapshot {
                     vote,
                     meta: SnapshotMeta {
@@ -108,11 +110,11 @@ impl Request {
                 }
             }
             5 => {
-                let (vote, to) = (codec::vote(&mut input)?, input.u64()?);
+                let (vote, to) = (adapter::vote(&mut input)?, input.u64()?);
                 Self::Transfer(TransferLeaderRequest::new(
                     vote,
                     to,
-                    codec::option(&mut input, codec::log_id)?,
+                    codec::option(&mut input, adapter::log_id)?,
                 ))
             }
             _ => return Err(Malformed("a request of an unknown kind")),
@@ -130,11 +132,11 @@ fn check_version(input: &mut Reader<'_>) -> Decoded<()> {
 }
 
 fn put_option_id(out: &mut Fields, id: Option<&LogId>) {
-    codec::put_option(out, id, codec::put_log_id);
+    codec::put_option(out, id, adapter::put_log_id);
 }
 
 fn put_append(out: &mut Fields, request: &AppendEntriesRequest<Types>) {
-    codec::put_vote(out, &request.vote);
+    adapter::put_vote(out, &request.vote);
     put_option_id(out, request.prev_log_id.as_ref());
     put_option_id(out, request.leader_commit.as_ref());
     out.u32(u32::try_from(request.entries.len()).expect("a request holds few entries"));
@@ -144,9 +146,9 @@ fn put_append(out: &mut Fields, request: &AppendEntriesRequest<Types>) {
 }
 
 fn append(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<AppendEntriesRequest<Types>> {
-    let vote = codec::vote(input)?;
-    let prev_log_id = codec::option(input, codec::log_id)?;
-    let leader_commit = codec::option(input, codec::log_id)?;
+    let vote = adapter::vote(input)?;
+    let prev_log_id = codec::option(input, adapter::log_id)?;
+    let leader_commit = codec::option(input, adapter::log_id)?;
     let count = input.u32()? as usize;
     if count > input.left() / ENTRY_BYTES_MIN {
         return Err(Malformed("more entries than bytes"));
@@ -176,7 +178,7 @@ fn put_entry(out: &mut Fields, entry: &Entry) {
         Payload::Blank => 2,
         Payload::Membership(_) => 3,
     };
-    codec::put_log_id(out.u8(kind), &entry.log_id);
+    adapter::put_log_id(out.u8(kind), &entry.log_id);
     match &entry.payload {
         Payload::Normal(command) => {
             out.long_bytes(&command.payload);
@@ -186,7 +188,7 @@ fn put_entry(out: &mut Fields, entry: &Entry) {
         }
         Payload::Membership(members) => {
             let mut body = Fields::default();
-            codec::put_members(&mut body, members);
+            adapter::put_members(&mut body, members);
             out.long_bytes(&body.0);
         }
     }
@@ -194,7 +196,7 @@ fn put_entry(out: &mut Fields, entry: &Entry) {
 
 fn entry(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<Entry> {
     let kind = input.u8()?;
-    let log_id = codec::log_id(input)?;
+    let log_id = adapter::log_id(input)?;
     let body = input.long_bytes()?;
     let payload = match kind {
         1 => Payload::Normal(Command {
@@ -204,7 +206,7 @@ fn entry(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<Entry> {
         2 if body.is_empty() => Payload::Blank,
         3 => {
             let mut body = Reader::new(body);
-            let members = codec::members(&mut body)?;
+            let members = adapter::members(&mut body)?;
             body.end()?;
             Payload::Membership(members)
         }
@@ -214,14 +216,14 @@ fn entry(input: &mut Reader<'_>, bytes: &Bytes) -> Decoded<Entry> {
 }
 
 fn put_vote_request(out: &mut Fields, request: &VoteRequest<Types>) {
-    codec::put_vote(out, &request.vote);
+    adapter::put_vote(out, &request.vote);
     put_option_id(out, request.last_log_id.as_ref());
     out.u8(u8::from(request.leadership_transfer));
 }
 
 fn vote_request(input: &mut Reader<'_>) -> Decoded<VoteRequest<Types>> {
-    let vote = codec::vote(input)?;
-    let mut request = VoteRequest::new(vote, codec::option(input, codec::log_id)?);
+    let vote = adapter::vote(input)?;
+    let mut request = VoteRequest::new(vote, codec::option(input, adapter::log_id)?);
     request.leadership_transfer = input.flag()?;
     Ok(request)
 }
@@ -233,11 +235,11 @@ impl Reply {
         match self {
             Self::Append(reply) => put_append_reply(out.u8(1), reply),
             Self::Vote(reply) => {
-                codec::put_vote(out.u8(2), &reply.vote);
+                adapter::put_vote(out.u8(2), &reply.vote);
                 out.u8(u8::from(reply.vote_granted));
                 put_option_id(&mut out, reply.last_log_id.as_ref());
             }
-            Self::Snapshot(vote) => codec::put_vote(out.u8(4), vote),
+            Self::Snapshot(vote) => adapter::put_vote(out.u8(4), vote),
             Self::Transfer(reply) => put_transfer_reply(out.u8(5), reply),
             Self::Refused(why) => {
                 out.u8(9).long_bytes(why.as_bytes());
@@ -254,16 +256,16 @@ impl Reply {
         let reply = match input.u8()? {
             1 => Self::Append(append_reply(&mut input)?),
             2 => {
-                let vote = codec::vote(&mut input)?;
+                let vote = adapter::vote(&mut input)?;
                 let granted = input.flag()?;
-                let last = codec::option(&mut input, codec::log_id)?;
+                let last = codec::option(&mut input, adapter::log_id)?;
                 Self::Vote(VoteResponse {
                     vote,
                     vote_granted: granted,
                     last_log_id: last,
                 })
             }
-            4 => Self::Snapshot(codec::vote(&mut input)?),
+            4 => Self::Snapshot(adapter::vote(&mut input)?),
             5 => Self::Transfer(transfer_reply(&mut input)?),
             9 => Self::Refused(String::from_utf8_lossy(input.long_bytes()?).into_owned()),
             _ => return Err(Malformed("an answer of an unknown kind")),
@@ -281,16 +283,16 @@ fn put_append_reply(out: &mut Fields, reply: &AppendEntriesResponse<Types>) {
         AppendEntriesResponse::Conflict => {
             out.u8(2);
         }
-        AppendEntriesResponse::HigherVote(vote) => codec::put_vote(out.u8(3), vote),
+        AppendEntriesResponse::HigherVote(vote) => adapter::put_vote(out.u8(3), vote),
     }
 }
 
 fn append_reply(input: &mut Reader<'_>) -> Decoded<AppendEntriesResponse<Types>> {
     Ok(match input.u8()? {
         0 => AppendEntriesResponse::Success,
-        1 => AppendEntriesResponse::PartialSuccess(codec::option(input, codec::log_id)?),
+        1 => AppendEntriesResponse::PartialSuccess(codec::option(input, adapter::log_id)?),
         2 => AppendEntriesResponse::Conflict,
-        3 => AppendEntriesResponse::HigherVote(codec::vote(input)?),
+        3 => AppendEntriesResponse::HigherVote(adapter::vote(input)?),
         _ => return Err(Malformed("an append's answer of an unknown kind")),
     })
 }
@@ -301,8 +303,8 @@ fn put_transfer_reply(out: &mut Fields, reply: &TransferLeaderResponse<Types>) {
             out.u8(0);
         }
         Err(TransferLeaderError::VoteChanged { expected, actual }) => {
-            codec::put_vote(out.u8(1), expected);
-            codec::put_vote(out, actual);
+            adapter::put_vote(out.u8(1), expected);
+            adapter::put_vote(out, actual);
         }
         Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
             put_option_id(out.u8(2), expected.as_ref());
@@ -315,12 +317,12 @@ fn transfer_reply(input: &mut Reader<'_>) -> Decoded<TransferLeaderResponse<Type
     Ok(match input.u8()? {
         0 => Ok(()),
         1 => {
-            let (expected, actual) = (codec::vote(input)?, codec::vote(input)?);
+            let (expected, actual) = (adapter::vote(input)?, adapter::vote(input)?);
             Err(TransferLeaderError::VoteChanged { expected, actual })
         }
         2 => {
-            let expected = codec::option(input, codec::log_id)?;
-            let actual = codec::option(input, codec::log_id)?;
+            let expected = codec::option(input, adapter::log_id)?;
+            let actual = codec::option(input, adapter::log_id)?;
             Err(TransferLeaderError::LogNotFlushed { expected, actual })
         }
         _ => return Err(Malformed("a transfer's answer of an unknown kind")),
@@ -335,7 +337,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{LeaderId, Members, Peer, StoredMembers};
+    use crate::members::Peer;
+    use crate::types::{LeaderId, Members, StoredMembers};
 
     fn log_id() -> impl Strategy<Value = LogId> {
         any::<(u64, u64, u64)>()

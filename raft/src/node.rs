@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use halyard_format::Encryption;
@@ -17,16 +17,20 @@ use crate::apply::{Adapter, Applying, Driven, Progress, Raft, Seat, WaitList};
 use crate::cipher::Sealing;
 use crate::error::Error;
 use crate::group::{Core, Group, Leadership};
-use crate::ids::{GroupId, NodeId};
+use crate::identity::Identity;
+use crate::ids::{GroupId, LogId, NodeId};
 use crate::log_store::LogStore;
 use crate::machine::Machine;
+use crate::members::Peer;
 use crate::message::{Reply, Request};
 use crate::metrics::LogMetrics;
+use crate::standing::Standing;
 use crate::transport::{Network, NoPeers, Transport};
-use crate::types::{Peer, Types};
-use crate::wal::image::{GroupLog, GroupState, plain_draft};
+use crate::types::Types;
+use crate::wal::image::{self, GroupLog, GroupState, plain_draft};
 use crate::wal::record::Kind;
 use crate::wal::scrub::{LogDamage, LogScrub};
+use crate::wal::segment::Owner;
 use crate::wal::writer::Layout;
 use crate::wal::{Done, Item, Wal, keeper, recovery, scrub, writer};
 
@@ -37,8 +41,9 @@ pub struct NodeOptions {
     pub disk: Arc<dyn Disk>,
     /// The node's directory; the log is in `log` below it. Made when missing.
     pub dir: PathBuf,
-    /// This node. A log remembers whose it is.
-    pub node_id: NodeId,
+    /// This node; `None` for the name that the directory keeps, drawn at the first start (see [`Identity`]). A log remembers
+    /// whose it is.
+    pub node_id: Option<NodeId>,
     /// Bytes of a segment file of the log, once it has grown to that. One or two are allocated ahead of use.
     pub segment_bytes: u64,
     /// Bytes of the very first segment, which is allocated while the node opens, and of the shortest ones.
@@ -51,11 +56,15 @@ pub struct NodeOptions {
 
 impl NodeOptions {
     /// The usual options: segments of up to 32 MiB, no encryption, no other nodes.
-    pub fn new(disk: Arc<dyn Disk>, dir: impl Into<PathBuf>, node_id: NodeId) -> Self {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        dir: impl Into<PathBuf>,
+        node_id: impl Into<Option<NodeId>>,
+    ) -> Self {
         Self {
             disk,
             dir: dir.into(),
-            node_id,
+            node_id: node_id.into(),
             segment_bytes: 32 << 20,
             first_segment_bytes: 128 << 10,
             encryption: None,
@@ -78,6 +87,7 @@ impl NodeOptions {
 pub struct Node {
     wal: Arc<Wal>,
     id: NodeId,
+    identity: Identity,
     transport: Arc<dyn Transport>,
     /// Logs of groups that were found on disk and not started yet.
     found: Mutex<BTreeMap<GroupId, GroupState>>,
@@ -143,7 +153,31 @@ impl Node {
             // With nonces that no earlier opening has used.
             cipher: encryption.as_ref().map(Sealing::new).map(Arc::new),
         };
-        let recovered = recovery::open(&disk, &log_dir, node_id, &layout)?;
+        let known = match node_id {
+            Some(node) => Err(node),
+            None => Ok(Identity::settle(&disk, &dir)?),
+        };
+        let owner = match &known {
+            Err(node) => Owner::from(*node),
+            Ok(identity) => Owner {
+                node: Some(identity.node),
+                former: identity.former.clone(),
+            },
+        };
+        let mut recovered = recovery::open(&disk, &log_dir, &owner, &layout)?;
+        let (log, boots) = (recovered.log, recovered.boots);
+        let identity = match known {
+            Ok(identity) => identity.opened(&disk, &dir, log, boots)?,
+            Err(node) => Identity {
+                node,
+                log,
+                boots,
+                former: Vec::new(),
+            },
+        };
+        for state in recovered.groups.values_mut() {
+            state.rename(&identity.former, identity.node);
+        }
         let reseal =
             layout.cipher.is_some() && keeper::note_reseal(&disk, &log_dir, recovered.is_foreign)?;
         let synced = recovered.tail.position();
@@ -159,10 +193,10 @@ impl Node {
             disk,
             log_dir.clone(),
             recovered.log,
-            node_id,
+            identity.node,
             layout,
             recovered.segments,
-            synced,
+            (synced, boots),
         ));
         // Records of a new form do not go into a file that says it has none.
         wal.roll.store(recovered.is_outdated, Ordering::Release);
@@ -177,7 +211,11 @@ impl Node {
             threads.map_err(|source| Error::io("starting the log's threads", &log_dir, source))?;
         Ok(Self {
             wal,
-            id: node_id,
+            id: identity.node,
+            identity: Identity {
+                boots: boots + 1,
+                ..identity
+            },
             transport,
             found: Mutex::new(
                 recovered
@@ -198,6 +236,11 @@ impl Node {
         &self.wal
     }
 
+    /// Who this node is, with how often its log was opened, this time included.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// What opening found.
     pub fn report(&self) -> &OpenReport {
         &self.report
@@ -208,29 +251,23 @@ impl Node {
         self.found.lock().keys().copied().collect()
     }
 
-    /// Starts a group on this node: its log is replayed into `machine` and, as the only voter, this node leads it.
+    /// Starts a group on this node: its log is replayed into `machine`. A group without a log is made, with this node as its
+    /// only voter. Where it is that, it leads and has applied its log before this resolves; where the group has grown since,
+    /// see [`Node::start_replica`].
     ///
-    /// `durable_applied` is the last entry that the machine's own store holds (0 for none): the entries after it are
-    /// applied before this resolves. A group without a log is made.
+    /// `durable` is where the machine's own store stands (0 for nowhere yet).
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when the log does not go on where the machine stands, [`Error::Group`] when the group runs
-    /// already or consensus fails, [`Error::Poisoned`].
+    /// [`Error::Mismatch`] when the log does not go on where the machine stands, [`Error::Unreadable`] when an entry is not of
+    /// this release, [`Error::Group`] when the group runs already or consensus fails, [`Error::Poisoned`].
     pub async fn start_group<M: Machine>(
         &self,
         id: GroupId,
         machine: Arc<Mutex<M>>,
-        durable_applied: u64,
+        durable: impl Into<Standing>,
     ) -> Result<Group<M>, Error> {
-        let seat = Arc::new(Seat {
-            machine,
-            waiters: Arc::new(WaitList::default()),
-        });
-        let driven = Arc::<Seat<M>>::clone(&seat);
-        let core = self
-            .start_core(id, driven, durable_applied, Start::Alone)
-            .await?;
-        Ok(Group::new(core, seat))
+        let founders = BTreeMap::from([(self.id, Peer::default())]);
+        self.start_replica(id, machine, durable, &founders).await
     }
 
     /// Starts one replica of a group of several nodes. The group takes proposals once its voters have elected a leader;
@@ -245,14 +282,14 @@ impl Node {
         &self,
         id: GroupId,
         machine: Arc<Mutex<M>>,
-        durable_applied: u64,
+        durable: impl Into<Standing>,
         founders: &BTreeMap<NodeId, Peer>,
     ) -> Result<Group<M>, Error> {
         let waiters = Arc::new(WaitList::default());
         let seat = Arc::new(Seat { machine, waiters });
         let driven = Arc::<Seat<M>>::clone(&seat);
         let core = self
-            .start_core(id, driven, durable_applied, Start::Replica(founders))
+            .start_core(id, driven, &durable.into(), founders)
             .await?;
         Ok(Group::new(core, seat))
     }
@@ -261,8 +298,8 @@ impl Node {
         &self,
         id: GroupId,
         seat: Arc<dyn Driven>,
-        durable_applied: u64,
-        start: Start<'_>,
+        durable: &Standing,
+        founders: &BTreeMap<NodeId, Peer>,
     ) -> Result<Arc<Core>, Error> {
         if self.groups.lock().contains_key(&id) {
             return Err(Error::Group {
@@ -271,25 +308,39 @@ impl Node {
             });
         }
         let state = self.found.lock().remove(&id).unwrap_or_default();
-        let progress = match self.progress_at(id, &state, durable_applied) {
-            Ok(progress) => progress,
-            Err(error) => {
-                self.found.lock().insert(id, state);
-                return Err(error);
-            }
-        };
         let is_new = state.vote.is_none() && state.last().is_none();
         let log = Arc::new(GroupLog {
             id,
             state: Mutex::new(state),
         });
+        let progress = match self.stand(&log, durable).await {
+            Ok(progress) => progress,
+            Err(error) => {
+                let state = std::mem::take(&mut *log.state.lock());
+                self.found.lock().insert(id, state);
+                return Err(error);
+            }
+        };
+        let is_alone = match is_new {
+            true => founders.keys().eq([&self.id]),
+            false => {
+                let members = log.state.lock().members_at(u64::MAX).members;
+                members.is_alone(self.id)
+            }
+        };
         self.wal.logs.lock().insert(id.0, Arc::clone(&log));
         // It may have to write a checkpoint of this group, for the oldest segment to go.
         self.wal.upkeep.notify_one();
+        if progress.applied.is_some() {
+            seat.membership(&progress.members, &|| {});
+        }
         let applying = Arc::new(Applying {
             seat,
             log: Arc::clone(&log),
             progress: Mutex::new(progress),
+            path: self.wal.dir.clone(),
+            poison: watch::channel(None).0,
+            halted: OnceLock::new(),
         });
         let network = Network {
             transport: Arc::clone(&self.transport),
@@ -299,101 +350,110 @@ impl Node {
             wal: Arc::clone(&self.wal),
             log,
         };
-        let config = Arc::new(start.config(id));
-        let raft = openraft::Raft::new(
-            self.id.0,
-            config,
-            network,
-            store,
-            Adapter(Arc::clone(&applying)),
-        );
-        let raft = raft.await.map_err(|error| self.failed(id, &error))?;
-        match start {
-            Start::Alone if is_new => {
-                let members = BTreeMap::from([(self.id.0, Peer::default())]);
-                raft.initialize(members)
-                    .await
-                    .map_err(|error| self.failed(id, &error))?;
-            }
-            Start::Alone => {
-                // What a timer would do only after a while.
-                raft.trigger()
-                    .elect(false)
-                    .await
-                    .map_err(|error| self.failed(id, &error))?;
-            }
-            Start::Replica(founders) if is_new && founders.keys().next() == Some(&self.id) => {
-                // One of them is enough, and then there is no race.
-                let members: BTreeMap<u64, Peer> = founders
-                    .iter()
-                    .map(|(node, peer)| (node.0, peer.clone()))
-                    .collect();
-                raft.initialize(members)
-                    .await
-                    .map_err(|error| self.failed(id, &error))?;
-            }
-            Start::Replica(_) => {}
+        let config = Arc::new(config(id, is_alone));
+        let adapter = Adapter(Arc::clone(&applying));
+        let raft = openraft::Raft::new(self.id.0, config, network, store, adapter);
+        let failed = |error: &dyn std::fmt::Display| self.failed(&applying, error);
+        let raft = raft.await.map_err(|error| failed(&error))?;
+        if is_new && founders.keys().next() == Some(&self.id) {
+            // One of them is enough, and then there is no race.
+            let members: BTreeMap<u64, Peer> = founders
+                .iter()
+                .map(|(node, peer)| (node.0, peer.clone()))
+                .collect();
+            let founded = raft.initialize(members).await;
+            founded.map_err(|error| failed(&error))?;
+        } else if is_alone {
+            // What a timer would do only after a while.
+            let elected = raft.trigger().elect(false).await;
+            elected.map_err(|error| failed(&error))?;
         }
-        if matches!(start, Start::Alone) {
-            self.lead(id, &raft).await?;
+        if is_alone {
+            self.lead(&applying, &raft).await?;
         }
         applying.progress.lock().started = true;
         let refused = applying.seat.refused();
         let leads = watch_leadership(&raft, self.id, Arc::clone(&self.wal));
-        let core = Core::new(id, raft, Arc::clone(&self.wal), applying, leads);
-        if matches!(start, Start::Replica(_)) {
-            drop(task::spawn(Core::renew_lease(
-                Arc::downgrade(&core),
-                refused,
-            )));
-        }
+        let core = Core::new((id, self.id), raft, Arc::clone(&self.wal), applying, leads);
+        let weak = Arc::downgrade(&core);
+        drop(task::spawn(Core::renew_lease(weak.clone(), refused)));
+        drop(task::spawn(Core::follow_members(weak)));
         self.groups.lock().insert(id, Arc::clone(&core));
         Ok(core)
     }
 
-    /// Where a machine stands that has durably applied entry `applied`.
-    fn progress_at(
-        &self,
-        group: GroupId,
-        state: &GroupState,
-        applied: u64,
-    ) -> Result<Progress, Error> {
-        let last = state.last().map_or(0, |id| id.index);
-        if applied == 0 && state.purged.is_none() {
-            return Ok(Progress::default());
-        }
-        // What went from the log since may have been entries without a payload, which no store keeps count of.
-        let purged = state
-            .purged
-            .filter(|id| applied < id.index && state.payload_end <= applied + 1);
-        let Some(id) = purged.or_else(|| state.id_at(applied)) else {
-            let (path, first) = (self.wal.dir.clone(), state.start());
-            return Err(Error::Mismatch {
-                path,
-                group,
-                applied,
-                first,
-                last,
-            });
+    /// Where a machine stands whose store holds what `durable` says, and that its log goes on there.
+    ///
+    /// A store may be ahead of its log where it has taken another replica's snapshot: the process has ended before the log
+    /// was shortened. Then the log starts anew after it. Not where this node is the only voter, which gets no snapshots, and
+    /// not without a vote: that is a log that was lost or is an older copy.
+    async fn stand(&self, log: &Arc<GroupLog>, durable: &Standing) -> Result<Progress, Error> {
+        let mut durable = durable.clone();
+        let members = &mut durable.membership.members;
+        members.rename(&self.identity.former, self.id);
+        let applied = durable.at.index;
+        let restart = {
+            let mut state = log.state.lock();
+            let last = state.last().map_or(0, |id| id.index);
+            if applied == 0 && state.purged.is_none() {
+                return Ok(Progress::default());
+            }
+            let is_same = |id: &LogId| !durable.is_known() || *id == durable.at;
+            // What went from the log since may have been entries without a payload, which no store keeps count of.
+            let purged = state
+                .purged
+                .filter(|id| applied < id.index && state.payload_end <= applied + 1);
+            if let Some(id) = purged.or_else(|| state.id_at(applied).filter(is_same)) {
+                return Ok(Progress::at(id, state.members_at(id.index)));
+            }
+            let first = state.start();
+            let members = &durable.membership.members;
+            let has_others = !members.configs.is_empty() && !members.is_alone(self.id);
+            let is_ahead = durable.is_known() && has_others && state.vote.is_some();
+            if !is_ahead || applied < first {
+                return Err(Error::Mismatch {
+                    path: self.wal.dir.clone(),
+                    group: log.id,
+                    applied,
+                    first,
+                    last,
+                });
+            }
+            let (sender, written) = tokio::sync::oneshot::channel();
+            let void = image::truncate_draft(log.id, first);
+            state.restart_at(&durable);
+            let (checkpoint, start) = (state.checkpoint(log.id), state.start());
+            let item = |draft, index, done| Item {
+                draft,
+                of: Some((Arc::clone(log), Some(index))),
+                done,
+            };
+            self.wal.submit([
+                item(void, first, Done::Nobody),
+                item(checkpoint, start, Done::Waiter(sender)),
+            ]);
+            written
         };
-        let members = state.members_at(id.index);
-        Ok(Progress {
-            applied: Some(id),
-            members: members.clone(),
-            durable: Some(id),
-            durable_members: members,
-            started: false,
-        })
+        match restart.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.as_ref().clone()),
+            Err(_) => return Err(Error::Stopped),
+        }
+        tracing::warn!(
+            "the log of group {} was behind its store, which has taken a snapshot: it goes on after entry {applied}",
+            log.id
+        );
+        Ok(Progress::at(durable.last(), durable.membership.clone()))
     }
 
     /// Waits until this node leads and has applied its whole log.
-    async fn lead(&self, id: GroupId, raft: &Raft) -> Result<(), Error> {
+    async fn lead(&self, applying: &Applying, raft: &Raft) -> Result<(), Error> {
         let mut metrics = raft.metrics();
         loop {
             {
                 let now = metrics.borrow_and_update();
                 if let Err(error) = &now.running_state {
-                    return Err(self.failed(id, error));
+                    return Err(self.failed(applying, error));
                 }
                 let applied = now.last_applied.map(|applied| applied.index);
                 if now.state.is_leader()
@@ -404,17 +464,18 @@ impl Node {
                 }
             }
             if metrics.changed().await.is_err() {
-                return Err(self.failed(id, &"its task has ended"));
+                return Err(self.failed(applying, &"its task has ended"));
             }
         }
     }
 
-    /// The log's failure if it has failed, else what consensus says.
-    fn failed(&self, group: GroupId, error: &dyn std::fmt::Display) -> Error {
-        match self.wal.poisoned() {
-            Some(poison) => poison.as_ref().clone(),
+    /// The failure of the log or of the group if it is known, else what consensus says.
+    fn failed(&self, applying: &Applying, error: &dyn std::fmt::Display) -> Error {
+        let halted = || applying.halted.get().cloned();
+        match self.wal.poisoned().or_else(halted) {
+            Some(known) => known.as_ref().clone(),
             None => Error::Group {
-                group,
+                group: applying.log.id,
                 reason: error.to_string(),
             },
         }
@@ -608,36 +669,24 @@ fn watch_leadership(raft: &Raft, me: NodeId, wal: Arc<Wal>) -> watch::Sender<Lea
     sender
 }
 
-/// How a group starts on this node.
-#[derive(Clone, Copy)]
-enum Start<'a> {
-    /// This node is its only voter.
-    Alone,
-    /// One replica of several; these found it if it is new.
-    Replica(&'a BTreeMap<NodeId, Peer>),
-}
-
-impl Start<'_> {
-    /// How openraft is set up.
-    fn config(self, id: GroupId) -> Config {
-        Config {
-            cluster_name: format!("group-{id}"),
-            heartbeat_interval: 100,
-            election_timeout_min: 500,
-            election_timeout_max: 1000,
-            // A lone voter needs neither heartbeats nor elections: an idle group costs nothing.
-            enable_tick: matches!(self, Self::Replica(_)),
-            enable_pre_vote: Some(true),
-            // Safety: a leader that lost its un-synced tail must not lead on in the same term (it would give one log id
-            // twice).
-            enable_leader_restore: Some(false),
-            // The machine's store is the snapshot: "building" one costs nothing and is asked for by `Group::flushed`.
-            snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: 0,
-            purge_batch_size: 1,
-            max_payload_entries: 64,
-            ..Config::default()
-        }
+/// How openraft is set up.
+fn config(id: GroupId, is_alone: bool) -> Config {
+    Config {
+        cluster_name: format!("group-{id}"),
+        heartbeat_interval: 100,
+        election_timeout_min: 500,
+        election_timeout_max: 1000,
+        // See `Core::follow_members`.
+        enable_tick: !is_alone,
+        enable_pre_vote: Some(true),
+        // Safety: a leader that lost its un-synced tail must not lead on in the same term (it would give one log id twice).
+        enable_leader_restore: Some(false),
+        // The machine's store is the snapshot: "building" one costs nothing and is asked for by `Group::flushed`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        purge_batch_size: 1,
+        max_payload_entries: 64,
+        ..Config::default()
     }
 }
 

@@ -1,25 +1,22 @@
 //! A new log for groups whose stores hold everything: in place of one of which a part that nobody needs any more is damaged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::error::Error;
-use crate::ids::GroupId;
+use crate::ids::{GroupId, LogId, Vote};
+use crate::members::{Members, Membership};
 use crate::node::{Node, NodeOptions};
-use crate::types::{LeaderId, LogId, Members, Peer, StoredMembers, Vote};
 use crate::wal::image::{GroupLog, GroupState};
 use crate::wal::{Done, Item};
-use openraft::vote::RaftLeaderId as _;
 
 /// Where a group's new log starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Renewed {
     /// The last entry of the old log.
-    pub index: u64,
-    /// Its term.
-    pub term: u64,
+    pub id: LogId,
     /// Index after the last entry that had a payload; the group's store holds everything before it.
     pub payload_end: u64,
 }
@@ -30,18 +27,23 @@ pub struct Renewed {
 /// # Errors
 /// As [`Node::open`].
 pub async fn renew(options: NodeOptions, groups: &BTreeMap<GroupId, Renewed>) -> Result<(), Error> {
-    let me = options.node_id.0;
     let node = Node::open(options)?;
-    let nodes = BTreeMap::from([(me, Peer::default())]);
-    let members = Members::new(vec![BTreeSet::from([me])], nodes).unwrap_or_default();
+    let me = node.identity().node;
     let mut written = Vec::new();
     for (id, renewed) in groups {
-        let last = LogId::new(LeaderId::new(renewed.term, me), renewed.index);
+        let last = renewed.id;
         let mut state = GroupState::default();
-        state.vote = Some(Vote::new_committed(renewed.term, me));
+        state.vote = Some(Vote {
+            term: renewed.id.term,
+            node: me,
+            committed: true,
+        });
         state.purged = Some(last);
         state.payload_end = renewed.payload_end;
-        state.members = StoredMembers::new(Some(last), members.clone());
+        state.members = Membership {
+            since: Some(last),
+            members: Members::alone(me),
+        };
         state.committed = Some(last);
         let (draft, start) = (state.checkpoint(*id), state.start());
         let log = Arc::new(GroupLog {

@@ -19,8 +19,9 @@ use openraft::type_config::alias::SnapshotOf;
 
 use crate::apply::SnapshotBody;
 use crate::ids::{GroupId, NodeId};
+use crate::members::Peer;
 use crate::message::{Reply, Request};
-use crate::types::{Peer, Types, Vote};
+use crate::types::{Types, Vote};
 
 /// A future that a [`Transport`] returns.
 pub type Answer = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;

@@ -1,57 +1,17 @@
-//! How openraft is told about our types. The rest of the crate names openraft's types through the aliases here.
+//! How openraft is told about our types. What speaks with it names its types through the aliases here; what is written to the
+//! log has types of its own (`ids`, `entry`, `members`), and `adapter` is between the two.
 
 use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use openraft::raft::ClientWriteResult;
 use openraft::raft::responder::Responder;
 use openraft::type_config::alias;
 use openraft::{OptionalSend, RaftTypeConfig};
 
+use crate::entry::Command;
+use crate::members::Peer;
 use crate::runtime::Doors;
-
-/// One proposed entry: the payload exactly as the log writes it, and who waits for the outcome on this node.
-#[derive(Clone)]
-pub(crate) struct Command {
-    /// What the machine applies.
-    pub(crate) payload: Bytes,
-    /// Names the waiting [`Proposal`](crate::Proposal) on the node that proposed it; 0 elsewhere and after a restart.
-    pub(crate) ticket: u64,
-}
-
-impl PartialEq for Command {
-    fn eq(&self, other: &Self) -> bool {
-        // The ticket is local bookkeeping: the same entry read back from the log has none.
-        self.payload == other.payload
-    }
-}
-
-impl fmt::Debug for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.payload.len())
-    }
-}
-
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.payload.len())
-    }
-}
-
-/// What the membership says about a node besides its id: how the transport reaches it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Peer {
-    /// Address in the transport's own notation; empty for a node that is reached by its id alone.
-    pub address: String,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.address)
-    }
-}
 
 /// Our choice of types for openraft.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Applied, Cipher, Encryption, Error, Group, GroupId, Key, Machine, Node, NodeId, NodeOptions,
+    Cipher, Encryption, Error, Group, GroupId, Key, LogId, Machine, Node, NodeId, NodeOptions,
     ProposeError,
 };
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
@@ -40,7 +40,7 @@ struct Ledger(Vec<(u64, u64)>);
 
 impl Machine for Ledger {
     type Reply = u64;
-    fn apply(&mut self, at: Applied, payload: &Bytes) -> u64 {
+    fn apply(&mut self, at: LogId, payload: &Bytes) -> u64 {
         let serial = u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"));
         assert!(
             payload[8..].iter().all(|byte| *byte == serial as u8),

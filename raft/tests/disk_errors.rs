@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Applied, Cipher, Encryption, Error, Group, GroupId, Key, Machine, Node, NodeId, NodeOptions,
+    Cipher, Encryption, Error, Group, GroupId, Key, LogId, Machine, Node, NodeId, NodeOptions,
     ProposeError,
 };
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
@@ -23,7 +23,7 @@ struct Count(u64);
 
 impl Machine for Count {
     type Reply = u64;
-    fn apply(&mut self, _: Applied, _: &Bytes) -> u64 {
+    fn apply(&mut self, _: LogId, _: &Bytes) -> u64 {
         self.0 += 1;
         self.0
     }
@@ -174,7 +174,7 @@ fn a_log_of_another_node_is_left_alone() {
     on_runtime(async {
         let disk = written().await;
         let other = NodeOptions {
-            node_id: NodeId(2),
+            node_id: Some(NodeId(2)),
             ..options(disk)
         };
         let error = Node::open(other).map(|_| ()).expect_err("it is refused");

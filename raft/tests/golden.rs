@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Applied, Cipher, Encryption, Group, GroupId, Key, Machine, Node, NodeId, NodeOptions,
+    Cipher, Encryption, Group, GroupId, Key, LogId, Machine, Node, NodeId, NodeOptions,
 };
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode, RealDisk};
 use halyard_runtime::{task, time};
@@ -24,7 +24,7 @@ struct Ledger(Vec<Bytes>);
 
 impl Machine for Ledger {
     type Reply = ();
-    fn apply(&mut self, _: Applied, payload: &Bytes) {
+    fn apply(&mut self, _: LogId, payload: &Bytes) {
         self.0.push(payload.clone());
     }
 }
@@ -103,20 +103,9 @@ fn golden_logs_open() {
             if std::env::var("HALYARD_GOLDEN").is_ok_and(|wanted| wanted == name) {
                 write(&dir, encryption.clone()).await;
             }
-            let (disk, root) = (MemDisk::new(), Path::new("/node"));
-            copy(&dir.join("log"), &disk, &root.join("log"));
-            let node = Node::open(options(Arc::new(disk), root, encryption)).expect(name);
-            assert_eq!(node.found_groups(), GROUPS.map(GroupId), "{name}");
-            for id in GROUPS {
-                let group = start(&node, id).await;
-                let expected: Vec<Bytes> = (0..ENTRIES).map(|number| payload(id, number)).collect();
-                assert_eq!(group.machine().lock().0, expected, "{name}, group {id}");
-                group
-                    .propose(Bytes::from_static(b"and it goes on"))
-                    .await
-                    .expect("applied");
+            for id in [Some(NodeId(1)), None] {
+                open(&dir, name, id, encryption.clone()).await;
             }
-            node.shutdown().await;
         }
     };
     task::block_on(2, async {
@@ -125,4 +114,26 @@ fn golden_logs_open() {
             .expect("the test ends");
     })
     .expect("a runtime");
+}
+
+/// Opens a copy of a log as the node that it names, or as one that is given a name.
+async fn open(dir: &Path, name: &str, id: Option<NodeId>, encryption: Option<Encryption>) {
+    let (disk, root) = (MemDisk::new(), Path::new("/node"));
+    copy(&dir.join("log"), &disk, &root.join("log"));
+    let options = NodeOptions {
+        node_id: id,
+        ..options(Arc::new(disk), root, encryption)
+    };
+    let node = Node::open(options).expect(name);
+    assert_eq!(node.found_groups(), GROUPS.map(GroupId), "{name}");
+    for id in GROUPS {
+        let group = start(&node, id).await;
+        let expected: Vec<Bytes> = (0..ENTRIES).map(|number| payload(id, number)).collect();
+        assert_eq!(group.machine().lock().0, expected, "{name}, group {id}");
+        group
+            .propose(Bytes::from_static(b"and it goes on"))
+            .await
+            .expect("applied");
+    }
+    node.shutdown().await;
 }

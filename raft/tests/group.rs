@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use halyard_raft::{Applied, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions};
+use halyard_raft::{
+    Error, Group, GroupId, LogId, Machine, Node, NodeId, NodeOptions, ProposeError, Unreadable,
+};
 use halyard_runtime::disk::{Disk, MemDisk, RealDisk};
 use halyard_runtime::{task, time};
 use parking_lot::Mutex;
@@ -20,7 +22,7 @@ struct Ledger {
 
 impl Machine for Ledger {
     type Reply = u64;
-    fn apply(&mut self, at: Applied, payload: &Bytes) -> u64 {
+    fn apply(&mut self, at: LogId, payload: &Bytes) -> u64 {
         assert!(
             self.entries
                 .last()
@@ -225,6 +227,81 @@ async fn wait_until(condition: impl Fn() -> bool) {
         time::sleep(Duration::from_millis(5)).await;
     }
     panic!("it never came to pass");
+}
+
+/// A machine of an older release: it does not know what begins with an `N`.
+#[derive(Default)]
+struct Older(Ledger);
+
+impl Machine for Older {
+    type Reply = u64;
+
+    fn check(&self, payload: &Bytes) -> Result<(), Unreadable> {
+        match payload.first() {
+            Some(b'N') => Err(Unreadable("unknown kind N".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, at: LogId, payload: &Bytes) -> u64 {
+        self.0.apply(at, payload)
+    }
+}
+
+#[test]
+fn an_entry_of_a_newer_release_stops_its_group_and_no_other() {
+    on_runtime(async {
+        let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
+        let node = Node::open(options(&disk, Path::new("/store"))).expect("a new log");
+        let (other, _) = start(&node, 0).await;
+        let machine = Arc::new(Mutex::new(Older::default()));
+        let older = node.start_group(GroupId(8), Arc::clone(&machine), 0).await;
+        let older = older.expect("it starts");
+        let known = older.propose(Bytes::from_static(b"known"));
+        let known = known.await.expect("applied");
+        let (unknown, after) = (
+            older.propose(Bytes::from_static(b"N")),
+            older.propose(Bytes::from_static(b"after")),
+        );
+        for outcome in [unknown.await, after.await] {
+            assert!(outcome.is_err(), "{outcome:?}");
+        }
+        let index = known + 1;
+        let told =
+            |error: &Error| matches!(error, Error::Unreadable { index: at, .. } if *at == index);
+        assert!(older.poisoned().borrow().as_deref().is_some_and(told));
+        assert_eq!(
+            older.applied(),
+            known,
+            "nothing counts as applied that is not"
+        );
+        assert_eq!(machine.lock().0.entries.len(), 1, "nothing after it either");
+        let refused = older.propose(Bytes::from_static(b"later")).await;
+        assert!(
+            matches!(refused, Err(ProposeError::Poisoned(_))),
+            "{refused:?}"
+        );
+        let goes_on = other.propose(Bytes::from_static(b"N")).await;
+        goes_on.expect("another group of the node is not concerned");
+        node.shutdown().await;
+        drop((node, other, older));
+
+        // The same at a start, and then a release that knows it.
+        let node = Node::open(options(&disk, Path::new("/store"))).expect("the log opens");
+        let machine = Arc::new(Mutex::new(Older::default()));
+        let started = node.start_group(GroupId(8), machine, 0).await.map(|_| ());
+        assert!(started.as_ref().is_err_and(told), "{started:?}");
+        let text = started.expect_err("refused").to_string();
+        assert!(text.contains("newer release (unknown kind N)"), "{text}");
+        node.shutdown().await;
+        drop(node);
+        let node = Node::open(options(&disk, Path::new("/store"))).expect("the log opens");
+        let machine = Arc::new(Mutex::new(Ledger::default()));
+        let newer = node.start_group(GroupId(8), Arc::clone(&machine), 0).await;
+        newer.expect("it knows everything");
+        assert_eq!(machine.lock().entries.len(), 3);
+        node.shutdown().await;
+    });
 }
 
 /// A fresh directory below the target directory's scratch space.

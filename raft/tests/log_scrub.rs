@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Applied, Cipher, Encryption, Error, Group, GroupId, Key, LogDamage, LogScrub, Machine, Node,
+    Cipher, Encryption, Error, Group, GroupId, Key, LogDamage, LogId, LogScrub, Machine, Node,
     NodeId, NodeOptions,
 };
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
@@ -21,7 +21,7 @@ struct Count(u64);
 
 impl Machine for Count {
     type Reply = u64;
-    fn apply(&mut self, _: Applied, _: &Bytes) -> u64 {
+    fn apply(&mut self, _: LogId, _: &Bytes) -> u64 {
         self.0 += 1;
         self.0
     }

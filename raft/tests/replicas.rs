@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Answer, Applied, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions, Peer, ProposeError,
+    Answer, Error, Group, GroupId, LogId, Machine, Node, NodeId, NodeOptions, Peer, ProposeError,
     Transport,
 };
 use halyard_runtime::disk::Disk;
@@ -29,7 +29,7 @@ struct Ledger(Vec<(u64, u64)>);
 
 impl Machine for Ledger {
     type Reply = u64;
-    fn apply(&mut self, at: Applied, payload: &Bytes) -> u64 {
+    fn apply(&mut self, at: LogId, payload: &Bytes) -> u64 {
         let serial = u64::from_le_bytes(payload[..8].try_into().expect("eight bytes"));
         self.0.push((at.index, serial));
         at.index

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Applied, Error, Group, GroupId, Machine, Node, NodeId, NodeOptions, ProposeError,
+    Error, Group, GroupId, LogId, Machine, Node, NodeId, NodeOptions, ProposeError,
 };
 use halyard_runtime::disk::{DirLock, Disk, Entry, File, MemDisk, OpenMode};
 use halyard_runtime::{task, time};
@@ -29,7 +29,7 @@ struct Keep(Vec<Bytes>);
 
 impl Machine for Keep {
     type Reply = ();
-    fn apply(&mut self, _: Applied, payload: &Bytes) {
+    fn apply(&mut self, _: LogId, payload: &Bytes) {
         self.0.push(payload.clone());
     }
 }

@@ -94,7 +94,11 @@ impl Bench {
         self.machine = open(&self.disk);
         let from = self.machine.applied();
         for (index, entry) in (1..).zip(&self.log).filter(|(index, _)| *index > from) {
-            let at = halyard_raft::Applied { index, term: 1 };
+            let at = halyard_raft::LogId {
+                index,
+                term: 1,
+                ..Default::default()
+            };
             self.machine.apply(at, entry);
         }
         assert!(self.machine.fault().is_none());
@@ -109,7 +113,11 @@ impl Bench {
         command::seal(&mut batch, now, 1);
         let entry = Bytes::from(batch);
         self.log.push(entry.clone());
-        let at = halyard_raft::Applied { index, term: 1 };
+        let at = halyard_raft::LogId {
+            index,
+            term: 1,
+            ..Default::default()
+        };
         let mut applied = self.machine.apply(at, &entry);
         assert!(self.machine.fault().is_none(), "the group goes on");
         assert_eq!(applied.replies.len(), 1);

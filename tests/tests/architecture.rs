@@ -242,6 +242,24 @@ fn licences_are_known() {
     }
 }
 
+/// What is on the disk outlives the library that decides what gets there.
+#[test]
+fn the_log_on_disk_names_no_consensus_library() {
+    let dir = halyard_tests::node::workspace().join("raft/src/wal");
+    let files = std::fs::read_dir(dir).expect("the log is there");
+    let mut count = 0;
+    for file in files {
+        let path = file.expect("listed").path();
+        let source = std::fs::read_to_string(&path).expect("text");
+        for name in ["openraft", "crate::types", "crate::adapter"] {
+            let path = path.display();
+            assert!(!source.contains(name), "{path} names {name}");
+        }
+        count += 1;
+    }
+    assert!(count > 5, "the log has several files");
+}
+
 #[test]
 fn every_source_file_tells_its_story() {
     let root = halyard_tests::node::workspace();

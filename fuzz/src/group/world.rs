@@ -8,7 +8,7 @@ use bytes::Bytes;
 use halyard_backup::consumer::{Pending, Position, State};
 use halyard_backup::item::{self, Stated};
 use halyard_engine::{Filters, Options, Store, StreamId};
-use halyard_raft::{Applied, Machine as _};
+use halyard_raft::{LogId, Machine as _};
 use halyard_runtime::disk::MemDisk;
 use halyard_runtime::time::Timestamp;
 use halyard_server::jetstream::api::json;
@@ -479,7 +479,11 @@ impl World {
         let entry = Bytes::from(batch);
         self.log.push(entry.clone());
         let index = self.log.len() as u64;
-        let at = Applied { index, term: 1 };
+        let at = LogId {
+            index,
+            term: 1,
+            ..LogId::default()
+        };
         self.other.apply(at, &entry);
         self.machine.apply(at, &entry).replies.pop()
     }
@@ -511,7 +515,14 @@ impl World {
         let from = self.machine.applied();
         let entries = (1_u64..).zip(&self.log);
         for (index, entry) in entries.filter(|(index, _)| *index > from) {
-            self.machine.apply(Applied { index, term: 1 }, entry);
+            self.machine.apply(
+                LogId {
+                    index,
+                    term: 1,
+                    ..LogId::default()
+                },
+                entry,
+            );
         }
     }
 }

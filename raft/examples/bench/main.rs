@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use halyard_raft::{Applied, Group, GroupId, Machine, Node, NodeId, NodeOptions};
+use halyard_raft::{Group, GroupId, LogId, Machine, Node, NodeId, NodeOptions};
 use halyard_runtime::disk::{Disk, File, OpenMode, RealDisk};
 use halyard_runtime::time::Instant;
 use halyard_runtime::{measure, task, time};
@@ -28,7 +28,7 @@ struct Sum(u64);
 
 impl Machine for Sum {
     type Reply = u64;
-    fn apply(&mut self, _: Applied, payload: &Bytes) -> u64 {
+    fn apply(&mut self, _: LogId, payload: &Bytes) -> u64 {
         self.0 += payload.len() as u64;
         self.0
     }

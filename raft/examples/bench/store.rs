@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use halyard_engine::{Append, JobDone, Options, Store, StreamId, Timestamp};
-use halyard_raft::{Applied, Group, GroupId, Machine, Node};
+use halyard_raft::{Group, GroupId, LogId, Machine, Node};
 use halyard_runtime::disk::{Disk, OpenMode, RealDisk};
 use halyard_runtime::time::{self, Instant};
 use halyard_runtime::{measure, task};
@@ -34,7 +34,7 @@ struct Storing {
 impl Machine for Storing {
     type Reply = ();
 
-    fn apply(&mut self, at: Applied, payload: &Bytes) {
+    fn apply(&mut self, at: LogId, payload: &Bytes) {
         self.applied = at.index;
         if payload.is_empty() {
             for _ in 0..BATCH {

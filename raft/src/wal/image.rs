@@ -16,15 +16,16 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use halyard_format::codec::{Fields, Malformed, Reader};
-use openraft::vote::RaftLeaderId as _;
 use parking_lot::Mutex;
 
 use super::record::{Draft, Head, Kind};
 use crate::codec::{self, Decoded};
-use crate::ids::GroupId;
-use crate::types::{Command, Entry, LeaderId, LogId, Payload, StoredMembers, Vote};
+use crate::entry::{Command, Entry, Payload};
+use crate::ids::{GroupId, LogId, NodeId, Vote};
+use crate::members::Membership;
+use crate::standing::Standing;
 
-/// A group's log; shared by openraft's side of it, the log's writer and recovery.
+/// A group's log; shared by the consensus side of it, the log's writer and recovery.
 pub(crate) struct GroupLog {
     pub(crate) id: GroupId,
     pub(crate) state: Mutex<GroupState>,
@@ -39,11 +40,13 @@ pub(crate) struct GroupState {
     /// Index after the last entry up to `purged` that had a payload: what the machine's store must hold at least.
     pub(crate) payload_end: u64,
     /// The membership as of `purged`.
-    pub(crate) members: StoredMembers,
+    pub(crate) members: Membership,
     /// Newest entry known to be committed.
     pub(crate) committed: Option<LogId>,
     /// While it is being read back: entries up to this one were taken for let go, and no checkpoint has said so yet.
     assumed: Option<u64>,
+    /// While it is being read back: where the last checkpoint says that the log starts.
+    checkpointed: Option<LogId>,
     entries: VecDeque<Slot>,
 }
 
@@ -129,17 +132,44 @@ impl GroupState {
         self.purged = Some(id);
     }
 
+    /// Lets the log start where a store stands that has got its state otherwise than from this log.
+    pub(crate) fn restart_at(&mut self, standing: &Standing) {
+        let last = standing.last();
+        self.entries.clear();
+        (self.purged, self.committed) = (Some(last), Some(last));
+        self.payload_end = standing.at.index + 1;
+        self.members = standing.membership.clone();
+    }
+
+    /// Has the node's name of now where one of its former names decides alone: such a group is its own.
+    pub(crate) fn rename(&mut self, former: &[NodeId], now: NodeId) {
+        let mut has_changed = self.members.members.rename(former, now);
+        for slot in &mut self.entries {
+            if let Held::Here(Payload::Membership(members)) = &mut slot.payload {
+                has_changed |= members.rename(former, now);
+            }
+        }
+        if let Some(vote) = self
+            .vote
+            .as_mut()
+            .filter(|vote| has_changed && former.contains(&vote.node))
+        {
+            vote.node = now;
+        }
+    }
+
     /// The membership after entry `index`.
-    pub(crate) fn members_at(&self, index: u64) -> StoredMembers {
+    pub(crate) fn members_at(&self, index: u64) -> Membership {
         let newest = self
             .entries
             .iter()
             .rev()
             .skip_while(|slot| slot.id.index > index)
             .find_map(|slot| match &slot.payload {
-                Held::Here(Payload::Membership(members)) => {
-                    Some(StoredMembers::new(Some(slot.id), members.clone()))
-                }
+                Held::Here(Payload::Membership(members)) => Some(Membership {
+                    since: Some(slot.id),
+                    members: members.clone(),
+                }),
                 _ => None,
             });
         newest.unwrap_or_else(|| self.members.clone())
@@ -171,7 +201,7 @@ impl GroupState {
             .unwrap_or(index)
     }
 
-    /// The newest committed entry as far as this log can vouch for it: never ahead of the log, or openraft refuses to start.
+    /// The newest committed entry as far as this log can vouch for it: never ahead of the log, or consensus refuses to start.
     pub(crate) fn committed_clamped(&self) -> Option<LogId> {
         self.committed.min(self.last())
     }
@@ -221,7 +251,7 @@ impl GroupState {
                 input.end()
             }
             Kind::Truncate => {
-                self.truncate(input.u64()?);
+                self.replay_truncation(input.u64()?);
                 input.end()
             }
             Kind::Checkpoint => {
@@ -231,6 +261,7 @@ impl GroupState {
                 let members = codec::stored(&mut input)?;
                 input.end()?;
                 if let Some(id) = purged {
+                    self.checkpointed = purged;
                     self.assumed = self.assumed.filter(|assumed| id.index < *assumed);
                     self.purge(id);
                     self.committed = self.committed.max(Some(id));
@@ -249,11 +280,32 @@ impl GroupState {
         self.assumed
     }
 
+    /// Entries that were void already when their segments were let go do not say where the log starts: what was written in
+    /// their place does.
+    fn replay_truncation(&mut self, index: u64) {
+        self.truncate(index);
+        if self.assumed.is_none() || index >= self.start() {
+            return;
+        }
+        self.assume_start(index);
+        if self.checkpointed.map(|id| id.index) == self.assumed {
+            (self.purged, self.assumed) = (self.checkpointed, None);
+        }
+    }
+
+    /// Takes the entries before `index` for let go, until a checkpoint says so.
+    fn assume_start(&mut self, index: u64) {
+        self.assumed = index.checked_sub(1);
+        self.purged = self.assumed.map(|index| LogId {
+            index,
+            ..LogId::default()
+        });
+    }
+
     fn replay_entry(&mut self, slot: Slot, committed_end: u64) -> Decoded<()> {
         if self.entries.is_empty() && self.end() < slot.id.index {
             // The segments before were let go: a checkpoint further on says where the log starts.
-            self.purged = Some(LogId::new(LeaderId::new(0, 0), slot.id.index - 1));
-            self.assumed = Some(slot.id.index - 1);
+            self.assume_start(slot.id.index);
         }
         if slot.id.index < self.start() {
             return Ok(());
@@ -308,13 +360,8 @@ fn read_payload(
 
 /// The record of an entry; its payload is shared, not copied.
 pub(crate) fn entry_draft(group: GroupId, entry: &Entry, committed_end: u64) -> Draft {
-    let id = &entry.log_id;
-    let head = Head::entry(
-        id.leader_id.term,
-        id.leader_id.node_id,
-        id.index,
-        committed_end,
-    );
+    let id = &entry.id;
+    let head = Head::entry(id.term, id.leader.0, id.index, committed_end);
     let (kind, payload) = match &entry.payload {
         Payload::Normal(command) => (Kind::Normal, command.payload.clone()),
         Payload::Blank => (Kind::Blank, Bytes::new()),
@@ -335,9 +382,9 @@ pub(crate) fn entry_draft(group: GroupId, entry: &Entry, committed_end: u64) -> 
 /// An entry from its record's body.
 pub(crate) fn entry_from(kind: Kind, body: &Bytes) -> Decoded<Entry> {
     let mut input = Reader::new(body);
-    let (log_id, _) = read_entry_head(&mut input)?;
+    let (id, _) = read_entry_head(&mut input)?;
     let payload = read_payload(kind, input, || body.slice(Head::ENTRY_BYTES..))?;
-    Ok(Entry { log_id, payload })
+    Ok(Entry { id, payload })
 }
 
 /// The record of a vote.

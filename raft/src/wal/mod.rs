@@ -22,9 +22,4 @@ pub(crate) mod scrub;
 pub(crate) mod segment;
 pub(crate) mod writer;
 
-#[cfg(test)]
-mod damage_test;
-#[cfg(test)]
-mod model_test;
-
 pub(crate) use writer::{Done, Item, Wal};

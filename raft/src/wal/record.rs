@@ -79,7 +79,8 @@ pub(crate) enum Kind {
     /// The group's vote, membership and the entry after which its log starts.
     Checkpoint = 6,
     /// Nothing but `synced`: written when the log comes to rest, so that damage to its very end is told from a torn tail; and,
-    /// with eight random bytes, before anything else whenever the log was opened. With [`START`] and a sequence (u64) it is a
+    /// as a boot record (see [`boot_body`]; eight random bytes before 2026-12), before anything else whenever the log was
+    /// opened. With [`START`] and a sequence (u64) it is a
     /// start record: segments of lower sequences are not needed any more, and may be gone.
     Mark = 7,
     /// The group is gone.
@@ -98,6 +99,20 @@ pub(crate) fn start_body(sequence: u64) -> Bytes {
 pub(crate) fn start_of(body: &[u8]) -> Option<u64> {
     let sequence = body.strip_prefix(&START)?.first_chunk::<8>()?;
     (body.len() == 16).then(|| u64::from_le_bytes(*sequence))
+}
+
+/// What the body of a boot record begins with.
+const BOOT: [u8; 8] = *b"LOGBOOTS";
+
+/// The body of a boot record: how often the log was opened, this time included, and random bytes.
+pub(crate) fn boot_body(boots: u64, salt: u64) -> Bytes {
+    Bytes::from([BOOT, boots.to_le_bytes(), salt.to_le_bytes()].concat())
+}
+
+/// How often the log was opened, from the body of a mark that is a boot record.
+pub(crate) fn boots_of(body: &[u8]) -> Option<u64> {
+    let boots = body.strip_prefix(&BOOT)?.first_chunk::<8>()?;
+    (body.len() == 24).then(|| u64::from_le_bytes(*boots))
 }
 
 impl Kind {

@@ -21,10 +21,13 @@ use halyard_runtime::random;
 use super::end::{self, End};
 use super::image::GroupState;
 use super::record::{self, ALIGN, BATCH_ALIGN, Form, Kind};
-use super::segment::{self, GroupMarks, HEADER_BLOCK, Header, Opening, Segment, Segments, Spare};
+use super::segment::{
+    self, GroupMarks, HEADER_BLOCK, Header, Opening, Owner, Segment, Segments, Spare,
+};
 use super::writer::{Layout, Tail};
 use crate::cipher::Sealing;
 use crate::error::Error;
+use crate::identity::LogOwner;
 use crate::ids::NodeId;
 
 /// What opening found.
@@ -41,6 +44,8 @@ pub(crate) struct Recovered {
     pub(crate) is_outdated: bool,
     /// What was not as it was written, and is again: one flipped bit each, and spares that were gone.
     pub(crate) mended: Vec<String>,
+    /// How often it was opened before, as far as it says.
+    pub(crate) boots: u64,
 }
 
 /// A file of the log, as found.
@@ -58,11 +63,11 @@ pub(super) struct Found {
 pub(crate) fn open(
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    node: NodeId,
+    owner: &Owner,
     layout: &Layout,
 ) -> Result<Recovered, Error> {
-    match examine(disk, dir, node, layout, OpenMode::ReadWrite)? {
-        Examined::Nothing => create(disk, dir, node, layout),
+    match examine(disk, dir, owner, layout, OpenMode::ReadWrite)? {
+        Examined::Nothing => create(disk, dir, owner, layout),
         Examined::Log(ended) => ended.make_durable(disk, dir),
     }
 }
@@ -71,13 +76,29 @@ pub(crate) fn open(
 pub(crate) fn check(
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    node: NodeId,
+    owner: &Owner,
     layout: &Layout,
 ) -> Result<Vec<String>, Error> {
-    match examine(disk, dir, node, layout, OpenMode::Read)? {
+    match examine(disk, dir, owner, layout, OpenMode::Read)? {
         Examined::Nothing => Ok(Vec::new()),
         Examined::Log(ended) => Ok(ended.scan.mended.iter().map(Mend::to_string).collect()),
     }
+}
+
+/// Whose log is in `dir`, as its oldest sound segment says; `None` where there is none.
+pub(crate) fn owner(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<LogOwner>, Error> {
+    let exists = disk.exists(dir);
+    if !exists.map_err(|source| Error::io("looking for the log", dir, source))? {
+        return Ok(None);
+    }
+    let found = find(disk, dir, OpenMode::Read)?;
+    Ok(found.iter().find_map(|each| match each.opening {
+        Opening::Sound(header) if header.sequence == each.sequence => Some(LogOwner {
+            node: NodeId(header.node),
+            log: header.log,
+        }),
+        _ => None,
+    }))
 }
 
 /// What the files say, before anything is written.
@@ -90,7 +111,7 @@ enum Examined<'a> {
 fn examine<'a>(
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    node: NodeId,
+    owner: &Owner,
     layout: &'a Layout,
     mode: OpenMode,
 ) -> Result<Examined<'a>, Error> {
@@ -158,7 +179,7 @@ fn examine<'a>(
         }
         missing = Some(Mend::Spare(cut.path.clone()));
     }
-    let mut scan = Scan::new(node, layout, found)?;
+    let mut scan = Scan::new(owner, layout, found)?;
     scan.mended.extend(missing);
     scan.run(dir, rest, note)
 }
@@ -266,18 +287,19 @@ fn check_blank(found: &[Found], note: Option<&End>) -> Result<(), Error> {
 fn create(
     disk: &Arc<dyn Disk>,
     dir: &Path,
-    node: NodeId,
+    owner: &Owner,
     layout: &Layout,
 ) -> Result<Recovered, Error> {
     let header = Header {
         version: layout.version(),
         log: random::u64(),
-        node: node.0,
+        node: owner.node.unwrap_or_default().0,
         sequence: 1,
         base: 0,
         chain: 0,
         salt: random::u64(),
         sectors: segment::sectors(layout.first_segment_bytes),
+        boots: 0,
     };
     let path = dir.join(segment::file_name(1));
     let bytes = layout.first_segment_bytes;
@@ -319,6 +341,7 @@ fn create(
         is_foreign: false,
         is_outdated: false,
         mended: Vec::new(),
+        boots: 0,
     })
 }
 
@@ -339,6 +362,8 @@ struct Scan<'a> {
     version: u32,
     /// What was put right in memory so far.
     mended: Vec<Mend>,
+    /// How often the log was opened, as the newest record or header says that does.
+    boots: u64,
 }
 
 /// A log that was read to its end, and is damaged nowhere.
@@ -352,13 +377,13 @@ struct Ended<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn new(node: NodeId, layout: &'a Layout, found: Vec<Found>) -> Result<Self, Error> {
+    fn new(owner: &Owner, layout: &'a Layout, found: Vec<Found>) -> Result<Self, Error> {
         let (mut with_headers, mut mended) = (Vec::new(), Vec::new());
         for each in found {
             let Opening::Sound(header) = each.opening else {
                 continue;
             };
-            segment::check_owner(&each.path, &header, node)?;
+            owner.check(&each.path, &header)?;
             if let Some((at, byte)) = each.mend {
                 let (path, file, offset) = (each.path.clone(), Arc::clone(&each.file), at as u64);
                 mended.push(Mend::Bit {
@@ -402,6 +427,7 @@ impl<'a> Scan<'a> {
             is_foreign: false,
             version: segment::VERSION,
             mended,
+            boots: 0,
         })
     }
 
@@ -423,6 +449,7 @@ impl<'a> Scan<'a> {
         for (file, header) in found {
             self.proven = self.proven.max(header.base);
             self.version = header.version;
+            self.boots = self.boots.max(header.boots);
             self.is_foreign |= header.version < self.layout.version();
             let mut bytes = read_whole(&file)?;
             let stop = self.segment(&file, &header, &mut bytes)?;
@@ -576,6 +603,7 @@ impl<'a> Scan<'a> {
             Kind::Mark => {
                 let start = record::start_of(body).unwrap_or(0);
                 self.segments.start = self.segments.start.max(start);
+                self.boots = self.boots.max(record::boots_of(body).unwrap_or(0));
                 return Ok(());
             }
             Kind::Drop => {
@@ -597,6 +625,7 @@ impl<'a> Scan<'a> {
         let marks: &mut GroupMarks = self.segments.groups.entry(group).or_default();
         match record.header.kind {
             Kind::Checkpoint => (marks.checkpoint, marks.start) = (position, start),
+            Kind::Truncate => self.segments.void_from(group, end),
             Kind::Normal | Kind::Blank | Kind::Membership if end > before => {
                 if let Some(segment) = self.segments.used.back_mut() {
                     segment.entries.insert(group, end);
@@ -779,6 +808,7 @@ impl Ended<'_> {
             is_foreign: scan.is_foreign,
             is_outdated: scan.version < scan.layout.version(),
             mended: scan.mended.iter().map(Mend::to_string).collect(),
+            boots: scan.boots,
         })
     }
 }

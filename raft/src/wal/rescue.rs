@@ -18,13 +18,13 @@ use halyard_runtime::disk::{Disk, File, OpenMode};
 use super::end::{self, End};
 use super::record::{self, ALIGN, BATCH_ALIGN, Form, HEADER_BYTES, Head, Kind};
 use super::scrub::LogDamage;
-use super::segment::{self, HEADER_BLOCK, Opening};
+use super::segment::{self, HEADER_BLOCK, Opening, Owner};
 use super::writer::Layout;
 use super::{image, recovery};
 use crate::cipher::Sealing;
 use crate::codec;
 use crate::error::Error;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, LogId, NodeId};
 use crate::renew::Renewed;
 
 /// One entry of a group's log.
@@ -34,9 +34,23 @@ pub struct EntryImage {
     pub index: u64,
     /// Term of the leader that proposed it.
     pub term: u64,
+    /// That leader.
+    pub leader: NodeId,
     /// What the machine is given; `None` for entries of consensus itself.
     pub payload: Option<Bytes>,
     position: u64,
+}
+
+impl EntryImage {
+    /// Which entry it is.
+    #[must_use]
+    pub const fn id(&self) -> LogId {
+        LogId {
+            term: self.term,
+            leader: self.leader,
+            index: self.index,
+        }
+    }
 }
 
 /// The log of one group.
@@ -48,7 +62,7 @@ pub struct GroupImage {
     pub payload_end: u64,
     /// In the order of their indices; some may be missing.
     pub entries: Vec<EntryImage>,
-    purged_term: u64,
+    purged_id: LogId,
     /// Nothing of this group can be missing but what is seen to be missing between two entries. False where damage may have
     /// taken its last entries.
     pub is_certain: bool,
@@ -59,9 +73,9 @@ impl GroupImage {
     #[must_use]
     pub fn last(&self) -> Option<Renewed> {
         let entry = self.entries.last().filter(|last| last.index >= self.purged);
-        let (index, term) = match entry {
-            Some(entry) => (entry.index, entry.term),
-            None if self.purged > 0 => (self.purged, self.purged_term),
+        let id = match entry {
+            Some(entry) => entry.id(),
+            None if self.purged > 0 => self.purged_id,
             None => return None,
         };
         let with_payload = self
@@ -71,8 +85,7 @@ impl GroupImage {
             .find(|entry| entry.payload.is_some());
         let behind = with_payload.map_or(0, |entry| entry.index + 1);
         Some(Renewed {
-            index,
-            term,
+            id,
             payload_end: self.payload_end.max(behind),
         })
     }
@@ -117,6 +130,8 @@ pub struct LogImage {
     pub files: usize,
     /// Records that were read.
     pub records: u64,
+    /// How often the log was opened, as far as it says.
+    pub boots: u64,
     /// Something is missing, and it is not known of which group.
     is_anyones: bool,
 }
@@ -131,14 +146,13 @@ impl LogImage {
         })
     }
 
-    /// Reads the log of node `node` below the node's directory `dir`. Holds it in memory.
+    /// Reads the log below a node's directory `dir`, whosever it is. Holds it in memory.
     ///
     /// # Errors
     /// [`Error::Io`] when the directory or a file cannot be opened, [`Error::WrongKey`], [`Error::NewerVersion`].
     pub fn read(
         disk: &Arc<dyn Disk>,
         dir: &Path,
-        node: NodeId,
         encryption: Option<&Encryption>,
     ) -> Result<Self, Error> {
         let dir = dir.join("log");
@@ -152,7 +166,11 @@ impl LogImage {
             cipher: encryption.map(Sealing::new).map(Arc::new),
         };
         let mut image = Self::default();
-        match recovery::check(disk, &dir, node, &layout) {
+        let anyone = Owner {
+            node: None,
+            former: Vec::new(),
+        };
+        match recovery::check(disk, &dir, &anyone, &layout) {
             Ok(mended) => image.mended = mended,
             Err(error @ (Error::WrongKey { .. } | Error::NewerVersion { .. })) => {
                 return Err(error);
@@ -470,7 +488,10 @@ impl Walk {
             let opened = open_body(item, cipher, path)?;
             let group = item.header.group;
             match item.header.kind {
-                Kind::Mark => {}
+                Kind::Mark => {
+                    let boots = record::boots_of(&opened).unwrap_or(0);
+                    image.boots = image.boots.max(boots);
+                }
                 Kind::Drop => {
                     groups.remove(&group);
                 }
@@ -523,7 +544,7 @@ const NO_GROUP: u32 = u32::MAX;
 #[derive(Default)]
 struct Gathering {
     purged: u64,
-    purged_term: u64,
+    purged_id: LogId,
     payload_end: u64,
     entries: BTreeMap<u64, EntryImage>,
 }
@@ -538,7 +559,8 @@ impl Gathering {
                     .then(|| body.slice(Head::ENTRY_BYTES..));
                 let entry = EntryImage {
                     index: id.index,
-                    term: id.leader_id.term,
+                    term: id.term,
+                    leader: id.leader,
                     payload,
                     position,
                 };
@@ -550,7 +572,7 @@ impl Gathering {
             Kind::Checkpoint => {
                 let (purged, payload_end) = image::checkpoint_ends(&mut input)?;
                 if let Some(id) = purged.filter(|id| id.index >= self.purged) {
-                    (self.purged, self.purged_term) = (id.index, id.leader_id.term);
+                    (self.purged, self.purged_id) = (id.index, id);
                 }
                 self.payload_end = payload_end;
             }
@@ -562,7 +584,7 @@ impl Gathering {
     fn finish(self, is_certain: bool) -> GroupImage {
         GroupImage {
             purged: self.purged,
-            purged_term: self.purged_term,
+            purged_id: self.purged_id,
             payload_end: self.payload_end,
             entries: self.entries.into_values().collect(),
             is_certain,

@@ -16,6 +16,8 @@
 //!       48  4   chain      crc of the last record before this segment
 //!       52  8   salt       random
 //!       60  4   sectors    length of the file in sectors of 512 bytes; 0 = not told (logs of before 2026-12)
+//!       64  8   boots      how often the log had been opened when the segment was begun; 0 = not told
+//!       72  4   crc of bytes 64..72, 0 where `boots` is
 //! ```
 //!
 //! The first record's `chain` is the header's crc. The salt makes each header unlike any other: where a crash took the
@@ -63,6 +65,8 @@ pub(crate) struct Header {
     pub(crate) salt: u64,
     /// Length of the file in units of [`SECTOR`]; 0 when the header does not say.
     pub(crate) sectors: u32,
+    /// How often the log had been opened; 0 when the header does not say.
+    pub(crate) boots: u64,
 }
 
 /// What the first bytes of a file say.
@@ -114,6 +118,10 @@ impl Header {
         block.0.extend_from_slice(MAGIC);
         block.u32(self.version).u32(self.crc());
         block.0.extend_from_slice(&self.checked());
+        if self.boots > 0 {
+            let boots = self.boots.to_le_bytes();
+            block.u64(self.boots).u32(checksum::sum(&boots));
+        }
         block.0.resize(HEADER_BLOCK as usize, 0);
         block.0
     }
@@ -148,9 +156,24 @@ impl Header {
                 chain: checked.u32()?,
                 salt: checked.u64()?,
                 sectors: checked.u32()?,
+                boots: boots_at(block),
             }))
         };
         read().unwrap_or(Opening::Unsound)
+    }
+}
+
+/// The `boots` of a header's block; 0 where it is not told, or not sound: no more than another sound one is lost.
+fn boots_at(block: &[u8]) -> u64 {
+    let boots = block.get(HEADER_BYTES..).and_then(<[u8]>::first_chunk::<8>);
+    let sum = block
+        .get(HEADER_BYTES + 8..)
+        .and_then(<[u8]>::first_chunk::<4>);
+    match (boots, sum) {
+        (Some(boots), Some(sum)) if checksum::sum(boots).to_le_bytes() == *sum => {
+            u64::from_le_bytes(*boots)
+        }
+        _ => 0,
     }
 }
 
@@ -164,7 +187,8 @@ impl Header {
     /// The header that was written, where one flipped bit explains why this one is not sound: the bit's byte, and the byte
     /// as it was. A bit of the version has the lower one of the versions that it may have been: that is read the same.
     pub(crate) fn mend(block: &[u8]) -> Option<(usize, u8, Self)> {
-        let mut block = block.get(..HEADER_BYTES)?.to_vec();
+        block.get(..HEADER_BYTES)?;
+        let mut block = block.to_vec();
         let mut found: Option<(usize, u8, Self)> = None;
         for at in 0..HEADER_BYTES {
             for bit in 0..8 {
@@ -314,6 +338,16 @@ impl Segments {
             .collect()
     }
 
+    /// The entries of a group from `index` on are void: no segment is kept for them.
+    pub(crate) fn void_from(&mut self, group: u32, index: u64) {
+        for segment in &mut self.used {
+            if let Some(end) = segment.entries.get_mut(&group) {
+                *end = (*end).min(index);
+            }
+        }
+        self.groups.entry(group).or_default();
+    }
+
     /// The sequence of the first segment that must stay: those before it are not needed.
     pub(crate) fn free_until(&self) -> u64 {
         let stale = |segment: &Segment| {
@@ -381,16 +415,39 @@ impl Segments {
     }
 }
 
-/// Sees to it that a header belongs here.
-pub(crate) fn check_owner(path: &Path, header: &Header, node: NodeId) -> Result<(), Error> {
-    if header.node == node.0 {
-        return Ok(());
+/// Whose log it is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    /// Its name; none where it does not matter, as nothing is written.
+    pub(crate) node: Option<NodeId>,
+    /// Names that it had.
+    pub(crate) former: Vec<NodeId>,
+}
+
+impl From<NodeId> for Owner {
+    fn from(node: NodeId) -> Self {
+        Self {
+            node: Some(node),
+            former: Vec::new(),
+        }
     }
-    Err(Error::ForeignNode {
-        path: path.to_path_buf(),
-        found: NodeId(header.node),
-        expected: node,
-    })
+}
+
+impl Owner {
+    /// Sees to it that a header belongs here.
+    pub(crate) fn check(&self, path: &Path, header: &Header) -> Result<(), Error> {
+        let found = NodeId(header.node);
+        match self.node {
+            Some(expected) if found != expected && !self.former.contains(&found) => {
+                Err(Error::ForeignNode {
+                    path: path.to_path_buf(),
+                    found,
+                    expected,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -406,6 +463,7 @@ mod tests {
         chain: 5,
         salt: 6,
         sectors: 7,
+        boots: 8,
     };
 
     #[test]

@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File};
 use halyard_runtime::{random, time};
-use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
@@ -26,7 +25,6 @@ use crate::cipher::Sealing;
 use crate::error::Error;
 use crate::ids::NodeId;
 use crate::metrics::Counters;
-use crate::types::Types;
 
 /// A batch takes no more than this, so that it fits into a segment; a single longer record gets a batch of its own.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
@@ -65,6 +63,8 @@ pub(crate) struct Wal {
     /// Identity of this log, random.
     pub(crate) log: u64,
     pub(crate) node: NodeId,
+    /// How often it was opened, this time included.
+    pub(crate) boots: u64,
     pub(crate) layout: Layout,
     queue: Mutex<Queue>,
     work: Notify,
@@ -111,17 +111,21 @@ struct Queue {
 /// One record on its way to the disk.
 pub(crate) struct Item {
     pub(crate) draft: Draft,
-    /// Whose log the record is in, so that its place can be noted; with the index, for an entry.
+    /// Whose log the record is in, so that its place can be noted; with the index that it is about, where it is about one: that
+    /// of an entry, the first void one of a truncation, the first needed one of a checkpoint.
     pub(crate) of: Option<(Arc<GroupLog>, Option<u64>)>,
     pub(crate) done: Done,
 }
+
+/// Called when a record is on disk, or has failed to get there.
+pub(crate) type Completion = Box<dyn FnOnce(Result<(), Arc<Error>>) + Send + Sync>;
 
 /// Who is told when a record is on disk.
 pub(crate) enum Done {
     /// Nobody.
     Nobody,
-    /// openraft.
-    Flushed(IOFlushed<Types>),
+    /// Whoever it is; once for each call that hands entries in.
+    Call(Completion),
     /// A waiting task.
     Waiter(oneshot::Sender<Result<(), Arc<Error>>>),
 }
@@ -130,11 +134,7 @@ impl Done {
     pub(crate) fn tell(self, outcome: &Result<(), Arc<Error>>) {
         match self {
             Self::Nobody => {}
-            Self::Flushed(flushed) => flushed.io_completed(
-                outcome
-                    .clone()
-                    .map_err(|error| error.as_ref().clone().into()),
-            ),
+            Self::Call(completion) => completion(outcome.clone()),
             Self::Waiter(waiter) => {
                 // The waiter may have gone away, which is no error.
                 let _ = waiter.send(outcome.clone());
@@ -151,7 +151,7 @@ impl Wal {
         node: NodeId,
         layout: Layout,
         segments: Segments,
-        synced: u64,
+        (synced, boots): (u64, u64),
     ) -> Self {
         let last = segments.used.back().map_or(0, |last| last.capacity);
         let spare_bytes = last
@@ -162,6 +162,7 @@ impl Wal {
             dir,
             log,
             node,
+            boots: boots + 1,
             layout,
             queue: Mutex::default(),
             work: Notify::new(),
@@ -354,12 +355,12 @@ impl Tail {
 /// Writes batches until the log is shut down or poisoned.
 pub(crate) async fn run(wal: Arc<Wal>, mut tail: Tail) {
     // The first record of each life is random: nothing that a crash left of an earlier life's un-synced tail continues it.
-    let salt = Bytes::copy_from_slice(&random::u64().to_le_bytes());
+    let boot = record::boot_body(wal.boots, random::u64());
     let draft = Draft {
         kind: Kind::Mark,
         group: 0,
         head: Head::default(),
-        payload: salt,
+        payload: boot,
     };
     let mut waiting = VecDeque::from([Item {
         draft,
@@ -492,6 +493,7 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
                 chain: tail.chain,
                 salt: random::u64(),
                 sectors: segment::sectors(segment.capacity),
+                boots: wal.boots,
             };
             *tail = Tail {
                 base,
@@ -527,10 +529,10 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
 fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
     let mut segments = wal.segments.lock();
     let segments = &mut *segments;
-    let Some(segment) = segments.used.back_mut() else {
+    let Some(last) = segments.used.back_mut() else {
         return;
     };
-    segment.end = tail.position();
+    last.end = tail.position();
     for (item, position) in batch.iter().zip(&frames.positions) {
         let group = item.draft.group;
         match item.draft.kind {
@@ -538,8 +540,10 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                 let Some((log, Some(index))) = &item.of else {
                     continue;
                 };
-                let end = segment.entries.entry(group).or_default();
-                *end = (*end).max(index + 1);
+                if let Some(last) = segments.used.back_mut() {
+                    let end = last.entries.entry(group).or_default();
+                    *end = (*end).max(index + 1);
+                }
                 segments.groups.entry(group).or_default();
                 if let Some(slot) = log.state.lock().slot_mut(*index) {
                     slot.position = *position;
@@ -553,7 +557,13 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                     wal.upkeep.notify_one();
                 }
             }
-            Kind::Vote | Kind::Truncate => {
+            Kind::Truncate => {
+                if let Some((_, Some(index))) = &item.of {
+                    segments.void_from(group, *index);
+                    wal.upkeep.notify_one();
+                }
+            }
+            Kind::Vote => {
                 segments.groups.entry(group).or_default();
             }
             Kind::Drop => {

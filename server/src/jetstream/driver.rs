@@ -32,7 +32,7 @@ use super::limits::{
     SCRUB_INTERVAL, STEP_STREAMS,
 };
 use super::progress::Progress;
-use super::start::{NODE, Tuning};
+use super::start::Tuning;
 use super::stream::machine::Fault;
 use crate::broker::FlushScope;
 
@@ -463,6 +463,7 @@ impl Driver {
         let asks = self.space_is_stale();
         let is_late = self.retry.is_some();
         let wanted = self.wanted();
+        let me = self.group.raft().me().0;
         let (seen, fault, halted) = self.group.write(|machine| {
             if asks {
                 machine.store_mut().look_at_space();
@@ -481,7 +482,7 @@ impl Driver {
                 is_full: matches!(store.accepting(), Err(halyard_engine::Error::Full { .. }))
                     || (waits && store.dirty_bytes() >= unflushed_max),
                 frees: store.frees_by_flush(),
-                asked: machine.erasures().pending(NODE.0).unwrap_or(0),
+                asked: machine.erasures().pending(me).unwrap_or(0),
             };
             let halted: Vec<StreamId> = machine.halted().keys().copied().collect();
             (seen, machine.fault().map(ToString::to_string), halted)

@@ -131,7 +131,7 @@ impl GroupHandle {
         self.raft.id()
     }
 
-    pub(super) const fn raft(&self) -> &raft::Group<Machine> {
+    pub(crate) const fn raft(&self) -> &raft::Group<Machine> {
         &self.raft
     }
 

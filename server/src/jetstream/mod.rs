@@ -8,6 +8,7 @@
 //! are), [`inbox`], [`handle`], `driver` and `answer` (the task that moves a group), [`erasure`] (what was deleted vanishes
 //! from the disk), [`backup`] (streams out and in), `log_scrub` (the log is verified), [`start`], [`rescue`] (past damage), [`at_rest`], [`change`], [`service`] (all of it together).
 
+pub mod checkpoint;
 pub mod limits;
 
 pub mod config;
@@ -27,6 +28,8 @@ pub mod backup;
 mod driver;
 pub mod erasure;
 pub mod gathered;
+#[cfg(test)]
+mod golden_test;
 #[cfg(test)]
 mod halted_start_test;
 pub mod handle;

@@ -22,12 +22,13 @@ use super::group;
 use super::handle::GroupHandle;
 use super::lanes::Lanes;
 use super::meta::{self, Assignment};
-use super::start::{self, FILE, GROUPS_DIR, MEMORY, META, NODE, Opened, Settings, StartError};
+use super::start::{self, FILE, GROUPS_DIR, MEMORY, META, Opened, Settings, StartError};
 use super::stream::machine::Fault;
 use crate::broker::Admission;
 
 /// A data directory as far as it can be read.
 pub struct Rescue {
+    identity: Option<raft::Identity>,
     /// The log.
     pub log: LogImage,
     /// Which streams there are.
@@ -51,6 +52,16 @@ struct Held {
 }
 
 impl Rescue {
+    /// Whose directory it is, and how often its log was opened.
+    #[must_use]
+    pub fn identity(&self) -> Option<raft::Identity> {
+        let identity = self.identity.clone()?;
+        Some(raft::Identity {
+            boots: identity.boots.max(self.log.boots),
+            ..identity
+        })
+    }
+
     /// Reads the directory of a node. Nothing is written; the log's tail is held in memory.
     ///
     /// # Errors
@@ -60,7 +71,8 @@ impl Rescue {
         dir: &Path,
         encryption: Option<&Encryption>,
     ) -> Result<Self, StartError> {
-        let log = LogImage::read(disk, dir, NODE, encryption)?;
+        let log = LogImage::read(disk, dir, encryption)?;
+        let identity = raft::Identity::read(disk, dir)?;
         let mut findings: Vec<String> = log.damage.iter().map(ToString::to_string).collect();
         if let (Some(refusal), true) = (&log.refusal, findings.is_empty()) {
             findings.push(refusal.to_string());
@@ -77,7 +89,8 @@ impl Rescue {
             let (entries, gap) = image.after(meta.applied());
             for entry in entries {
                 if let Some(payload) = &entry.payload {
-                    meta.apply(applied(entry), payload);
+                    refuse_unreadable(meta.check(payload), dir, META, entry)?;
+                    meta.apply(entry.id(), payload);
                 }
             }
             meta_lacks = gap.map(|gap| missing(&log, dir, META, &gap));
@@ -92,7 +105,8 @@ impl Rescue {
             let (entries, gap) = image.after(file.applied());
             for entry in entries {
                 if let Some(payload) = &entry.payload {
-                    file.apply(applied(entry), payload);
+                    refuse_unreadable(file.check(payload), dir, FILE, entry)?;
+                    file.apply(entry.id(), payload);
                 }
             }
             file_lacks = gap.map(|gap| missing(&log, dir, FILE, &gap));
@@ -104,6 +118,7 @@ impl Rescue {
             }
         }
         Ok(Self {
+            identity,
             log,
             meta,
             file,
@@ -143,11 +158,19 @@ impl Rescue {
     }
 }
 
-const fn applied(entry: &raft::EntryImage) -> raft::Applied {
-    raft::Applied {
+/// An entry of a newer release is no damage, and nothing after it means anything here.
+fn refuse_unreadable(
+    checked: Result<(), raft::Unreadable>,
+    dir: &Path,
+    group: GroupId,
+    entry: &raft::EntryImage,
+) -> Result<(), raft::Error> {
+    checked.map_err(|unreadable| raft::Error::Unreadable {
+        path: dir.join(LOG),
+        group,
         index: entry.index,
-        term: entry.term,
-    }
+        what: unreadable.0,
+    })
 }
 
 /// What is missing of a group's log, with the place that is to blame.
@@ -301,8 +324,7 @@ async fn renew(settings: &Settings, rescue: &mut Rescue) -> Result<bool, StartEr
     if !is_log || lacks || !is_served || !rescue.file.halted().is_empty() {
         return Ok(false);
     }
-    let applied = rescue.meta.applied();
-    if let Some(job) = rescue.meta.store_mut().begin_flush(applied) {
+    if let Some(job) = rescue.meta.begin_flush() {
         let done = job.run();
         rescue.meta.store_mut().finish(done)?;
     }
@@ -321,8 +343,11 @@ async fn renew(settings: &Settings, rescue: &mut Rescue) -> Result<bool, StartEr
         source: Arc::new(source),
     };
     remove(&**disk, &dir.join(RENEWED)).map_err(failed)?;
+    let identity = raft::Identity::read(disk, dir)?;
     let options = raft::NodeOptions {
         dir: dir.join(RENEWED),
+        // The node is the same: its log is another one.
+        node_id: identity.map(|identity| identity.node),
         ..settings.tuning.node_options(disk.clone(), settings)
     };
     raft::renew(options, &BTreeMap::from([(META, meta), (FILE, file)])).await?;
@@ -414,7 +439,7 @@ pub(super) async fn open(
     meta.stop(lacks.clone());
     let ram: Arc<dyn Disk> = Arc::new(MemDisk::new());
     let opening = async {
-        let options = raft::NodeOptions::new(ram.clone(), dir, NODE);
+        let options = raft::NodeOptions::new(ram.clone(), dir, None);
         let node = raft::Node::open(options.in_memory())?;
         let meta = node
             .start_group(META, Arc::new(Mutex::new(meta)), 0)

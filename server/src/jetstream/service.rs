@@ -552,7 +552,7 @@ impl JetStream {
     }
 
     /// The node of everything that is on the disk.
-    pub(super) fn node(&self) -> Option<&raft::Node> {
+    pub(crate) fn node(&self) -> Option<&raft::Node> {
         self.nodes.first()
     }
 

@@ -44,8 +44,6 @@ const META_JOBS_MAX: usize = 16;
 const LOG_LOOK: Duration = Duration::from_secs(1);
 /// A log of more than so many flushes is long: one's worth is being gathered while another's is flushed.
 const LONG_LOG_FLUSHES: u64 = 2;
-/// A server alone is a cluster of one.
-pub(crate) const NODE: NodeId = NodeId(1);
 
 /// Sizes that only a test has reason to change.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +93,7 @@ impl Tuning {
             segment_bytes: self.log_segment_bytes,
             first_segment_bytes: self.first_log_segment_bytes,
             encryption: settings.encryption.clone(),
-            ..raft::NodeOptions::new(disk, &settings.data_dir, NODE)
+            ..raft::NodeOptions::new(disk, &settings.data_dir, None)
         }
     }
 }
@@ -294,12 +292,13 @@ async fn open_all(
     let progress = Progress::new("reading the log");
     let node = raft::Node::open(settings.tuning.node_options(disk.clone(), settings))?;
     tell_log(node.report(), &progress);
+    tracing::info!("  Identity:        {}", node.identity());
     progress.at("opening the store of the meta group, and applying the log to it");
     let meta = {
         let store = open_store(&disk, settings, META, Overhead::FILE)?;
         let machine = meta::Machine::open(store)?;
-        let applied = machine.applied();
-        node.start_group(META, Arc::new(Mutex::new(machine)), applied)
+        let standing = machine.standing().clone();
+        node.start_group(META, Arc::new(Mutex::new(machine)), standing)
             .await?
     };
     progress.at("opening the store of the file group, and applying the log to it");
@@ -307,11 +306,8 @@ async fn open_all(
     let (raft, machine) = lanes.of(Storage::File).within(opening).await?;
     let file = GroupHandle::new(Storage::File, machine, raft, Arc::clone(admission));
     let ram: Arc<dyn Disk> = Arc::new(MemDisk::new());
-    let volatile = raft::Node::open(raft::NodeOptions::new(
-        ram.clone(),
-        &settings.data_dir,
-        NODE,
-    ))?;
+    let volatile = raft::NodeOptions::new(ram.clone(), &settings.data_dir, in_memory(&node));
+    let volatile = raft::Node::open(volatile)?;
     let opening = open_group(&volatile, &ram, settings, MEMORY, Storage::Memory);
     let (raft, machine) = lanes.of(Storage::Memory).within(opening).await?;
     let memory = GroupHandle::new(Storage::Memory, machine, raft, Arc::clone(admission));
@@ -322,6 +318,12 @@ async fn open_all(
         memory,
         degraded: None,
     })
+}
+
+/// The name of a node's replicas in memory: what they held is gone with each process, and what they had promised.
+fn in_memory(node: &raft::Node) -> NodeId {
+    let identity = node.identity();
+    identity.node.with_incarnation(identity.boots)
 }
 
 /// A directory in which a nats-server has its streams, and this server nothing yet, is not started in: the streams would seem
@@ -375,9 +377,10 @@ pub(super) async fn open_group(
     };
     let began = Instant::now();
     let machine = group::Machine::open(open_store(disk, settings, id, overhead)?)?;
+    let standing = machine.standing().clone();
     let applied = machine.applied();
     let machine = Arc::new(Mutex::new(machine));
-    let raft = node.start_group(id, machine.clone(), applied).await?;
+    let raft = node.start_group(id, machine.clone(), standing).await?;
     let (streams, last) = {
         let machine = machine.lock();
         (machine.streams().count(), machine.applied())
@@ -526,7 +529,7 @@ pub(super) async fn flush_meta_now(service: &JetStream) {
             meta.flushed(applied);
             return;
         }
-        machine.store_mut().begin_flush(applied)
+        machine.begin_flush()
     };
     if let Some(job) = job {
         run_meta_job(service, job).await;

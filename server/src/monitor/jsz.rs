@@ -16,7 +16,6 @@ use crate::jetstream::config::Storage;
 use crate::jetstream::consumer::StoreMessages;
 use crate::jetstream::consumer::info::{ConsumerInfo, Presence};
 use crate::jetstream::handle::StreamHandle;
-use crate::jetstream::start::NODE;
 
 /// The JetStream part of `/varz`; `{}` without JetStream.
 #[derive(Serialize, Default)]
@@ -125,10 +124,33 @@ struct Own {
     #[serde(skip_serializing_if = "Option::is_none")]
     encryption: Option<EncryptionState>,
     erasure: Erasure,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
     log: Log,
     /// Bytes on the disk that are not what was written: which file, where, and what stood there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damage: Vec<String>,
+}
+
+/// Who this node is, to the replicas of a group.
+#[derive(Serialize)]
+struct Identity {
+    node: String,
+    incarnation: u64,
+    /// Identity of its log, and how often that was opened.
+    log: String,
+    boots: u64,
+}
+
+impl From<&halyard_raft::Identity> for Identity {
+    fn from(identity: &halyard_raft::Identity) -> Self {
+        Self {
+            node: format!("{:010x}", identity.node.node()),
+            incarnation: identity.node.incarnation(),
+            log: format!("{:016x}", identity.log),
+            boots: identity.boots,
+        }
+    }
 }
 
 /// The node's log. Counts are since the server started, times in nanoseconds.
@@ -306,7 +328,8 @@ impl Log {
 fn own(jetstream: &JetStream) -> Own {
     let (mut pending_streams, mut oldest) = (0, None);
     for group in jetstream.groups() {
-        let (streams, since) = group.read(|machine| machine.erasures().waiting(NODE.0));
+        let me = group.raft().me().0;
+        let (streams, since) = group.read(|machine| machine.erasures().waiting(me));
         pending_streams += streams;
         oldest = [oldest, since].into_iter().flatten().min();
     }
@@ -324,6 +347,7 @@ fn own(jetstream: &JetStream) -> Own {
     Own {
         encryption: EncryptionState::new(jetstream),
         erasure,
+        identity: jetstream.node().map(|node| node.identity().into()),
         log: jetstream.log_metrics().map_or_else(Log::default, Log::new),
         damage: jetstream.damage(),
     }

@@ -83,6 +83,9 @@ fn log(looker: &Looker<'_>, node: &Path, out: &mut dyn Write) -> Result<usize, O
     for finding in &of_log {
         writeln!(out, "{finding}")?;
     }
+    if let Some(identity) = rescue.identity() {
+        writeln!(out, "{}: {identity}", node.display())?;
+    }
     let lacks = rescue.file_lacks.is_some() || rescue.meta_lacks.is_some();
     let damaged = match (of_log.len(), rescue.log.refusal.is_some() || lacks) {
         (0, true) => 1,

@@ -30,6 +30,9 @@ pub(super) fn run(
 fn node(looker: &Looker<'_>, dir: &Path, out: &mut dyn Write) -> Result<bool, OfflineError> {
     let rescue = looker.node(dir)?;
     writeln!(out, "{}:", dir.display())?;
+    if let Some(identity) = rescue.identity() {
+        writeln!(out, "  {identity}")?;
+    }
     for finding in &rescue.findings {
         writeln!(out, "  DAMAGE: {finding}")?;
     }

@@ -12,10 +12,21 @@ use super::{Looker, OfflineError, Places, groups};
 #[derive(Serialize)]
 struct Node {
     dir: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
     log: Log,
     streams: Vec<Stream>,
     stores: Vec<Store>,
     findings: Vec<String>,
+}
+
+/// Whose directory it is.
+#[derive(Serialize)]
+struct Identity {
+    node: String,
+    incarnation: u64,
+    log: String,
+    boots: u64,
 }
 
 #[derive(Serialize)]
@@ -111,8 +122,15 @@ fn node(looker: &Looker<'_>, dir: &Path) -> Result<Node, OfflineError> {
         stream(account, id.0, assignment.config.name, state, consumers)
     });
     let stores = groups(looker, dir)?;
+    let identity = rescue.identity().map(|identity| Identity {
+        node: format!("{:010x}", identity.node.node()),
+        incarnation: identity.node.incarnation(),
+        log: format!("{:016x}", identity.log),
+        boots: identity.boots,
+    });
     Ok(Node {
         dir: dir.display().to_string(),
+        identity,
         log: Log {
             files: rescue.log.files,
             records: rescue.log.records,
@@ -206,6 +224,14 @@ fn print_node(node: &Node, out: &mut dyn Write) -> std::io::Result<()> {
         "{}: log of {files} files with {records} records",
         node.dir
     )?;
+    if let Some(identity) = &node.identity {
+        let (name, incarnation) = (&identity.node, identity.incarnation);
+        let (log, boots) = (&identity.log, identity.boots);
+        writeln!(
+            out,
+            "  node {name}, incarnation {incarnation}, log {log}, opened {boots} times"
+        )?;
+    }
     for finding in &node.findings {
         writeln!(out, "  {finding}")?;
     }

@@ -17,7 +17,7 @@ use crate::jetstream::erasure::Status;
 use crate::jetstream::erasure::pass::Stage;
 use crate::jetstream::group::erasures::{Asked, Erasures};
 use crate::jetstream::service::JetStream;
-use crate::jetstream::start::NODE;
+use halyard_raft::NodeId;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -96,7 +96,8 @@ pub(super) async fn answer(
         if handle.is_none() && asked.is_empty() {
             return None;
         }
-        Some(show(service, erasures, &asked, &status))
+        let me = group.raft().me();
+        Some(show(service, erasures, me, &asked, &status))
     });
     let (replica, requested) = found.ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
     Ok(Erasure {
@@ -113,10 +114,11 @@ pub(super) async fn answer(
 fn show(
     service: &JetStream,
     erasures: &Erasures,
+    me: NodeId,
     asked: &[&Asked],
     status: &Status,
 ) -> (Replica, Option<Requested>) {
-    let done = erasures.done_by(NODE.0);
+    let done = erasures.done_by(me.0);
     let since = asked
         .iter()
         .filter_map(|asked| asked.since(done.up_to))

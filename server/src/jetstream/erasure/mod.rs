@@ -19,7 +19,7 @@ use self::pass::{Action, Eraser, Look, Sight, Stage};
 use super::group::command::{Erased, Kind};
 use super::handle::GroupHandle;
 use super::service::JetStream;
-use super::start::{META, NODE, flush_meta_now};
+use super::start::{META, flush_meta_now};
 
 /// How often a pass looks whether its steps are done.
 const POLL: Duration = Duration::from_millis(20);
@@ -138,10 +138,11 @@ fn look(service: &JetStream, eraser: &Eraser, position: LogPosition) -> Sight {
     let file = &service.file;
     let flush = eraser.flush_of(0);
     let is_poisoned = service.node().is_some_and(|node| node.poisoned().is_some());
+    let me = file.raft().me().0;
     let look = file.read(|machine| {
         let store = machine.store();
         Look {
-            asked: machine.erasures().pending(NODE.0),
+            asked: machine.erasures().pending(me),
             applied: machine.applied(),
             durable: store.applied(),
             flushes: store.flushes(),
@@ -187,10 +188,11 @@ fn publish(service: &JetStream, eraser: &Eraser, sight: &Sight) {
 }
 
 async fn confirm(group: &GroupHandle, up_to: u64) {
+    let me = group.raft().me().0;
     let erased = Erased {
-        node: NODE.0,
+        node: me,
         up_to,
-        replicas: vec![NODE.0],
+        replicas: vec![me],
     };
     // No answer: the group has stopped. It is confirmed in the next life, after another look at everything.
     if group

@@ -9,8 +9,10 @@
 //! ```
 //!
 //! All integers little endian. A publish is encoded once, by the thread of the connection that sent it; the same bytes
-//! lie in the log and are the record in the store. A command that cannot be read is answered [`CommandError`], it never
-//! stops the machine: an entry is committed, every replica must get past it.
+//! lie in the log and are the record in the store. An entry with a command that this release does not know is not applied at all
+//! ([`check`]): the group stops on this replica before it, as a replica that skipped it would differ from those that did not.
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use halyard_engine::StreamId;
@@ -18,6 +20,8 @@ use halyard_runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::jetstream::config::StreamConfig;
+use crate::jetstream::consumer;
+use crate::jetstream::stream::restore;
 
 /// Bytes before the first command.
 pub const BATCH_HEADER_BYTES: usize = 12;
@@ -297,7 +301,7 @@ pub const fn publish_bytes(subject: &[u8], size: usize) -> usize {
 
 /// Where each of some commands lies, header included, and whether it brings messages: what a full disk refuses. `commands` are
 /// those of a batch, without its header.
-pub fn places(commands: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, bool)> {
+pub fn places(commands: &[u8]) -> impl Iterator<Item = (Range<usize>, bool)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let header = commands.get(at..at + COMMAND_HEADER_BYTES)?;
@@ -310,6 +314,54 @@ pub fn places(commands: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, 
         let kind = Kind::from_byte(*kind);
         Some((place, matches!(kind, Some(Kind::Publish | Kind::Restore))))
     })
+}
+
+/// Whether this release knows every command of an entry.
+///
+/// # Errors
+/// The first that it does not know; nothing of such an entry may be applied.
+pub fn check(entry: &Bytes) -> Result<(), CommandError> {
+    let mut batch = Batch::open(entry)?;
+    while let Some(place) = batch.next_place() {
+        let (kind, body) = place?;
+        let bytes = entry.get(body.clone()).unwrap_or_default();
+        match Kind::from_byte(kind).ok_or(CommandError("unknown kind"))? {
+            Kind::Publish => check_publish(bytes)?,
+            Kind::Consumer => {
+                let body = bytes.get(8..).ok_or(CommandError("no stream"))?;
+                let command = consumer::Command::decode(body);
+                command.map_err(|_| CommandError("unknown command of a consumer"))?;
+            }
+            Kind::Restore if bytes.get(8).is_none_or(|step| !restore::is_step(*step)) => {
+                return Err(CommandError("unknown part of a backup"));
+            }
+            Kind::Restore | Kind::Tick | Kind::StreamDelete => {
+                bytes.first_chunk::<8>().ok_or(CommandError("no stream"))?;
+            }
+            _ => {
+                decode(kind, &entry.slice(body))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A publish with flags that no release before has set, or one that is cut off.
+fn check_publish(body: &[u8]) -> Result<(), CommandError> {
+    let cut_off = CommandError("cut off publish");
+    let (header, record) = body
+        .split_first_chunk::<PUBLISH_HEADER_BYTES>()
+        .ok_or(cut_off)?;
+    let [.., flags, l0, l1, h0, h1, h2, h3] = *header;
+    if flags != 0 {
+        return Err(CommandError("unknown flags of a publish"));
+    }
+    let subject = usize::from(u16::from_le_bytes([l0, l1]));
+    let headers = u32::from_le_bytes([h0, h1, h2, h3]) as usize;
+    match subject.saturating_add(headers) > record.len() {
+        true => Err(cut_off),
+        false => Ok(()),
+    }
 }
 
 /// A batch being read.
@@ -353,10 +405,9 @@ impl<'a> Batch<'a> {
     }
 }
 
-impl Iterator for Batch<'_> {
-    type Item = Result<Command, CommandError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl Batch<'_> {
+    /// Kind and body of the next command.
+    fn next_place(&mut self) -> Option<Result<(u8, Range<usize>), CommandError>> {
         self.left = self.left.checked_sub(1)?;
         let header = self.entry.get(self.at..self.at + COMMAND_HEADER_BYTES);
         let (kind, len) = match header {
@@ -377,10 +428,22 @@ impl Iterator for Batch<'_> {
             return Some(Err(CommandError("cut off in a body")));
         }
         self.at = end;
-        if kind == Kind::Publish as u8 {
-            return Some(decode_publish(self.entry, start..end).map(Command::Publish));
-        }
-        Some(decode(kind, &self.entry.slice(start..end)))
+        Some(Ok((kind, start..end)))
+    }
+}
+
+impl Iterator for Batch<'_> {
+    type Item = Result<Command, CommandError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let command = match self.next_place()? {
+            Ok((kind, body)) if kind == Kind::Publish as u8 => {
+                decode_publish(self.entry, body).map(Command::Publish)
+            }
+            Ok((kind, body)) => decode(kind, &self.entry.slice(body)),
+            Err(error) => Err(error),
+        };
+        Some(command)
     }
 }
 
@@ -405,7 +468,7 @@ fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
 }
 
 /// Reads a publish in place: one reference to the entry's buffer for each message.
-fn decode_publish(entry: &Bytes, body: std::ops::Range<usize>) -> Result<Publish, CommandError> {
+fn decode_publish(entry: &Bytes, body: Range<usize>) -> Result<Publish, CommandError> {
     let record = body.start.saturating_add(PUBLISH_HEADER_BYTES)..body.end;
     let header = entry
         .get(body.start..record.start.min(body.end))
@@ -536,10 +599,43 @@ mod tests {
         assert!(batch.next().is_none());
     }
 
+    #[test]
+    fn what_a_later_release_may_write_is_noticed() {
+        let known = sealed(|batch| {
+            put_publish(batch, StreamId(1), b"a", b"", b"x");
+            put(batch, Kind::Tick, StreamId(0), b"");
+            put(batch, Kind::Consumer, StreamId(1), &[2, 9]);
+            3
+        });
+        assert_eq!(check(&known), Ok(()));
+        let unknown: [fn(&mut Vec<u8>); 5] = [
+            |batch| batch.extend_from_slice(&[99, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]),
+            |batch| put(batch, Kind::Consumer, StreamId(1), &[77]),
+            |batch| put(batch, Kind::Restore, StreamId(1), &[77]),
+            |batch| put(batch, Kind::Purge, StreamId(1), &[255; 3]),
+            |batch| {
+                put_publish(batch, StreamId(1), b"a", b"", b"x");
+                let flags = batch.len() - 2 - 7;
+                batch[flags] = 1;
+            },
+        ];
+        for put_unknown in unknown {
+            let entry = sealed(|batch| {
+                put_publish(batch, StreamId(1), b"a", b"", b"x");
+                put_unknown(batch);
+                2
+            });
+            assert!(check(&entry).is_err(), "{entry:?}");
+        }
+        let shorter = known.slice(..known.len() - 1);
+        assert!(check(&shorter).is_err());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let entry = Bytes::from(bytes);
+            let _ = check(&entry);
             if let Ok(batch) = Batch::open(&entry) {
                 // A count of four billion over a short entry must end at once.
                 prop_assert!(batch.take(1000).count() <= 200);

@@ -13,13 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use halyard_engine::{Erase, Finished, Job, JobDone, SEQUENCE_MAX, Store, StreamId};
-use halyard_raft as raft;
+use halyard_raft::{self as raft, Standing};
 use halyard_runtime::time::Timestamp;
 
-use super::command::{Batch, Command, Publish, StreamCreate, StreamUpdate};
+use super::command::{self, Batch, Command, Publish, StreamCreate, StreamUpdate};
 use super::erasures::Erasures;
 use super::halt::{Contained, Halt};
-use super::records::{Unsaved, batches_key};
+use super::records::{RecordSum, Unsaved, batches_key};
+use crate::jetstream::checkpoint::{checkpoint_at, standing_of};
 use crate::jetstream::config::{Compression, StreamConfig};
 use crate::jetstream::consumer;
 use crate::jetstream::limits::EXPIRED_PER_TICK_MAX;
@@ -78,7 +79,7 @@ pub struct Machine {
     registered: BTreeMap<StreamId, Timestamp>,
     pub(super) time: Timestamp,
     pub(super) erasures: Erasures,
-    applied: u64,
+    standing: Standing,
     /// What all streams hold together, as of the last command.
     pub(super) held: Held,
     /// Bytes of the entries applied since the last cut.
@@ -88,6 +89,7 @@ pub struct Machine {
     pub(super) is_applying: bool,
     pub(super) halted: BTreeMap<StreamId, Halt>,
     pub(super) unsaved: Unsaved,
+    pub(super) record_sum: RecordSum,
 }
 
 impl Machine {
@@ -115,8 +117,14 @@ impl Machine {
         store: Store,
         told: Option<&mut Vec<String>>,
     ) -> Result<Self, super::records::OpenError> {
+        let standing = match (standing_of(&store), &told) {
+            (Ok(standing), _) => standing,
+            (Err(_), Some(_)) => store.applied().into(),
+            (Err(error), None) => return Err(error.into()),
+        };
         let mut machine = Self {
-            applied: store.applied(),
+            standing,
+            record_sum: RecordSum::new(&store),
             store,
             streams: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -185,7 +193,13 @@ impl Machine {
     /// Index of the last entry.
     #[must_use]
     pub const fn applied(&self) -> u64 {
-        self.applied
+        self.standing.at.index
+    }
+
+    /// The last entry, and the replicas as of then.
+    #[must_use]
+    pub const fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Why it stopped, if it did.
@@ -225,7 +239,7 @@ impl Machine {
             return Ok(false);
         }
         let was_open = self.store.is_cut_open();
-        let is_wanted = self.store.cut(self.applied);
+        let is_wanted = self.store.cut(checkpoint_at(&self.standing));
         if !was_open && self.store.is_cut_open() {
             self.logged_bytes = 0;
             self.open_cut()?;
@@ -287,7 +301,10 @@ impl Machine {
         let batch = match Batch::open(entry) {
             Ok(batch) => batch,
             Err(error) => {
-                tracing::error!("entry {} of the log is not a batch: {error}", self.applied);
+                tracing::error!(
+                    "entry {} of the log is not a batch: {error}",
+                    self.applied()
+                );
                 return Ok(applied);
             }
         };
@@ -297,7 +314,7 @@ impl Machine {
             let reply = match command {
                 Ok(command) => self.run_contained(command, &mut applied.effects),
                 Err(error) => {
-                    tracing::error!("entry {} of the log: {error}", self.applied);
+                    tracing::error!("entry {} of the log: {error}", self.applied());
                     Ok(Reply::Unknown)
                 }
             };
@@ -372,7 +389,8 @@ impl Machine {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(Reply::NoStream);
         };
-        self.unsaved.note(&mut self.store, stream)?;
+        self.unsaved
+            .note(&mut self.store, &mut self.record_sum, stream)?;
         let before = (self.store.stream_bytes(id), stream.open_batches());
         let mut turn = Turn {
             store: &mut self.store,
@@ -416,7 +434,8 @@ impl Machine {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(Reply::NoStream);
         };
-        self.unsaved.note(&mut self.store, stream)?;
+        self.unsaved
+            .note(&mut self.store, &mut self.record_sum, stream)?;
         let before = (self.store.stream_bytes(id), stream.open_batches());
         let mut turn = Turn {
             store: &mut self.store,
@@ -459,7 +478,7 @@ impl Machine {
     pub(super) fn ask_erasure(&mut self, id: StreamId) -> Result<(), Fault> {
         if self.store.overwrites_freed() {
             self.store.erase_records(&batches_key(id))?;
-            self.erasures.ask(id, self.applied, self.time);
+            self.erasures.ask(id, self.applied(), self.time);
         }
         Ok(())
     }
@@ -477,7 +496,8 @@ impl Machine {
         self.note_compression(&create.config);
         let created = Timestamp::from_nanos(create.created);
         let mut stream = Stream::new(id, create.config, created);
-        self.unsaved.note(&mut self.store, &mut stream)?;
+        self.unsaved
+            .note(&mut self.store, &mut self.record_sum, &mut stream)?;
         self.streams.insert(id, stream);
         if is_beyond {
             self.break_stream(id, &beyond(first_seq));
@@ -496,7 +516,8 @@ impl Machine {
         let Some(mut stream) = self.streams.remove(&id) else {
             return Ok(Reply::NoStream);
         };
-        self.unsaved.note(&mut self.store, &mut stream)?;
+        self.unsaved
+            .note(&mut self.store, &mut self.record_sum, &mut stream)?;
         self.forget_deadline(id);
         let before = (self.store.stream_bytes(id), stream.open_batches());
         if self.store.last_seq(id) > 0 || stream.open_batches() > 0 {
@@ -582,12 +603,15 @@ fn beyond(seq: u64) -> String {
 impl raft::Machine for Machine {
     type Reply = Applied;
 
-    fn apply(&mut self, at: raft::Applied, payload: &Bytes) -> Applied {
+    fn check(&self, payload: &Bytes) -> Result<(), raft::Unreadable> {
+        command::check(payload).map_err(|error| raft::Unreadable(error.to_string()))
+    }
+
+    fn apply(&mut self, at: raft::LogId, payload: &Bytes) -> Applied {
         if self.fault().is_some() {
             return Applied::default();
         }
-        let before = self.applied;
-        self.applied = at.index;
+        let before = std::mem::replace(&mut self.standing.at, at);
         self.logged_bytes += payload.len() as u64;
         self.is_applying = true;
         // What panics outside of a stream's command leaves it set.
@@ -596,14 +620,18 @@ impl raft::Machine for Machine {
         match applied {
             Ok(applied) if self.fault.is_none() => applied,
             Ok(applied) => {
-                self.applied = before;
+                self.standing.at = before;
                 applied
             }
             Err(fault) => {
-                self.applied = before;
+                self.standing.at = before;
                 self.fault = Some(fault);
                 Applied::default()
             }
         }
+    }
+
+    fn membership(&mut self, membership: &raft::Membership) {
+        self.standing.membership = membership.clone();
     }
 }

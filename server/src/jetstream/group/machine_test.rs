@@ -79,8 +79,14 @@ impl Bench {
         let entry = Bytes::from(batch);
         self.log.push(entry.clone());
         let index = self.log.len() as u64;
-        self.machine
-            .apply(halyard_raft::Applied { index, term: 1 }, &entry)
+        self.machine.apply(
+            halyard_raft::LogId {
+                index,
+                term: 1,
+                ..Default::default()
+            },
+            &entry,
+        )
     }
 
     pub(super) fn one(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> Reply {
@@ -142,8 +148,14 @@ impl Bench {
         self.machine = open(&self.disk);
         let from = self.machine.applied();
         for (index, entry) in (1_u64..).zip(&self.log).filter(|(index, _)| *index > from) {
-            self.machine
-                .apply(halyard_raft::Applied { index, term: 1 }, entry);
+            self.machine.apply(
+                halyard_raft::LogId {
+                    index,
+                    term: 1,
+                    ..Default::default()
+                },
+                entry,
+            );
         }
     }
 
@@ -205,7 +217,11 @@ fn an_entry_that_was_not_applied_to_its_end_is_not_flushed() {
     assert!(matches!(bench.machine.fault(), Some(Fault::Panicked)));
     assert!(!bench.machine.cut().unwrap());
     assert!(bench.machine.begin_flush().is_err());
-    let at = halyard_raft::Applied { index: 9, term: 1 };
+    let at = halyard_raft::LogId {
+        index: 9,
+        term: 1,
+        ..Default::default()
+    };
     bench.machine.apply(at, &Bytes::new());
     assert!(bench.machine.applied() < 9);
     assert_eq!(bench.sequences(), [1]);

@@ -12,6 +12,8 @@ mod records;
 #[cfg(test)]
 mod batch_test;
 #[cfg(test)]
+mod digest_test;
+#[cfg(test)]
 mod halt_test;
 #[cfg(test)]
 mod held_test;

@@ -16,7 +16,8 @@
 //! that changes before its turn right before that, and become durable with the flush: they and the messages are of the
 //! same applied index.
 
-use halyard_engine::{Store, StreamId};
+use bytes::Bytes;
+use halyard_engine::{Store, StreamId, record_digest};
 use halyard_runtime::contain::panic_if_planted;
 use halyard_runtime::time::Timestamp;
 
@@ -41,6 +42,9 @@ pub enum OpenError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Fault),
+    /// Where it stands in the log.
+    #[error(transparent)]
+    Standing(#[from] halyard_raft::BadStanding),
     /// A record that no version wrote. Nothing is changed.
     #[error("record {key} of the group's store cannot be read ({what}); restore it from a backup")]
     Record {
@@ -77,13 +81,18 @@ impl Unsaved {
     ///
     /// # Errors
     /// The store failed.
-    pub(super) fn note(&mut self, store: &mut Store, stream: &mut Stream) -> Result<(), Fault> {
+    pub(super) fn note(
+        &mut self,
+        store: &mut Store,
+        sum: &mut RecordSum,
+        stream: &mut Stream,
+    ) -> Result<(), Fault> {
         let since = stream.unsaved_since();
         if since == self.cut {
             return Ok(());
         }
         if since > 0 {
-            save(store, stream)?;
+            save(store, sum, stream)?;
         }
         stream.set_unsaved_since(self.cut);
         self.changed.push(stream.id());
@@ -91,32 +100,81 @@ impl Unsaved {
     }
 }
 
+/// The digest of all records: a sum, so that it says nothing of when each of them was written last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RecordSum(u64);
+
+impl RecordSum {
+    /// What a record counts for. The number of a generation of message ids is not the same everywhere: a start forgets how many
+    /// there have been.
+    fn of(key: &[u8], value: &[u8]) -> u64 {
+        let key = match key.first() {
+            Some(&IDS) => key.get(..1 + size_of::<u64>()).unwrap_or(key),
+            _ => key,
+        };
+        record_digest(key, value)
+    }
+
+    /// That of a store that was opened.
+    pub(super) fn new(store: &Store) -> Self {
+        let records = store.records(&[]);
+        Self(records.fold(0, |sum, (key, value)| {
+            sum.wrapping_add(Self::of(key, value))
+        }))
+    }
+
+    pub(super) const fn value(self) -> u64 {
+        self.0
+    }
+
+    /// Writes or removes a record.
+    fn keep(&mut self, store: &mut Store, key: &[u8], value: Option<Bytes>) -> Result<(), Fault> {
+        let of = |value: Option<&Bytes>| value.map_or(0, |value| Self::of(key, value));
+        let (before, after) = (of(store.record(key).as_ref()), of(value.as_ref()));
+        store.keep(key, value)?;
+        self.0 = self.0.wrapping_sub(before).wrapping_add(after);
+        Ok(())
+    }
+
+    /// Removes a record for good.
+    fn forget(&mut self, store: &mut Store, key: &[u8]) -> Result<(), Fault> {
+        let before = store.record(key).map_or(0, |value| Self::of(key, &value));
+        store.forget(key)?;
+        self.0 = self.0.wrapping_sub(before);
+        Ok(())
+    }
+}
+
 /// Writes the records of one stream that changed since they were last written.
-fn save(store: &mut Store, stream: &mut Stream) -> Result<(), Fault> {
+fn save(store: &mut Store, sum: &mut RecordSum, stream: &mut Stream) -> Result<(), Fault> {
     let id = stream.id();
     stream.set_unsaved_since(0);
     if let Some(record) = stream.take_record() {
-        store.keep(&key(STREAM, id), Some(record.into()))?;
+        sum.keep(store, &key(STREAM, id), Some(record.into()))?;
     }
     panic_if_planted("panic-in-records", id == StreamId(1));
     for record in stream.take_ids() {
         match record {
             Record::Put(number, bytes) => {
-                store.keep(&numbered(IDS, id, number), Some(bytes.into()))?;
+                sum.keep(store, &numbered(IDS, id, number), Some(bytes.into()))?;
             }
-            Record::Remove(number) => store.keep(&numbered(IDS, id, number), None)?,
+            Record::Remove(number) => sum.keep(store, &numbered(IDS, id, number), None)?,
         }
     }
     if let Some(record) = stream.take_batches() {
         let record = (!record.is_empty()).then(|| record.into());
-        store.keep(&key(BATCHES, id), record)?;
+        sum.keep(store, &key(BATCHES, id), record)?;
     }
     let mut changed = Vec::new();
     stream
         .consumers_mut()
         .take_dirty(|number, bytes| changed.push((number, bytes)));
     for (number, bytes) in changed {
-        store.keep(&numbered(CONSUMER, id, number), bytes.map(Into::into))?;
+        sum.keep(
+            store,
+            &numbered(CONSUMER, id, number),
+            bytes.map(Into::into),
+        )?;
     }
     Ok(())
 }
@@ -127,17 +185,46 @@ impl Machine {
     /// # Errors
     /// The store failed.
     pub(super) fn open_cut(&mut self) -> Result<(), Fault> {
-        let time = self.time.as_nanos().to_le_bytes();
-        self.store.keep(GROUP, Some(time.to_vec().into()))?;
-        let limit = self.held.bytes_max.map(u64::to_le_bytes);
-        self.store
-            .keep(LIMIT, limit.map(|limit| limit.to_vec().into()))?;
-        self.save_erasures()?;
+        self.save_group()?;
         let unsaved = &mut self.unsaved;
         assert!(unsaved.saving.is_empty(), "the cut before has its records");
         unsaved.saving = std::mem::take(&mut unsaved.changed);
         unsaved.cut += 1;
         Ok(())
+    }
+
+    /// A digest of everything applied so far, records included: the same on every replica at the same entry, however often each
+    /// has flushed. `None` where it cannot be told now: while a cut waits for its records, or something is not as it should be.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn digest(&mut self) -> Result<Option<u64>, Fault> {
+        if self.fault().is_some() || !self.halted().is_empty() || self.store.is_cut_open() {
+            return Ok(None);
+        }
+        self.save_group()?;
+        for id in self.unsaved.changed.clone() {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                save(&mut self.store, &mut self.record_sum, stream)?;
+            }
+        }
+        self.unsaved.changed.clear();
+        let records = self.record_sum.value();
+        Ok(Some(self.store.digest().rotate_left(32) ^ records))
+    }
+
+    /// What is of no stream.
+    fn save_group(&mut self) -> Result<(), Fault> {
+        let time = self.time.as_nanos().to_le_bytes();
+        self.record_sum
+            .keep(&mut self.store, GROUP, Some(time.to_vec().into()))?;
+        let limit = self.held.bytes_max.map(u64::to_le_bytes);
+        self.record_sum.keep(
+            &mut self.store,
+            LIMIT,
+            limit.map(|limit| limit.to_vec().into()),
+        )?;
+        self.save_erasures()
     }
 
     /// Writes the records of so many streams that the last cut waits for. Whether there are more.
@@ -157,7 +244,7 @@ impl Machine {
                 let saved = 1..machine.unsaved.cut;
                 let waits = |stream: &&mut Stream| saved.contains(&stream.unsaved_since());
                 match machine.streams.get_mut(&id).filter(waits) {
-                    Some(stream) => save(&mut machine.store, stream),
+                    Some(stream) => save(&mut machine.store, &mut machine.record_sum, stream),
                     None => Ok(()),
                 }
             })?;
@@ -169,13 +256,19 @@ impl Machine {
         for record in self.erasures.take_records() {
             match record {
                 erasures::Record::Replicas(bytes) => {
-                    self.store.keep(&[ERASURES], Some(bytes.into()))?;
+                    self.record_sum
+                        .keep(&mut self.store, &[ERASURES], Some(bytes.into()))?;
                 }
                 erasures::Record::Stream(id, bytes) => {
-                    self.store.keep(&key(ERASURES, id), Some(bytes.into()))?;
+                    self.record_sum.keep(
+                        &mut self.store,
+                        &key(ERASURES, id),
+                        Some(bytes.into()),
+                    )?;
                 }
                 erasures::Record::Forgotten(id) => {
-                    self.store.keep(&key(ERASURES, id), None)?;
+                    self.record_sum
+                        .keep(&mut self.store, &key(ERASURES, id), None)?;
                 }
             }
         }
@@ -210,7 +303,8 @@ impl Machine {
         if is_plain && told.is_none() {
             // Message ids in the clear, from before there were hashes, leave the disk once the next flush has these.
             for stream in self.streams.values_mut() {
-                self.unsaved.note(&mut self.store, stream)?;
+                self.unsaved
+                    .note(&mut self.store, &mut self.record_sum, stream)?;
             }
             self.store.erase_records(&[STREAM])?;
             self.store.erase_records(&[PLAIN_IDS])?;
@@ -253,7 +347,7 @@ impl Machine {
                 pass(damaged(&key, "message ids of a known stream"), told)?;
             }
             if told.is_none() {
-                self.store.keep(&key, None)?;
+                self.record_sum.keep(&mut self.store, &key, None)?;
             }
         }
         for (key, record) in collect(self, &[IDS]) {
@@ -272,7 +366,7 @@ impl Machine {
     pub(super) fn remove_records(&mut self, id: StreamId) -> Result<(), Fault> {
         for prefix in keys_of(id) {
             for (key, _) in collect(self, &prefix) {
-                self.store.forget(&key)?;
+                self.record_sum.forget(&mut self.store, &key)?;
             }
         }
         Ok(())

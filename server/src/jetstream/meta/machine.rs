@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use halyard_engine::{Store, StreamId};
-use halyard_raft as raft;
+use halyard_engine::{Job, Store, StreamId};
+use halyard_raft::{self as raft, Standing};
 use halyard_runtime::contain::contain;
 use serde::{Deserialize, Serialize};
 
 use super::command::Command;
 use crate::broker::overlap::Overlaps;
 use crate::jetstream::api::errors::{ApiError, table};
+use crate::jetstream::checkpoint::{checkpoint_at, standing_of};
 use crate::jetstream::config::{Defaults, Storage, StreamConfig, check_update};
 use crate::jetstream::stream::machine::Fault;
 
@@ -91,7 +92,7 @@ pub struct Machine {
     store: Store,
     accounts: BTreeMap<String, Streams>,
     next_id: u64,
-    applied: u64,
+    standing: Standing,
     fault: Option<Fault>,
     /// An entry is being applied: seen from outside, one was not to its end.
     is_applying: bool,
@@ -125,8 +126,9 @@ impl Machine {
                 .ok_or_else(|| Damaged(NEXT_ID.escape_ascii().to_string()))?,
             None => 1,
         };
+        let standing = standing_of(&store).map_err(|error| Damaged(error.to_string()))?;
         Ok(Self {
-            applied: store.applied(),
+            standing,
             store,
             accounts,
             next_id,
@@ -173,7 +175,18 @@ impl Machine {
     /// Index of the last entry.
     #[must_use]
     pub const fn applied(&self) -> u64 {
-        self.applied
+        self.standing.at.index
+    }
+
+    /// The last entry, and the replicas as of then.
+    #[must_use]
+    pub const fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// A flush of the state of now, all steps in one; `None` if there is nothing to flush or none may begin.
+    pub fn begin_flush(&mut self) -> Option<Job> {
+        self.store.begin_flush(checkpoint_at(&self.standing))
     }
 
     /// Why it stopped, if it did.
@@ -359,7 +372,20 @@ impl Machine {
 impl raft::Machine for Machine {
     type Reply = Reply;
 
-    fn apply(&mut self, at: raft::Applied, payload: &Bytes) -> Reply {
+    fn check(&self, payload: &Bytes) -> Result<(), raft::Unreadable> {
+        match Command::decode(payload) {
+            Some(_) => Ok(()),
+            None => Err(raft::Unreadable(
+                "unknown command of the meta group".to_owned(),
+            )),
+        }
+    }
+
+    fn membership(&mut self, membership: &raft::Membership) {
+        self.standing.membership = membership.clone();
+    }
+
+    fn apply(&mut self, at: raft::LogId, payload: &Bytes) -> Reply {
         if self.fault().is_some() {
             return Reply::Unknown;
         }
@@ -387,7 +413,7 @@ impl raft::Machine for Machine {
         self.is_applying = false;
         match reply {
             Ok(reply) => {
-                self.applied = at.index;
+                self.standing.at = at;
                 reply
             }
             Err(fault) => {

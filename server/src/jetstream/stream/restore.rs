@@ -28,6 +28,12 @@ const DELETED: u8 = 2;
 const CONSUMER: u8 = 3;
 const FINISH: u8 = 4;
 
+/// Whether a body begins with a step that this release knows.
+#[must_use]
+pub const fn is_step(step: u8) -> bool {
+    matches!(step, MESSAGES | DELETED | CONSUMER | FINISH)
+}
+
 /// One message on its way into the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {

@@ -65,9 +65,10 @@ impl Stand {
         command::seal(&mut batch, Timestamp::from_nanos(1_000_000_000), 1);
         let mut index = self.applied.lock();
         *index += 1;
-        let at = halyard_raft::Applied {
+        let at = halyard_raft::LogId {
             index: *index,
             term: 1,
+            ..Default::default()
         };
         self.machine.lock().apply(at, &Bytes::from(batch)).effects
     }

@@ -15,15 +15,16 @@ use halyard_runtime::sim::{self, DiskFaults, SimDisk};
 use halyard_runtime::{random, task, time};
 use openraft::storage::{IOFlushed, RaftLogStorage as _};
 use openraft::type_config::TypeConfigExt as _;
-use openraft::vote::RaftLeaderId as _;
 use parking_lot::Mutex;
 
-use super::image::{GroupLog, GroupState};
-use super::writer::{Layout, Wal};
-use super::{keeper, recovery, writer};
-use crate::ids::{GroupId, NodeId};
+use crate::adapter::IntoRaft;
+use crate::entry::{Command, Entry, Payload};
+use crate::ids::{GroupId, LogId, NodeId, Vote};
 use crate::log_store::LogStore;
-use crate::types::{Command, Entry, LeaderId, LogId, Payload, Types, Vote};
+use crate::types::{self, Types};
+use crate::wal::image::{GroupLog, GroupState};
+use crate::wal::writer::{Layout, Wal};
+use crate::wal::{keeper, recovery, writer};
 
 const GROUPS: u32 = 3;
 
@@ -52,7 +53,7 @@ impl Change {
             }
             Self::Truncate(group, from) => format!("truncate g{group} from {from}"),
             Self::Purge(group, id) => format!("purge g{group} {id}"),
-            Self::Vote(group, vote) => format!("vote g{group} {vote}"),
+            Self::Vote(group, vote) => format!("vote g{group} {vote:?}"),
         }
     }
 }
@@ -66,7 +67,7 @@ fn summary(groups: &BTreeMap<u32, Model>) -> String {
         );
         format!(
             "g{group}: {:?} after {:?}, {first:?}..={last:?}, {sizes} bytes; ",
-            model.vote.map(|v| v.leader_id.term),
+            model.vote.map(|v| v.term),
             model.purged.map(|id| id.index)
         )
     };
@@ -122,7 +123,7 @@ fn read_all(stores: &BTreeMap<u32, LogStore>) -> std::io::Result<BTreeMap<u32, M
             let Payload::Normal(command) = entry.payload else {
                 panic!("only payloads were written")
             };
-            Ok((entry.log_id, command.payload))
+            Ok((entry.id, command.payload))
         });
         let model = Model {
             vote,
@@ -146,7 +147,7 @@ async fn life(disk: SimDisk, history: Arc<Mutex<History>>) {
     if made.is_err() {
         return;
     }
-    let opened = match recovery::open(&disk, dir, NodeId(1), &layout()) {
+    let opened = match recovery::open(&disk, dir, &NodeId(1).into(), &layout()) {
         Ok(opened) => opened,
         Err(crate::Error::Io { .. }) => return, // the power went again
         Err(error) => panic!("{error}"),
@@ -168,7 +169,7 @@ async fn life(disk: SimDisk, history: Arc<Mutex<History>>) {
         NodeId(1),
         layout(),
         opened.segments,
-        synced,
+        (synced, opened.boots),
     ));
     let mut groups = opened.groups;
     let stores: BTreeMap<u32, LogStore> = (0..GROUPS)
@@ -275,6 +276,7 @@ async fn change(store: &LogStore, group: u32, history: &Arc<Mutex<History>>) {
             let keep = store.log.state.lock().id_at(from.wrapping_sub(1));
             if keep.is_some() || from == 0 {
                 log_change(history, Change::Truncate(group, from));
+                let keep = keep.map(IntoRaft::into_raft);
                 store.truncate_after(keep).await.expect("handed in");
             }
         }
@@ -282,25 +284,33 @@ async fn change(store: &LogStore, group: u32, history: &Arc<Mutex<History>>) {
             let index = start + random::below(end - start);
             let id = store.log.state.lock().id_at(index).expect("in the log");
             log_change(history, Change::Purge(group, id));
-            store.purge(id).await.expect("handed in");
+            store.purge(id.into_raft()).await.expect("handed in");
         }
         4 => {
-            let term = vote.map_or(1, |vote| vote.leader_id.term + 1);
-            let vote = Vote::new_committed(term, 1);
+            let term = vote.map_or(1, |vote| vote.term + 1);
+            let vote = Vote {
+                term,
+                node: NodeId(1),
+                committed: true,
+            };
             let length = log_change(history, Change::Vote(group, vote));
-            if store.save_vote(&vote).await.is_ok() {
+            if store.save_vote(&vote.into_raft()).await.is_ok() {
                 acknowledge(history, length);
             }
         }
         _ => {
             let term = vote
-                .map_or(1, |vote| vote.leader_id.term)
-                .max(last.map_or(1, |id| id.leader_id.term));
+                .map_or(1, |vote| vote.term)
+                .max(last.map_or(1, |id| id.term));
             let count = 1 + random::below(4);
             let mut length = 0;
-            let entries: Vec<Entry> = (end..end + count)
+            let entries: Vec<types::Entry> = (end..end + count)
                 .map(|index| {
-                    let log_id = LogId::new(LeaderId::new(term, 1), index);
+                    let id = LogId {
+                        term,
+                        leader: NodeId(1),
+                        index,
+                    };
                     let mut payload = vec![
                         0;
                         random::below(if random::below(10) == 0 { 5000 } else { 200 })
@@ -308,11 +318,9 @@ async fn change(store: &LogStore, group: u32, history: &Arc<Mutex<History>>) {
                     ];
                     random::fill(&mut payload);
                     let payload = Bytes::from(payload);
-                    length = log_change(history, Change::Append(group, log_id, payload.clone()));
-                    Entry {
-                        log_id,
-                        payload: Payload::Normal(Command { payload, ticket: 0 }),
-                    }
+                    length = log_change(history, Change::Append(group, id, payload.clone()));
+                    let payload = Payload::Normal(Command { payload, ticket: 0 });
+                    Entry { id, payload }.into_raft()
                 })
                 .collect();
             let (sender, flushed) = Types::oneshot();

@@ -11,17 +11,17 @@ use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
 use halyard_runtime::sim;
 use halyard_runtime::task;
 use openraft::storage::{IOFlushed, RaftLogStorage as _};
-use openraft::vote::RaftLeaderId as _;
 use parking_lot::Mutex;
 
-use super::image::{GroupLog, plain_draft};
-use super::record::Kind;
-use super::writer::{Done, Item, Layout, Wal};
-use super::{keeper, recovery, writer};
+use crate::adapter::IntoRaft as _;
+use crate::entry::{Command, Entry, Payload};
 use crate::error::Error;
-use crate::ids::{GroupId, NodeId};
+use crate::ids::{GroupId, LogId, NodeId, Vote};
 use crate::log_store::LogStore;
-use crate::types::{Command, Entry, LeaderId, LogId, Payload, Vote};
+use crate::wal::image::{GroupLog, plain_draft};
+use crate::wal::record::Kind;
+use crate::wal::writer::{Done, Item, Layout, Wal};
+use crate::wal::{keeper, recovery, writer};
 
 const DIR: &str = "/log";
 
@@ -30,6 +30,22 @@ fn layout() -> Layout {
         segment_bytes: 4096,
         first_segment_bytes: 2048,
         cipher: None,
+    }
+}
+
+fn id(index: u64) -> LogId {
+    LogId {
+        term: 1,
+        leader: NodeId(1),
+        index,
+    }
+}
+
+fn vote() -> Vote {
+    Vote {
+        term: 1,
+        node: NodeId(1),
+        committed: true,
     }
 }
 
@@ -42,8 +58,8 @@ struct Live {
 
 impl Live {
     fn open(disk: Arc<dyn Disk>) -> Self {
-        let mut opened =
-            recovery::open(&disk, Path::new(DIR), NodeId(1), &layout()).expect("a sound log");
+        let mut opened = recovery::open(&disk, Path::new(DIR), &NodeId(1).into(), &layout())
+            .expect("a sound log");
         let synced = opened.tail.position();
         let wal = Arc::new(Wal::new(
             disk,
@@ -52,7 +68,7 @@ impl Live {
             NodeId(1),
             layout(),
             opened.segments,
-            synced,
+            (synced, opened.boots),
         ));
         let tasks = [
             task::spawn(writer::run(Arc::clone(&wal), opened.tail)),
@@ -74,12 +90,12 @@ impl Live {
             <crate::types::Types as openraft::type_config::TypeConfigExt>::oneshot();
         let payload = Bytes::from(payload);
         let entry = Entry {
-            log_id: LogId::new(LeaderId::new(1, 1), index),
+            id: id(index),
             payload: Payload::Normal(Command { payload, ticket: 0 }),
         };
         self.stores[group]
             .clone()
-            .append([entry], IOFlushed::signal(sender))
+            .append([entry.into_raft()], IOFlushed::signal(sender))
             .await
             .expect("handed in");
         flushed.await.expect("told").expect("on disk");
@@ -103,10 +119,7 @@ async fn write(disk: Arc<dyn Disk>) {
     disk.create_dir_all(Path::new(DIR)).expect("a directory");
     let live = Live::open(disk);
     for mut store in live.stores.clone() {
-        store
-            .save_vote(&Vote::new_committed(1, 1))
-            .await
-            .expect("saved");
+        store.save_vote(&vote().into_raft()).await.expect("saved");
     }
     for index in 0..12 {
         let payload = vec![index as u8; 150 + index as usize * 40];
@@ -115,7 +128,7 @@ async fn write(disk: Arc<dyn Disk>) {
             // Its checkpoint stands in a later segment than entries that are still needed.
             live.stores[0]
                 .clone()
-                .purge(LogId::new(LeaderId::new(1, 1), 1))
+                .purge(id(1).into_raft())
                 .await
                 .expect("handed in");
         }
@@ -129,7 +142,7 @@ type Read = BTreeMap<u32, (Option<Vote>, Option<LogId>, Vec<(LogId, Bytes)>)>;
 
 /// Everything that the log says, or why it does not open.
 fn read(disk: &Arc<dyn Disk>) -> Result<Read, Error> {
-    let opened = recovery::open(disk, Path::new(DIR), NodeId(1), &layout())?;
+    let opened = recovery::open(disk, Path::new(DIR), &NodeId(1).into(), &layout())?;
     let synced = opened.tail.position();
     let wal = Arc::new(Wal::new(
         Arc::clone(disk),
@@ -138,7 +151,7 @@ fn read(disk: &Arc<dyn Disk>) -> Result<Read, Error> {
         NodeId(1),
         layout(),
         opened.segments,
-        synced,
+        (synced, opened.boots),
     ));
     let mut all = Read::new();
     for (id, state) in opened.groups {
@@ -156,7 +169,7 @@ fn read(disk: &Arc<dyn Disk>) -> Result<Read, Error> {
             let Payload::Normal(command) = entry.payload else {
                 panic!("only payloads were written")
             };
-            (entry.log_id, command.payload)
+            (entry.id, command.payload)
         });
         all.insert(id, (vote, purged, entries.collect()));
     }
@@ -265,7 +278,7 @@ fn a_lost_spare_is_made_anew_and_a_lost_end_is_noticed() {
         let mut changed = files.clone();
         let (path, bytes) = changed.remove(spare);
         // Another one follows it, as after a flush.
-        let next = path.with_file_name(super::segment::file_name(99));
+        let next = path.with_file_name(crate::wal::segment::file_name(99));
         changed.push((next, bytes));
         assert!(!noticed(&changed, &whole, "without the first spare"));
         let last = files

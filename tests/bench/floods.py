@@ -27,6 +27,8 @@ import time
 from compare import SERVERS, Server
 
 MEGABYTE = 1 << 20
+# Between the requests of a bystander, seconds.
+PAUSE = 0.002
 
 
 class Client:
@@ -36,6 +38,7 @@ class Client:
         host, port = re.match(r"nats://(.*):(\d+)", url).groups()
         self.socket = socket.create_connection((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(30)
         self.file = self.socket.makefile("rb", 1 << 16)
         self.file.readline()
         self.send(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nPING\r\n')
@@ -87,9 +90,12 @@ def fill(client, subject, count, size=16, window=20_000):
         client.request(subject(min(start + window, count) - 1).decode(), body)
 
 
-def percentile(times, part):
-    times = sorted(times)
-    return times[min(len(times) - 1, int(len(times) * part))] * 1000 if times else float("nan")
+def percentile(times, share):
+    """In milliseconds. A client that waits does not ask: the requests that it would have sent meanwhile count, too, each with
+    the time that was left to wait, or one that hears nothing for seconds would count as one request among thousands."""
+    asked = [one - PAUSE * step for one in times for step in range(1 + int(one / PAUSE))]
+    asked.sort()
+    return asked[min(len(asked) - 1, int(len(asked) * share))] * 1000 if asked else float("nan")
 
 
 def echo(url, stop):
@@ -115,20 +121,30 @@ def core(url, stop, results):
     client = Client(url).inbox()
     times = []
     while not stop.is_set():
-        started = time.perf_counter()
-        client.request("echo.me", b"hi")
-        times.append(time.perf_counter() - started)
-        time.sleep(0.002)
+        with timed("core", times) as asked:
+            client.request("echo.me", b"hi")
+        if asked.failed:
+            break
+        time.sleep(PAUSE)
     results.put(("core", times, 0))
 
 
-def guarded(target, url, stop, results):
-    """A bystander whose connection ends is shown as one that measured nothing."""
-    try:
-        target(url, stop, results)
-    except (SystemExit, OSError) as error:
-        print(f"  {target.__name__}: {error}", flush=True)
-        results.put((target.__name__, [], 0))
+class timed:
+    """Notes how long one request takes, also of one whose connection ends or that hears nothing for long."""
+
+    def __init__(self, name, times):
+        self.name, self.times, self.failed = name, times, False
+
+    def __enter__(self):
+        self.started = time.perf_counter()
+        return self
+
+    def __exit__(self, kind, error, _):
+        self.times.append(time.perf_counter() - self.started)
+        if kind and issubclass(kind, (SystemExit, OSError)):
+            print(f"  {self.name} ended after {self.times[-1]:.1f} s: {error!r}", flush=True)
+            self.failed = True
+        return self.failed
 
 
 def small(url, stop, results):
@@ -136,11 +152,12 @@ def small(url, stop, results):
     client = Client(url).inbox()
     times, refused = [], 0
     while not stop.is_set():
-        started = time.perf_counter()
-        answer = client.request("small.one", b"0123456789abcdef")
-        times.append(time.perf_counter() - started)
-        refused += b'"error"' in answer
-        time.sleep(0.002)
+        with timed("small", times) as asked:
+            answer = client.request("small.one", b"0123456789abcdef")
+            refused += b'"error"' in answer
+        if asked.failed:
+            break
+        time.sleep(PAUSE)
     results.put(("small", times, refused))
 
 
@@ -184,7 +201,7 @@ class Watched:
         targets = [(core, (self.results,))] + ([(small, (self.results,))] if with_small else [])
         self.count = len(targets)
         self.tasks = [multiprocessing.Process(target=echo, args=(server.url, self.stop))]
-        self.tasks += [multiprocessing.Process(target=guarded, args=(target, server.url, self.stop, *more)) for target, more in targets]
+        self.tasks += [multiprocessing.Process(target=target, args=(server.url, self.stop, *more)) for target, more in targets]
         self.most, self.times = 0, {}
 
     def watch_memory(self):

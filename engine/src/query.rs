@@ -511,10 +511,26 @@ impl Stream {
         if offset >= total || !walk.pass(offset) {
             return (total, Vec::new());
         }
-        let counts = walk.take(limit).map(|subject| {
+        (total, self.named_counts(walk.take(limit)))
+    }
+
+    /// The next `limit` subjects that the filter matches behind `after`.
+    pub(crate) fn subject_counts_after(
+        &self,
+        filter: &Filter,
+        after: &[u8],
+        limit: usize,
+    ) -> Vec<(Bytes, u64)> {
+        let mut walk = self.subjects.matching(filter);
+        walk.pass_name(after);
+        self.named_counts(walk.take(limit))
+    }
+
+    fn named_counts(&self, subjects: impl Iterator<Item = SubjectPlace>) -> Vec<(Bytes, u64)> {
+        let counts = subjects.map(|subject| {
             let name = Bytes::copy_from_slice(self.subjects.name(subject));
             (name, self.subjects.totals(subject).messages.into())
         });
-        (total, counts.collect())
+        counts.collect()
     }
 }

@@ -252,6 +252,20 @@ impl Store {
         Ok(self.stream(id)?.subject_counts(filter, offset, limit))
     }
 
+    /// Goes on where [`Store::subject_counts`] has ended: the next `limit` subjects behind `after`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchStream`].
+    pub fn subject_counts_after(
+        &self,
+        id: StreamId,
+        filter: &Filter,
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, u64)>, Error> {
+        Ok(self.stream(id)?.subject_counts_after(filter, after, limit))
+    }
+
     /// One subject's totals; `None` when it has no message.
     ///
     /// # Errors

@@ -283,6 +283,7 @@ impl Server {
         if authorization_changed {
             self.front.check_authorization();
         }
+        self.front.check_count();
     }
 
     /// Stops taking clients, tells those that are there to go, and closes them one after the other over

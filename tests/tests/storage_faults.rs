@@ -242,6 +242,25 @@ fn a_disk_that_is_filled_by_others_ends_nothing() {
 
 /// 400 connections at a server with 256 file descriptors, while the log needs one file after the other.
 #[test]
+fn a_server_whose_store_is_taken_away_can_be_stopped() {
+    let dir = TempDir::new();
+    let node = Start::halyard().jetstream(dir.path()).start();
+    let mut client = Client::new(&node);
+    client.create();
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    // Until the log needs a file that it cannot make.
+    let payload = vec![b'x'; 900_000];
+    let unanswered = (0..200).any(|_| {
+        let answer = client.publish(&payload, Duration::from_secs(2));
+        !matches!(answer, Some(Ok(_)))
+    });
+    assert!(unanswered, "the log goes on without its directory");
+    node.signal("TERM");
+    // With an error, but it ends.
+    node.wait(Duration::from_secs(10));
+}
+
+#[test]
 fn connections_leave_the_store_its_file_descriptors() {
     let dir = TempDir::new();
     let wrapper = wrapped(&dir, "ulimit -n 256\nexec \"$BIN\" \"$@\"");

@@ -125,6 +125,19 @@ impl Front {
         }
     }
 
+    /// Closes connections beyond what the settings allow now, the newest first.
+    pub(crate) fn check_count(&self) {
+        let Some(most) = self.settings().limits.max_connections else {
+            return;
+        };
+        for connection in self.registry.connections().iter().skip(most) {
+            connection
+                .outbound
+                .send(|out| encoder::err(out, &ErrText::MaxConnections));
+            connection.outbound.close(CloseReason::MaxConnections);
+        }
+    }
+
     /// Closes one connection; whether it was there.
     pub fn close(&self, id: ClientId, reason: CloseReason) -> bool {
         let found = self

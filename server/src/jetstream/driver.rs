@@ -232,7 +232,7 @@ impl Driver {
             self.propose_waiting();
             self.poll_leader();
             self.propose_waiting();
-            if self.group.is_stopping() && self.flights.is_empty() {
+            if self.group.is_stopping() && (self.flights.is_empty() || self.waits_for_space()) {
                 break;
             }
             self.start_work();
@@ -279,6 +279,12 @@ impl Driver {
     fn has_space(&self, bytes: u64) -> bool {
         let is_full = self.seen.is_full || self.group.raft().is_full();
         !is_full && self.bytes_in_flight as u64 + bytes <= self.seen.room
+    }
+
+    /// Whether the log has no room for what is on its way: nobody knows when it will be written, and a stop waits no longer.
+    /// Who waits for an answer gets none.
+    fn waits_for_space(&self) -> bool {
+        self.group.raft().is_full()
     }
 
     /// Whether space is what is missing.

@@ -246,3 +246,21 @@ fn changed_settings_reach_live_connections() {
         },
     );
 }
+
+#[test]
+fn fewer_connections_by_a_reload_close_the_newest() {
+    with_server(
+        |_| {},
+        async |server| {
+            let mut old = Raw::connected(&server, "").await;
+            let mut new = Raw::connected(&server, "").await;
+            let mut config = Config::clone(&server.config());
+            config.limits.max_connections = Some(1);
+            server.reload(config);
+            new.expect_end("-ERR 'maximum connections exceeded'\r\n")
+                .await;
+            old.send("PING\r\n").await;
+            assert_eq!(old.line().await, "PONG");
+        },
+    );
+}

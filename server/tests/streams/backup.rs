@@ -463,6 +463,51 @@ fn a_start_with_the_last_of_each_subject_goes_on() {
     });
 }
 
+/// A backup that comes back as a stream which keeps messages for its consumers: what they had acknowledged is gone.
+#[test]
+fn a_queue_does_not_take_back_what_is_done() {
+    on_a_disk(|disk| async move {
+        let server = start(&disk).await;
+        let mut raw = client(&server).await;
+        api(
+            &mut raw,
+            "STREAM.CREATE.L",
+            &json!({"name": "L", "subjects": ["l.*"]}),
+        )
+        .await;
+        for _ in 0..6 {
+            request(&mut raw, "l.a", "x").await;
+        }
+        let config = json!({"durable_name": "d", "ack_policy": "explicit"});
+        let body = json!({"stream_name": "L", "config": config});
+        api(&mut raw, "CONSUMER.DURABLE.CREATE.L.d", &body).await;
+        raw.send("PUB $JS.API.CONSUMER.MSG.NEXT.L.d _I.m 1\r\n3\r\n")
+            .await;
+        let mut replies = Vec::new();
+        for _ in 0..3 {
+            replies.push(next(&mut raw).await.reply);
+        }
+        for reply in replies {
+            assert_eq!(request(&mut raw, &reply, "+ACK").await, "");
+        }
+        let (answer, bytes) = back_up(&mut raw, "L", &json!({})).await;
+        for retention in ["workqueue", "interest"] {
+            api(&mut raw, "STREAM.DELETE.L", &Value::Null).await;
+            let mut config = answer["config"].clone();
+            config["retention"] = retention.into();
+            let made = restore(&mut raw, &config, &answer["state"], &bytes, 9000).await;
+            assert!(made["error"].is_null(), "{made}");
+            let state = see(&mut raw, "L").await["state"].clone();
+            assert_eq!(
+                (&state["messages"], &state["first_seq"]),
+                (&json!(3), &json!(4)),
+                "{retention}: {state}"
+            );
+        }
+        server.shutdown().await;
+    });
+}
+
 async fn names(raw: &mut Raw) -> Value {
     api(raw, "STREAM.NAMES", &Value::Null).await["streams"].clone()
 }

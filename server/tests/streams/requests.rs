@@ -237,3 +237,34 @@ fn large_direct_gets_end_with_what_is_left() {
         server.shutdown().await;
     });
 }
+
+/// More subjects than are read at one go: each once, in order, also behind an offset.
+#[test]
+fn all_subjects_are_listed() {
+    on_a_disk(|disk| async move {
+        let server = start(&disk).await;
+        let mut raw = client(&server).await;
+        let stream = json!({"name": "S", "subjects": ["s.>"]});
+        api(&mut raw, "STREAM.CREATE.S", &stream).await;
+        for number in 0..4_500 {
+            raw.send(&format!("PUB s.{number:05} 0\r\n\r\n")).await;
+        }
+        for (offset, count) in [
+            (0, 4_500),
+            (499, 4_001),
+            (500, 4_000),
+            (4_499, 1),
+            (4_500, 0),
+        ] {
+            let asked = json!({"subjects_filter": ">", "offset": offset});
+            let info = api(&mut raw, "STREAM.INFO.S", &asked).await;
+            let subjects = info["state"]["subjects"].as_object();
+            let names: Vec<&String> = subjects.into_iter().flat_map(|map| map.keys()).collect();
+            let expected: Vec<String> = (4_500 - count..4_500)
+                .map(|number| format!("s.{number:05}"))
+                .collect();
+            assert!(names.into_iter().eq(&expected), "{offset}");
+        }
+        server.shutdown().await;
+    });
+}

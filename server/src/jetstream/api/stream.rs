@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use halyard_engine::Filter;
+use halyard_runtime::task;
 use serde::Deserialize;
 
 use super::errors::{ApiError, table};
@@ -15,10 +17,12 @@ use crate::jetstream::change::Change;
 use crate::jetstream::config::{StreamConfig, check_name, check_pedantic, invalid_name};
 use crate::jetstream::group::Reply;
 use crate::jetstream::group::command::{Kind, Purge};
+use crate::jetstream::handle::StreamHandle;
 use crate::jetstream::limits::{
-    DELETED_DETAILS_MAX, LIST_PAGE, NAMES_PAGE, SEQUENCE_ASKED_MAX, SUBJECTS_PAGE,
+    DELETED_DETAILS_MAX, LIST_PAGE, NAMES_PAGE, SEQUENCE_ASKED_MAX, SUBJECTS_PAGE, SUBJECTS_STEP,
 };
 use crate::jetstream::service::JetStream;
+use crate::jetstream::stream::machine::Fault;
 
 /// A refusal, or silence because nobody knows the outcome.
 pub(super) enum Stop {
@@ -252,11 +256,9 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
     // What is no filter matches nothing.
     if let Ok(filter) = Filter::parse(asked.subjects_filter.as_bytes()) {
         let offset = u64::try_from(asked.offset).unwrap_or(0);
-        let page = handle.group().read(|machine| {
-            let store = machine.store();
-            store.subject_counts(handle.id(), &filter, offset, SUBJECTS_PAGE)
-        });
-        let (total, page) = page.map_err(|_| Stop::Silence)?;
+        let (total, page) = subjects(&handle, &filter, offset)
+            .await
+            .map_err(|_| Stop::Silence)?;
         if total == 0 {
             return Ok(answer);
         }
@@ -271,6 +273,36 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
         answer.info.state.subjects = (!page.is_empty()).then_some(subjects);
     }
     Ok(answer)
+}
+
+/// How many subjects match, and the page behind the first `offset`. Read in steps, between which entries are applied: a subject
+/// that comes or goes meanwhile may be in the page or not.
+async fn subjects(
+    handle: &StreamHandle,
+    filter: &Filter,
+    offset: u64,
+) -> Result<(u64, Vec<(Bytes, u64)>), Fault> {
+    let (id, group) = (handle.id(), handle.group());
+    let (total, mut page) = group.read(|machine| {
+        machine
+            .store()
+            .subject_counts(id, filter, offset, SUBJECTS_STEP)
+    })?;
+    while page.len() % SUBJECTS_STEP == 0 && page.len() < SUBJECTS_PAGE {
+        let Some((last, _)) = page.last() else { break };
+        let last = last.clone();
+        task::yield_now().await;
+        let next = group.read(|machine| {
+            machine
+                .store()
+                .subject_counts_after(id, filter, &last, SUBJECTS_STEP)
+        })?;
+        if next.is_empty() {
+            break;
+        }
+        page.extend(next);
+    }
+    Ok((total, page))
 }
 
 #[derive(Default, Deserialize)]

@@ -206,21 +206,9 @@ impl Consumer {
     /// Replaces the configuration (checked before). It holds for what was delivered already, too: deadlines move by what
     /// the time to answer has changed, and what waits to go out again is given up if it went out often enough.
     ///
-    /// With other filters, messages that the consumer has passed over stay passed: one that was served all that matched
-    /// goes on at the end of the stream.
-    pub fn update(
-        &mut self,
-        config: ConsumerConfig,
-        filters: Filters,
-        messages: &dyn Messages,
-        to: &mut Changes<'_>,
-    ) {
-        let is_through = self.delivered.consumer > 0
-            && self.filters != filters
-            && self.cursor.peek(&self.filters, messages).is_none();
-        if is_through {
-            self.cursor.raise(messages.last_seq().saturating_add(1));
-        }
+    /// With other filters the consumer goes on behind the last message that it was given: whatever is above that is still to
+    /// come, though the filters before may have passed it over.
+    pub fn update(&mut self, config: ConsumerConfig, filters: Filters, to: &mut Changes<'_>) {
         let before = std::mem::replace(&mut self.config, config);
         self.filters = filters;
         let config = &self.config;

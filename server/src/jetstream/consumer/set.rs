@@ -375,8 +375,8 @@ impl Consumers {
         ctx.narrowed |= !old.config().filters().eq(config.filters());
         self.claims.remove(id, old.config());
         self.claims.add(id, &config);
-        self.change(id, ctx, |consumer, messages, to| {
-            consumer.update(config, filters, messages, to);
+        self.change(id, ctx, |consumer, _, to| {
+            consumer.update(config, filters, to);
             to.effects.push(Effect::Changed { id, is_new: false });
         });
         Ok(())

@@ -219,6 +219,7 @@ impl Stream {
                 "it holds {held} messages, its state says {messages}"
             )));
         }
+        self.sweep_restored(turn)?;
         Ok(None)
     }
 }

@@ -43,6 +43,18 @@ impl Stream {
             turn.store.purge(self.id, &everything, Erase::No)?;
             return Ok(());
         }
+        self.sweep_from_first(turn, takes_unwanted)
+    }
+
+    /// A backup may bring messages that its consumers are done with: in a stream that keeps messages for them these go.
+    pub(super) fn sweep_restored(&mut self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if self.config.retention == Retention::Limits || self.consumers.is_empty() {
+            return Ok(());
+        }
+        self.sweep_from_first(turn, false)
+    }
+
+    fn sweep_from_first(&mut self, turn: &mut Turn<'_>, takes_unwanted: bool) -> Result<(), Fault> {
         self.sweeping = Some(Sweep {
             next: 0,
             takes_unwanted,

@@ -135,7 +135,7 @@ impl Store {
                 Ok(Outcome::Scrubbed(_)) | Err(_) => false,
                 Ok(_) => true,
             },
-            damage: None,
+            damage: Vec::new(),
         };
         match (done.outcome, maintenance) {
             (Ok(Outcome::Flushed { written, manifest }), _) => self.flushed(written, manifest),
@@ -154,7 +154,7 @@ impl Store {
             }
             (Ok(_), _) => {}
             (Err(Error::Job { what }), Maintenance::Out(Some(inputs))) => {
-                finished.damage = Some(self.merge_broke(&inputs.ids, &what));
+                finished.damage = self.merge_broke(&inputs.ids, &what);
             }
             (Err(error), maintenance) => {
                 match (&error, maintenance) {

@@ -29,12 +29,16 @@ use crate::options::Options;
 pub(crate) const HEADER_BYTES: usize = 128;
 pub(crate) const FRAME_BYTES: usize = 16;
 /// The version that this program writes, and the highest that it reads.
-pub(crate) const FORMAT_VERSION: u16 = 1;
+pub(crate) const FORMAT_VERSION: u16 = 2;
 
 const FLAG_COMPRESSED: u8 = 1;
 const FLAG_SEALED: u8 = 2;
 /// Writes are collected to about so many bytes.
 const WRITE_BYTES: usize = 512 * 1024;
+/// Bytes that are searched for a block at one time.
+const SEARCH_BYTES: u64 = 1 << 20;
+/// What a disk loses at one time, at least.
+const SECTOR_BYTES: u64 = 512;
 
 /// What a block holds. The numbers are the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,15 +55,40 @@ pub(crate) enum Kind {
     Manifest = 9,
     /// Where the first copy of a segment's index is, and a copy of its header: never sealed, as it must be found without a key.
     Guard = 10,
+    /// Rows behind what says whose they are.
+    Page = 11,
 }
 
 impl Kind {
+    /// The kind of that number.
+    const fn of(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Rows,
+            2 => Self::Body,
+            3 => Self::Subjects,
+            4 => Self::Postings,
+            5 => Self::PostingIndex,
+            6 => Self::Streams,
+            7 => Self::Records,
+            8 => Self::Root,
+            9 => Self::Manifest,
+            10 => Self::Guard,
+            11 => Self::Page,
+            _ => return None,
+        })
+    }
+
     /// Whether a store does not open without it: then one flipped bit is mended when it is read. A page's damage takes its
     /// messages and nothing else, and is told as what it is.
     const fn is_vital(self) -> bool {
         match self {
             Self::Subjects | Self::Streams | Self::Records | Self::Root | Self::Manifest => true,
-            Self::Rows | Self::Body | Self::Postings | Self::PostingIndex | Self::Guard => false,
+            Self::Rows
+            | Self::Page
+            | Self::Body
+            | Self::Postings
+            | Self::PostingIndex
+            | Self::Guard => false,
         }
     }
 }
@@ -336,8 +365,29 @@ pub(crate) struct BlockReader {
     len: u64,
     key: Option<FileKey>,
     sealed_with: SealedWith,
-    /// Something was read of which one bit had flipped.
-    mended: OnceLock<()>,
+    /// Something of it is not as it was written, and known all the same.
+    mended: OnceLock<Mended>,
+}
+
+/// What is not as it was written although nothing is lost: the file should be written anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mended {
+    /// One bit of something vital had flipped.
+    Bit,
+    /// Something was read from its second copy.
+    Copy,
+    /// Bytes stand behind the end that the manifest knows.
+    Longer,
+}
+
+impl std::fmt::Display for Mended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bit => "one bit had flipped, and is known from the checksum",
+            Self::Copy => "a part of it cannot be read, and is known from its copy",
+            Self::Longer => "bytes stand behind its end that were never written there",
+        })
+    }
 }
 
 impl BlockReader {
@@ -365,6 +415,19 @@ impl BlockReader {
         Self::with_header_at(file, path, len, 0, magic, encryption)
     }
 
+    /// A reader of a plain file whose header cannot be read: `tag` is known from elsewhere.
+    pub(crate) fn headless(file: Arc<dyn File>, path: &Path, len: u64, tag: u64) -> Self {
+        Self {
+            file,
+            path: path.to_owned(),
+            tag,
+            len,
+            key: None,
+            sealed_with: SealedWith::default(),
+            mended: OnceLock::new(),
+        }
+    }
+
     /// A reader of an opened file whose header, or a copy of it, is at `at`.
     pub(crate) fn with_header_at(
         file: Arc<dyn File>,
@@ -382,7 +445,7 @@ impl BlockReader {
             .map_err(|error| Error::corrupt(path, at, format!("unreadable: {error}")))?;
         let mended = OnceLock::new();
         if checksum::mend(&mut header) {
-            mended.get_or_init(|| ());
+            mended.get_or_init(|| Mended::Bit);
         }
         let malformed = |Malformed(what)| Error::corrupt(path, at, what);
         let fields = Header::read(&header).map_err(malformed)?;
@@ -416,21 +479,21 @@ impl BlockReader {
         })
     }
 
-    /// Whether something was read of which one bit had flipped: the file should be written anew.
-    pub(crate) fn is_mended(&self) -> bool {
-        self.mended.get().is_some()
+    /// What is not as it was written although nothing is lost: the file should be written anew.
+    pub(crate) fn mended(&self) -> Option<Mended> {
+        self.mended.get().copied()
     }
 
-    /// Something was read from a copy: the file should be written anew.
-    pub(crate) fn note_mended(&self) {
-        self.mended.get_or_init(|| ());
+    /// Something is not as it was written, and known all the same: the file should be written anew.
+    pub(crate) fn note_mended(&self, what: Mended) {
+        self.mended.get_or_init(|| what);
     }
 
     /// Bytes that end with their sum, as [`BlockReader::read_raw`] of them; one flipped bit is mended.
     pub(crate) fn read_summed(&self, offset: u64, len: usize) -> Result<Vec<u8>, Error> {
         let mut bytes = self.read_raw(offset, len)?;
         if checksum::mend(&mut bytes) {
-            self.mended.get_or_init(|| ());
+            self.note_mended(Mended::Bit);
         }
         Ok(bytes)
     }
@@ -457,7 +520,7 @@ impl BlockReader {
                 sum.copy_from_slice(&found.to_le_bytes());
             }
         }
-        self.mended.get_or_init(|| ());
+        self.note_mended(Mended::Bit);
         Some(mended.into())
     }
 
@@ -510,6 +573,93 @@ impl BlockReader {
     pub(crate) fn read(&self, block: BlockRef, kind: Kind) -> Result<Bytes, Error> {
         let bytes = self.read_raw(block.offset, block.len as usize)?;
         self.decode(block.offset, bytes.into(), Some(kind))
+    }
+
+    /// Reads the rows block of a page, of either kind.
+    pub(crate) fn read_rows(&self, block: BlockRef) -> Result<(Kind, Bytes), Error> {
+        let bytes = self.read_raw(block.offset, block.len as usize)?;
+        let kind = match bytes.get(8) {
+            Some(&kind) if kind == Kind::Page as u8 => Kind::Page,
+            _ => Kind::Rows,
+        };
+        let rows = self.decode(block.offset, bytes.into(), Some(kind))?;
+        Ok((kind, rows))
+    }
+
+    /// The block that starts at `offset`, if it is sound and of a kind that is known, and where the next one starts.
+    pub(crate) fn block_at(&self, offset: u64) -> Result<(Kind, Bytes, u64), Error> {
+        let frame = self.read_raw(offset, FRAME_BYTES)?;
+        let malformed = |Malformed(what)| self.corrupt(offset, what);
+        let frame = Frame::read(&frame).map_err(malformed)?;
+        let kind =
+            Kind::of(frame.kind).ok_or_else(|| malformed(Malformed("an unknown kind of block")))?;
+        let len = FRAME_BYTES as u64 + u64::from(frame.stored_len);
+        let bytes = self.read_raw(offset, len as usize)?;
+        let bytes = self.decode_once(offset, bytes.into(), Some(kind))?;
+        Ok((kind, bytes, offset + len))
+    }
+
+    /// The first sound block at or after `from`, wherever it starts: what is before it may be anything.
+    pub(crate) fn block_after(&self, from: u64) -> Option<u64> {
+        let overlap = FRAME_BYTES as u64 - 1;
+        let mut at = from;
+        while at + overlap < self.len {
+            let count = SEARCH_BYTES.min(self.len - at);
+            let found = self.block_in(at, &self.read_leniently(at, count));
+            if found.is_some() || count < SEARCH_BYTES {
+                return found;
+            }
+            at += count - overlap;
+        }
+        None
+    }
+
+    /// Bytes of the file, with zeros for the sectors that cannot be read.
+    fn read_leniently(&self, at: u64, count: u64) -> Vec<u8> {
+        self.read_raw(at, count as usize).unwrap_or_else(|_| {
+            let mut bytes = Vec::with_capacity(count as usize);
+            while let here = bytes.len() as u64
+                && here < count
+            {
+                let sector = SECTOR_BYTES.min(count - here) as usize;
+                let read = self.read_raw(at + here, sector);
+                bytes.extend(read.unwrap_or_else(|_| vec![0; sector]));
+            }
+            bytes
+        })
+    }
+
+    fn block_in(&self, at: u64, piece: &[u8]) -> Option<u64> {
+        let frames = piece.windows(FRAME_BYTES).enumerate();
+        let likely = frames.filter(|(_, frame)| self.is_likely(frame));
+        let mut starts = likely.map(|(within, _)| at + within as u64);
+        starts.find(|start| self.block_at(*start).is_ok())
+    }
+
+    /// Whether these bytes may be a frame of this file: quickly, as it is asked for each byte of one.
+    fn is_likely(&self, frame: &[u8]) -> bool {
+        let Ok(Frame {
+            stored_len,
+            raw_len,
+            kind,
+            flags,
+            ..
+        }) = Frame::read(frame)
+        else {
+            return false;
+        };
+        let tag = if flags & FLAG_SEALED != 0 {
+            TAG_BYTES as u64
+        } else {
+            0
+        };
+        let is_right_length =
+            flags & FLAG_COMPRESSED != 0 || u64::from(stored_len) == u64::from(raw_len) + tag;
+        Kind::of(kind).is_some()
+            && flags <= FLAG_COMPRESSED | FLAG_SEALED
+            && frame.get(10..12) == Some(&[0, 0])
+            && raw_len as usize <= BLOCK_BYTES_MAX
+            && is_right_length
     }
 
     /// Verifies one block whose bytes are here already.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use halyard_runtime::contain::contain;
 
+use crate::damage::Damage;
 use crate::digest::Change;
 use crate::error::Error;
 use crate::message::{Erase, StreamId};
@@ -110,18 +111,21 @@ impl Store {
     }
 
     /// A merge of these segments panicked: they stay as they are, and are not tried again before the next start. What to say.
-    pub(crate) fn merge_broke(&mut self, segments: &[u64], what: &str) -> String {
+    pub(crate) fn merge_broke(&mut self, segments: &[u64], what: &str) -> Vec<Damage> {
         let states = self.upkeep.segments.iter();
         let inputs = states.filter(|state| segments.contains(&state.segment.id()));
         let paths: Vec<_> = inputs
             .map(|state| state.segment.path().to_owned())
             .collect();
         let what = format!("merging it panicked, which is a bug: {what}");
+        let mut told = Vec::new();
         for path in &paths {
             let error = Error::corrupt(path, 0, what.clone());
-            self.upkeep.set_damaged(error);
+            self.upkeep.set_damaged(error.clone());
+            let affected = Vec::new();
+            told.push(Damage { error, affected });
         }
-        format!("segments {segments:?}: {what}")
+        told
     }
 
     /// Lets one stream do a step of the upkeep, if it is sound; a panic breaks it.

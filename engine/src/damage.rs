@@ -41,27 +41,33 @@ pub enum Affected {
     ManifestCopy,
 }
 
-impl fmt::Display for Affected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Affected {
+    /// For people who know the streams by the names that `name` gives.
+    fn tell(&self, name: &dyn Fn(StreamId) -> String) -> String {
         match self {
             Self::Messages {
                 stream,
                 first,
                 last,
-            } => write!(f, "messages {first} to {last} of stream {}", stream.0),
+            } => format!("messages {first} to {last} of stream {}", name(*stream)),
             Self::Subjects {
                 stream,
                 first,
                 last,
-            } => write!(
-                f,
+            } => format!(
                 "the subject index of messages {first} to {last} of stream {}",
-                stream.0
+                name(*stream)
             ),
-            Self::Segment => f.write_str("the streams of the segment"),
-            Self::Manifest => f.write_str("the list of the store's segments"),
-            Self::ManifestCopy => f.write_str("one copy of the manifest; nothing is lost"),
+            Self::Segment => "the streams of the segment".to_owned(),
+            Self::Manifest => "the list of the store's segments".to_owned(),
+            Self::ManifestCopy => "one copy of the manifest; nothing is lost".to_owned(),
         }
+    }
+}
+
+impl fmt::Display for Affected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.tell(&|stream| stream.0.to_string()))
     }
 }
 
@@ -74,14 +80,21 @@ pub struct Damage {
     pub affected: Vec<Affected>,
 }
 
+impl Damage {
+    /// For people who know the streams by the names that `name` gives.
+    #[must_use]
+    pub fn tell(&self, name: &dyn Fn(StreamId) -> String) -> String {
+        let affected: Vec<String> = self.affected.iter().map(|one| one.tell(name)).collect();
+        match affected.as_slice() {
+            [] => self.error.to_string(),
+            affected => format!("{}; affected: {}", self.error, affected.join(", ")),
+        }
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.error)?;
-        for (number, affected) in self.affected.iter().enumerate() {
-            let lead = if number == 0 { "; affected: " } else { ", " };
-            write!(f, "{lead}{affected}")?;
-        }
-        Ok(())
+        f.write_str(&self.tell(&|stream| stream.0.to_string()))
     }
 }
 

@@ -13,6 +13,7 @@ pub fn run_all(bytes: &[u8]) {
     let shared = Bytes::copy_from_slice(bytes);
     let _ = Manifest::decode(bytes);
     let _ = segment::decode_rows(bytes, 1, Timestamp::EPOCH);
+    let _ = segment::PageStart::split(bytes);
     let _ = segment::table::decode_table(&shared, 1);
     let _ = segment::postings::decode_runs(bytes, 1);
     let _ = segment::postings::decode_index(&shared);

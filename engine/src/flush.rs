@@ -198,6 +198,7 @@ impl FrozenStream {
                 "every live message has a subject that changed"
             );
             writer.push(Incoming {
+                stream: self.id,
                 seq: entry.seq,
                 time: entry.time(),
                 expires: entry.expires(),

@@ -177,13 +177,12 @@ fn check_segments(
     let before = check.damage.len();
     for listed in &manifest.segments {
         let path = dir.join(segment_name(listed.id));
-        match Segment::open(&**disk, &path, options.encryption.as_ref()) {
+        match Segment::open_listed(&**disk, &path, options.encryption.as_ref(), listed) {
             Ok(segment) => {
                 check_segment(&segment, check);
-                if segment.is_mended() {
-                    let what = "one bit of its index had flipped, and is known from the checksum; nothing is lost";
+                if let Some(what) = segment.mended() {
                     check.damage.push(Damage {
-                        error: Error::corrupt(&path, 0, what),
+                        error: Error::corrupt(&path, 0, format!("{what}; nothing is lost")),
                         affected: Vec::new(),
                     });
                 }

@@ -52,6 +52,7 @@ mod damage;
 mod flush;
 mod job;
 mod lifecycle;
+mod lost;
 mod manifest;
 mod merge;
 mod recovery;
@@ -66,6 +67,7 @@ mod view;
 pub mod decoders;
 
 pub use adopt::Retired;
+pub use block::Mended;
 pub use checkpoint::Checkpoint;
 pub use damage::{Affected, Damage};
 pub use digest::record_digest;

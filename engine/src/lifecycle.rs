@@ -8,6 +8,7 @@ use bytes::Bytes;
 use halyard_runtime::disk::{Disk, File, OpenMode};
 
 use crate::adopt::{Adopting, Retired};
+use crate::block::Mended;
 use crate::damage::Damage;
 use crate::error::Error;
 use crate::file_key::SealedWith;
@@ -43,7 +44,7 @@ pub struct Report {
 }
 
 /// What a finished job achieved.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Finished {
     /// The applied index that the durable manifest now covers.
     pub applied: u64,
@@ -51,8 +52,8 @@ pub struct Finished {
     pub bytes_written: u64,
     /// Something is otherwise now: there may be more to do at once.
     pub has_changed: bool,
-    /// Damage that a scrub found.
-    pub damage: Option<String>,
+    /// Damage that was found by it, and was not known before.
+    pub damage: Vec<Damage>,
 }
 
 /// A segment of the store.
@@ -314,18 +315,42 @@ impl Store {
         }
     }
 
-    /// Segments in which one flipped bit of something vital was mended when it was read: maintenance writes them anew.
+    /// Segments that are not as they were written although nothing of them is lost: maintenance writes them anew.
     #[must_use]
-    pub fn mended(&self) -> Vec<PathBuf> {
+    pub fn mended(&self) -> Vec<(PathBuf, Mended)> {
         let segments = self.upkeep.segments.iter().map(|state| &state.segment);
-        let mended = segments.filter(|segment| segment.is_mended());
-        mended.map(|segment| segment.path().to_owned()).collect()
+        let mended = segments.filter_map(|segment| Some((segment, segment.mended()?)));
+        mended
+            .map(|(segment, what)| (segment.path().to_owned(), what))
+            .collect()
     }
 
     /// Damage that reading, merging or scrubbing has met, oldest first. What is intact keeps being served.
     #[must_use]
-    pub fn damage(&self) -> &[Error] {
-        &self.upkeep.damage
+    pub fn damage(&self) -> Vec<Error> {
+        let mut all = self.upkeep.damage.clone();
+        let met = self.io.met().into_iter();
+        let new = met.filter(|error| !self.upkeep.knows_damage(error) && self.is_of_segment(error));
+        all.extend(new);
+        all
+    }
+
+    /// What reads have met counts as what the scrub finds.
+    pub(crate) fn take_met(&mut self) {
+        for error in self.io.take_met() {
+            if self.is_of_segment(&error) {
+                self.upkeep.set_damaged(error);
+            }
+        }
+    }
+
+    /// Whether it is in a segment in use: one that a merge has replaced was read by it, and is going.
+    fn is_of_segment(&self, error: &Error) -> bool {
+        let Error::Corrupt { file, .. } = error else {
+            return false;
+        };
+        let mut segments = self.upkeep.segments.iter();
+        segments.any(|state| state.segment.path() == file)
     }
 
     /// Puts the bytes of a good copy into a damaged segment: `source` must be the same segment, byte for byte as the
@@ -445,7 +470,8 @@ impl Store {
         usize::try_from(self.upkeep.dirty_weight).unwrap_or(usize::MAX)
     }
 
-    pub(crate) fn scrubbed(&mut self, scrubbed: Scrubbed) -> Option<String> {
+    pub(crate) fn scrubbed(&mut self, scrubbed: Scrubbed) -> Vec<Damage> {
+        self.take_met();
         let Scrubbed {
             segment,
             next,
@@ -464,16 +490,15 @@ impl Store {
         if next.is_none() && std::mem::replace(&mut upkeep.scrub_is_clean, true) {
             upkeep.set_sound(segment);
         }
-        let mut text: Option<String> = None;
+        let mut told = Vec::new();
         for damage in manifest_damage.into_iter().chain(damage) {
-            let described = self.describe(&damage).to_string();
-            text = Some(match text {
-                Some(before) => format!("{before}; {described}"),
-                None => described,
-            });
+            // What was told already is not told again at each round.
+            if !self.upkeep.knows_damage(&damage) {
+                told.push(self.describe(&damage));
+            }
             self.upkeep.set_damaged(damage);
         }
-        text
+        told
     }
 
     pub(crate) fn failed(&mut self, error: Error, is_read_only: bool, is_flush: bool) -> Error {

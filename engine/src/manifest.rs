@@ -248,8 +248,8 @@ impl Manifest {
 
 /// A flipped bit that was mended in memory.
 fn mended(blocks: &BlockReader) -> Option<Error> {
-    let what = "one bit had flipped, and is known from the checksum";
-    blocks.is_mended().then(|| blocks.corrupt(0, what))
+    let what = blocks.mended()?;
+    Some(blocks.corrupt(0, what.to_string()))
 }
 
 /// A manifest that was read.

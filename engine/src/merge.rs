@@ -197,7 +197,7 @@ impl StreamMerge<'_> {
         let base = with_messages.map(Part::first_seq).min().unwrap_or(0);
         let (subjects, numbers) = self.subjects(base)?;
         for (part, numbers) in self.parts.iter().zip(&numbers) {
-            self.copy_messages(writer, part, numbers)?;
+            self.copy_messages(writer, id, part, numbers)?;
         }
         writer.finish_stream(id, meta, base, subjects, dead)
     }
@@ -248,6 +248,7 @@ impl StreamMerge<'_> {
     fn copy_messages(
         &self,
         writer: &mut SegmentWriter,
+        id: StreamId,
         part: &Part,
         numbers: &[u32],
     ) -> Result<(), Error> {
@@ -268,6 +269,7 @@ impl StreamMerge<'_> {
                     return Err(part.contradiction(page, row.seq));
                 };
                 writer.push(Incoming {
+                    stream: id,
                     seq: row.seq,
                     time: row.time,
                     expires: row.expires,

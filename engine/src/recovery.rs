@@ -11,12 +11,13 @@ use halyard_runtime::disk::Disk;
 use crate::damage::{Affected, Damage};
 use crate::error::Error;
 use crate::file_key::SealedWith;
+use crate::lost::Lacking;
 use crate::manifest::{Loaded, MANIFEST_NAME, Manifest, ManifestSegment};
 use crate::message::StreamId;
 use crate::options::Options;
-use crate::segment::entry::StreamEntry;
+use crate::segment::entry::{StreamEntry, StreamMeta};
 use crate::segment::writer::{segment_id, segment_name};
-use crate::segment::{MergedTables, Part, Segment};
+use crate::segment::{Loose, MergedTables, Part, Remains, Segment};
 use crate::stream::Stream;
 
 /// What is on the disk.
@@ -105,10 +106,9 @@ pub(crate) fn recover(
             (manifest, sealed, None)
         }
     };
-    let mut segments = Vec::with_capacity(manifest.segments.len());
+    let mut found = Found::default();
     for listed in &manifest.segments {
-        let opened = open_listed(disk, dir, options, listed);
-        segments.extend(past.tell(opened, &[Affected::Segment])?);
+        open_listed(disk, dir, options, listed, past, &mut found)?;
     }
     let is_named = |name: &String| {
         segment_id(name).is_some_and(|id| manifest.segments.iter().any(|listed| listed.id == id))
@@ -125,7 +125,8 @@ pub(crate) fn recover(
         .max()
         .unwrap_or(0);
     manifest.next_segment = manifest.next_segment.max(highest + 1);
-    let streams = load_streams(dir, &segments, options, past)?;
+    let streams = load_streams(dir, &mut found, options, past)?;
+    let segments = found.segments;
     let records = load_records(&segments, past)?;
     Ok(Recovered {
         manifest,
@@ -169,29 +170,136 @@ fn manifest_of(disk: &dyn Disk, dir: &Path, options: &Options, files: &[String])
     manifest
 }
 
+/// The segments that can be read, and what is missing.
+#[derive(Default)]
+struct Found {
+    /// In the order of the manifest.
+    segments: Vec<Arc<Segment>>,
+    /// Of a damaged segment, by its id: what its pages have for streams of which its index says nothing.
+    loose: BTreeMap<u64, BTreeMap<StreamId, Loose>>,
+    lacking: Vec<Lacking>,
+}
+
 fn open_listed(
     disk: &dyn Disk,
     dir: &Path,
     options: &Options,
     listed: &ManifestSegment,
-) -> Result<Arc<Segment>, Error> {
+    past: &mut Past,
+    found: &mut Found,
+) -> Result<(), Error> {
     let path = dir.join(segment_name(listed.id));
-    if !disk
-        .exists(&path)
-        .map_err(|error| Error::io(&path, error))?
-    {
-        return Err(Error::corrupt(&path, 0, "the file is missing"));
+    let encryption = options.encryption.as_ref();
+    let opened = Segment::open_listed(disk, &path, encryption, listed).and_then(|segment| {
+        if matches!(past, Past::Damage(_)) {
+            // What cannot be read of its index is known now, while there is another way to read it.
+            segment.entries(|_| Ok(()))?;
+            segment.records(|_, _| {})?;
+        }
+        Ok(Arc::new(segment))
+    });
+    let (error, told) = match (opened, past) {
+        (Ok(segment), _) => {
+            found.segments.push(segment);
+            return Ok(());
+        }
+        (Err(error @ (Error::Corrupt { .. } | Error::Io { .. })), Past::Damage(told)) => {
+            (error, told)
+        }
+        (Err(error), _) => return Err(error),
+    };
+    told.push(Damage {
+        error: error.clone(),
+        affected: vec![Affected::Segment],
+    });
+    found.lacking.push(Lacking {
+        lo: listed.lo,
+        hi: listed.hi,
+        error,
+    });
+    let overhead = options.overhead;
+    // Where nothing of it can be read either, all of it is missing.
+    if let Ok(remains) = Remains::read(disk, &path, encryption, listed, overhead) {
+        let (messages, nameless) = (remains.messages(), remains.nameless);
+        let mut what = format!("{messages} messages were found page by page");
+        if nameless > 0 {
+            what = format!(
+                "{what}; {nameless} more stand in pages that do not say of which stream they are"
+            );
+        }
+        if messages + nameless > 0 {
+            told.push(Damage {
+                error: Error::corrupt(&path, 0, what),
+                affected: Vec::new(),
+            });
+        }
+        found.loose.insert(listed.id, remains.loose);
+        found.segments.push(Arc::new(remains.segment));
     }
-    let segment = Segment::open(disk, &path, options.encryption.as_ref())?;
-    let is_listed = (segment.id(), segment.lo, segment.hi, segment.file_bytes());
-    if is_listed != (listed.id, listed.lo, listed.hi, listed.file_bytes) {
-        return Err(Error::corrupt(
-            &path,
-            0,
-            "the segment is not the one that the manifest names",
-        ));
+    Ok(())
+}
+
+/// The streams of which only pages were found so far, in segments newer than those that say what they are: newest first.
+type Unknown = BTreeMap<StreamId, Vec<(Arc<Segment>, Loose)>>;
+
+/// Gives the streams what was found of a damaged segment page by page.
+fn load_loose(
+    segment: &Arc<Segment>,
+    loose: BTreeMap<StreamId, Loose>,
+    loading: &mut BTreeMap<StreamId, Loading>,
+    unknown: &mut Unknown,
+) {
+    for (id, loose) in loose {
+        match loading.get_mut(&id) {
+            // The whole state of it is newer than the pages.
+            Some(Loading::Present(stream)) if segment.hi >= stream.born => {
+                push_loose(stream, segment, loose);
+            }
+            Some(_) => {}
+            None => unknown
+                .entry(id)
+                .or_default()
+                .push((segment.clone(), loose)),
+        }
     }
-    Ok(Arc::new(segment))
+}
+
+fn push_loose(stream: &mut Stream, segment: &Arc<Segment>, loose: Loose) {
+    let is_below = |part: &Part| part.first_seq() > loose.part.last_seq;
+    if !stream.parts.last().is_none_or(is_below) {
+        return;
+    }
+    stream.dead.union(&loose.dead);
+    for &(seq, expires) in &loose.expiries {
+        stream.note_expiry(seq, expires);
+    }
+    let present = loose.present(StreamMeta {
+        born: stream.born,
+        first_seq: stream.first_seq,
+        last_seq: stream.last_seq,
+        messages: stream.messages,
+        bytes: stream.bytes,
+        last_time: stream.last_time,
+    });
+    stream.parts.push(Part::new(segment.clone(), present));
+}
+
+/// The newest of a stream are pages without an entry: it ends where they do, at the least.
+fn extend(stream: &mut Stream, found: Vec<(Arc<Segment>, Loose)>) {
+    let end = stream.last_seq;
+    for (segment, loose) in found {
+        let part = &loose.part;
+        if part.first_seq <= end || part.first_seq < stream.first_seq {
+            continue;
+        }
+        if part.last_seq > stream.last_seq {
+            stream.last_seq = part.last_seq;
+            stream.last_time = part.last_time;
+        }
+        stream.messages += part.messages;
+        stream.bytes += part.bytes;
+        push_loose(stream, &segment, loose);
+    }
 }
 
 /// A stream on its way in: segments are read newest first.
@@ -202,12 +310,13 @@ enum Loading {
 
 fn load_streams(
     dir: &Path,
-    segments: &[Arc<Segment>],
+    found: &mut Found,
     options: &Options,
     past: &mut Past,
 ) -> Result<BTreeMap<StreamId, Stream>, Error> {
     let mut loading: BTreeMap<StreamId, Loading> = BTreeMap::new();
-    for segment in segments.iter().rev() {
+    let mut unknown = Unknown::new();
+    for segment in found.segments.iter().rev() {
         let read = segment.entries(|StreamEntry { id, present }| {
             let newest = loading.entry(id).or_insert_with(|| match &present {
                 None => Loading::Dropped,
@@ -218,6 +327,7 @@ fn load_streams(
                     stream.messages = meta.messages;
                     stream.bytes = meta.bytes;
                     stream.last_time = meta.last_time;
+                    extend(&mut stream, unknown.remove(&id).unwrap_or_default());
                     Loading::Present(Box::new(stream))
                 }
             });
@@ -241,12 +351,28 @@ fn load_streams(
             Ok(())
         });
         past.tell(read, &[Affected::Segment])?;
+        if let Some(loose) = found.loose.remove(&segment.id()) {
+            load_loose(segment, loose, &mut loading, &mut unknown);
+        }
     }
+    for (id, pages) in unknown {
+        let first = pages
+            .last()
+            .map(|(segment, loose)| (segment.lo, loose.part.first_seq));
+        let Some((born, first_seq)) = first.filter(|_| !loading.contains_key(&id)) else {
+            continue;
+        };
+        let mut stream = Stream::new(id, first_seq.max(1), born, options);
+        extend(&mut stream, pages);
+        loading.insert(id, Loading::Present(Box::new(stream)));
+    }
+    let lacking: Arc<[Lacking]> = std::mem::take(&mut found.lacking).into();
     let mut streams = BTreeMap::new();
     for (id, loading) in loading {
         let Loading::Present(mut stream) = loading else {
             continue;
         };
+        stream.lacking = lacking.clone();
         let (first, last) = (stream.first_seq, stream.last_seq);
         let affected = Affected::Subjects {
             stream: id,

@@ -303,6 +303,7 @@ impl Store {
     /// Looks for the most useful piece of maintenance: mending the manifest, overwriting freed files, erasure, taking space back, merging.
     /// [`Store::step`] prepares it, [`Store::take_job`] starts it.
     pub fn look_for_maintenance(&mut self) {
+        self.take_met();
         self.look_at_space();
         let (is_short, reserve_is_due) = (self.is_short(), self.reserve_is_due());
         let upkeep = &mut self.upkeep;

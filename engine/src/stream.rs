@@ -19,6 +19,7 @@ use halyard_runtime::time::Timestamp;
 
 use crate::counts::Counts;
 use crate::error::Error;
+use crate::lost::{Lacking, Layers};
 use crate::message::{Append, FOREVER, Message, StreamId, StreamState};
 use crate::options::{Options, Overhead};
 use crate::runs::Runs;
@@ -58,6 +59,8 @@ pub(crate) struct Stream {
     pub(crate) parts: Vec<Part>,
     /// Parts that only hold rows of subjects.
     pub(crate) bare: Vec<Part>,
+    /// Segments that could not be opened, of a store that was opened past damage.
+    pub(crate) lacking: Arc<[Lacking]>,
     /// What was counted for filters.
     pub(crate) counts: Counts,
     pub(crate) frozen: Option<Arc<Tail>>,
@@ -127,6 +130,7 @@ impl Stream {
             ageless: Runs::default(),
             parts: Vec::new(),
             bare: Vec::new(),
+            lacking: Arc::new([]),
             counts: Counts::default(),
             frozen: None,
             tail: Tail::new(options.hash_key.clone()),
@@ -264,7 +268,7 @@ impl Stream {
             return Ok(Some(Place::Tail(entry)));
         }
         let Some(part) = self.part_at(seq) else {
-            return Err(self.lost(seq));
+            return io.noted(Err(self.lost(seq)));
         };
         let page = part.page_at(seq);
         let rows = part.rows(io, page)?;
@@ -274,19 +278,21 @@ impl Stream {
             .and_then(|at| rows.get(at))
         {
             Some(&row) => Ok(Some(Place::Part { part, page, row })),
-            None => Err(self.lost(seq)),
+            None => io.noted(Err(
+                part.lost(page, rows.iter().map(|row| row.seq).rfind(|at| *at < seq))
+            )),
         }
     }
 
     /// A live sequence is in no layer: the files contradict each other.
     #[cold]
     fn lost(&self, seq: u64) -> Error {
-        let file = std::path::Path::new("segments");
-        Error::corrupt(
-            file,
-            0,
-            format!("message {seq} of stream {} is in no segment", self.id.0),
-        )
+        let layers = Layers {
+            range: (self.first_seq, self.last_seq),
+            parts: &self.parts,
+            lacking: &self.lacking,
+        };
+        layers.lost(seq)
     }
 
     pub(crate) fn get(&self, io: &Cache, seq: u64) -> Result<Option<Message>, Error> {

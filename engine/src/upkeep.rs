@@ -175,6 +175,12 @@ impl Upkeep {
             .retain(|error| !matches!(error, Error::Corrupt { file, .. } if *file == path));
     }
 
+    /// Whether that place is known to be damaged.
+    pub(crate) fn knows_damage(&self, error: &Error) -> bool {
+        let text = error.to_string();
+        self.damage.iter().any(|have| have.to_string() == text)
+    }
+
     pub(crate) fn set_damaged(&mut self, error: Error) {
         if let Error::Corrupt { file, .. } = &error {
             for state in self
@@ -185,11 +191,7 @@ impl Upkeep {
                 state.is_damaged = true;
             }
         }
-        if !self
-            .damage
-            .iter()
-            .any(|have| have.to_string() == error.to_string())
-        {
+        if !self.knows_damage(&error) {
             self.damage.push(error);
         }
     }
@@ -253,8 +255,9 @@ impl Store {
         };
         let now = SealedWith::new(self.options.encryption.as_ref());
         // What was mended in memory is not mended in the file.
-        let foreign =
-            |state: &SegmentState| state.segment.sealed_with() != now || state.segment.is_mended();
+        let foreign = |state: &SegmentState| {
+            state.segment.sealed_with() != now || state.segment.mended().is_some()
+        };
         let first = |wanted: &dyn Fn(&SegmentState) -> bool| {
             segments
                 .iter()

@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 
 use crate::error::Error;
+use crate::lost::{Lacking, Layers};
 use crate::message::{Message, StreamId, StreamState};
 use crate::options::Overhead;
 use crate::runs::Runs;
@@ -55,6 +56,7 @@ pub struct StreamView {
     overhead: Overhead,
     dead: Runs,
     parts: Vec<Part>,
+    lacking: Arc<[Lacking]>,
     frozen: Option<Arc<Tail>>,
     /// The active tail's messages, ascending.
     tail: Vec<TailEntry>,
@@ -81,6 +83,7 @@ impl Store {
             overhead: stream.overhead,
             dead: stream.dead.clone(),
             parts: stream.parts.clone(),
+            lacking: stream.lacking.clone(),
             frozen: stream.frozen.clone(),
             tail: stream.tail.iter_from(0).cloned().collect(),
             io: Cache::new(VIEW_CACHE_BYTES),
@@ -127,18 +130,19 @@ impl StreamView {
         }
         let at = self.parts.partition_point(|part| part.last_seq() < seq);
         let part = self.parts.get(at).filter(|part| part.first_seq() <= seq);
-        let lost = || {
-            let what = format!("message {seq} is in no segment");
-            Error::corrupt(std::path::Path::new("segments"), 0, what)
+        let layers = Layers {
+            range: (self.state.first_seq, self.state.last_seq),
+            parts: &self.parts,
+            lacking: &self.lacking,
         };
-        let part = part.ok_or_else(lost)?;
+        let part = part.ok_or_else(|| layers.lost(seq))?;
         let page = part.page_at(seq);
         let rows = part.rows(&self.io, page)?;
         let row = rows
             .binary_search_by_key(&seq, |row| row.seq)
             .ok()
             .and_then(|at| rows.get(at))
-            .ok_or_else(lost)?;
+            .ok_or_else(|| part.lost(page, rows.iter().map(|row| row.seq).rfind(|at| *at < seq)))?;
         let record = part.record(&self.io, page, row)?;
         Ok(Some(self.message(
             seq,

@@ -490,8 +490,10 @@ fn files_that_are_missing_empty_or_cut() {
             files.get_mut(path).unwrap().truncate(len);
             let disk = place(&files);
             let at = format!("{} is cut to {len}", path.display());
+            // What is cut behind the first copy of a segment's index has lost nothing.
             let seen = examine(&case, &disk, &at);
-            assert!(seen.is_none() || is_manifest, "{at}: opens");
+            let is_right = seen.is_none_or(|seen| is_manifest || seen.failed == 0);
+            assert!(is_right, "{at}: opens");
         }
     }
 }

@@ -182,7 +182,7 @@ fn main() {
     for (name, kinds) in [
         ("subject tables", &[3][..]),
         ("posting lists", &[4, 5]),
-        ("rows", &[1]),
+        ("rows", &[1, 11]),
         ("bodies", &[2]),
     ] {
         let of_kind: Vec<Block> = blocks

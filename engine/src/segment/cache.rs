@@ -9,9 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::error::Error;
 use crate::segment::postings::{ChunkRef, SeqRun};
 use crate::segment::row::Row;
 use crate::segment::table::SubjectRow;
+
+/// Places of damage that are remembered until they are taken; the scrub finds the others.
+const MET_MAX: usize = 64;
 
 /// A decoded block.
 #[derive(Debug, Clone)]
@@ -50,6 +54,8 @@ struct Generations {
 pub(crate) struct Cache {
     generations: RefCell<Generations>,
     budget_bytes: usize,
+    /// Damage that reads have met, each place once, until it is taken.
+    met: RefCell<Vec<Error>>,
 }
 
 impl Cache {
@@ -57,7 +63,35 @@ impl Cache {
         Self {
             generations: RefCell::default(),
             budget_bytes,
+            met: RefCell::default(),
         }
+    }
+
+    /// Lets the outcome of a read pass, and remembers the damage that it met.
+    pub(crate) fn noted<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        outcome.inspect_err(|error| self.note(error))
+    }
+
+    #[cold]
+    fn note(&self, error: &Error) {
+        let Error::Corrupt { file, offset, .. } = error else {
+            return;
+        };
+        let mut met = self.met.borrow_mut();
+        let is_same = |known: &Error| matches!(known, Error::Corrupt { file: of, offset: at, .. } if of == file && at == offset);
+        if met.len() < MET_MAX && !met.iter().any(is_same) {
+            met.push(error.clone());
+        }
+    }
+
+    /// Damage that reads have met since it was last taken.
+    pub(crate) fn met(&self) -> Vec<Error> {
+        self.met.borrow().clone()
+    }
+
+    /// The same, which is then forgotten here.
+    pub(crate) fn take_met(&self) -> Vec<Error> {
+        std::mem::take(&mut *self.met.borrow_mut())
     }
 
     /// The block at `offset` of that segment.

@@ -4,7 +4,7 @@
 //!   stream  page* | posting lists and subject table          page  rows block, body block
 //!
 //! Reading order: `row`, `postings`, `table`, `entry` (bytes to values and back, no I/O), then `writer`, `reader`
-//! (a segment), `part` and `sequences` (what of it belongs to one stream, to one subject) and `cursor`.
+//! (a segment), `remains` (what is left of a damaged one), `part` and `sequences` (what of it belongs to one stream, to one subject) and `cursor`.
 
 mod cache;
 mod cursor;
@@ -13,6 +13,7 @@ pub(crate) mod guard;
 mod part;
 pub(crate) mod postings;
 mod reader;
+mod remains;
 mod row;
 mod sequences;
 pub(crate) mod table;
@@ -22,7 +23,8 @@ pub(crate) use cache::Cache;
 pub(crate) use cursor::{MergedTables, TableCursor};
 pub(crate) use part::Part;
 pub(crate) use reader::Segment;
-pub(crate) use row::{Row, decode_rows};
+pub(crate) use remains::{Loose, Remains};
+pub(crate) use row::{PageStart, Row, decode_rows};
 
 /// A segment that was just written, and its stream entries.
 pub(crate) type Written = (std::sync::Arc<Segment>, Vec<entry::StreamEntry>);

@@ -14,7 +14,7 @@ use crate::segment::cursor::TableCursor;
 use crate::segment::entry::{PageRef, PartMeta, Present, TableRef};
 use crate::segment::postings::{ChunkRef, RunReader, SeqRun, decode_index, decode_runs};
 use crate::segment::reader::Segment;
-use crate::segment::row::{Row, decode_rows};
+use crate::segment::row::Row;
 use crate::segment::sequences::Postings;
 use crate::segment::table::{Local, RawList, RawLocal, SubjectRow, decode_table};
 
@@ -109,20 +109,13 @@ impl Part {
         if let Some(Cached::Rows(rows)) = io.get(id, page.offset) {
             return Ok(rows);
         }
-        let rows = self.read_rows(page)?;
+        let rows = io.noted(self.read_rows(page))?;
         io.put(id, page.offset, Cached::Rows(rows.clone()));
         Ok(rows)
     }
 
     fn read_rows(&self, page: &PageRef) -> Result<Arc<[Row]>, Error> {
-        let block = BlockRef {
-            offset: page.offset,
-            len: page.rows_len,
-        };
-        let rows = self.segment.decode(block, Kind::Rows, |bytes| {
-            decode_rows(bytes, page.first_seq, page.first_time)
-        })?;
-        Ok(rows.into())
+        Ok(self.segment.rows(page)?.into())
     }
 
     /// The record of one row of a page, sharing the page's bytes.
@@ -131,7 +124,10 @@ impl Part {
         let range = row.body_start as usize..row.body_start as usize + row.body_len as usize;
         if body.get(range.clone()).is_none() {
             let what = format!("the record of message {} ends after its page", row.seq);
-            return Err(self.segment.blocks().corrupt(self.page(page)?.offset, what));
+            return io.noted(Err(self
+                .segment
+                .blocks()
+                .corrupt(self.page(page)?.offset, what)));
         }
         Ok(body.slice(range))
     }
@@ -153,7 +149,7 @@ impl Part {
         if let Some(Cached::Body(body)) = io.get(id, block.offset) {
             return Ok(body);
         }
-        let body = self.segment.blocks().read(block, Kind::Body)?;
+        let body = io.noted(self.segment.blocks().read(block, Kind::Body))?;
         io.put(id, block.offset, Cached::Body(body.clone()));
         Ok(body)
     }
@@ -171,9 +167,9 @@ impl Part {
             return Ok(rows);
         }
         let base = self.meta.base;
-        let rows = self.segment.decode(table.block, Kind::Subjects, |bytes| {
+        let rows = io.noted(self.segment.decode(table.block, Kind::Subjects, |bytes| {
             decode_table(bytes, base)
-        })?;
+        }))?;
         let rows: Arc<[SubjectRow]> = rows.into();
         io.put(id, table.block.offset, Cached::Subjects(rows.clone()));
         Ok(rows)
@@ -305,10 +301,8 @@ impl Part {
         if let Some(Cached::Index(chunks)) = io.get(id, block.offset) {
             return Ok(chunks);
         }
-        let chunks: Arc<[ChunkRef]> = self
-            .segment
-            .decode(block, Kind::PostingIndex, decode_index)?
-            .into();
+        let chunks = self.segment.decode(block, Kind::PostingIndex, decode_index);
+        let chunks: Arc<[ChunkRef]> = io.noted(chunks)?.into();
         io.put(id, block.offset, Cached::Index(chunks.clone()));
         Ok(chunks)
     }
@@ -322,8 +316,8 @@ impl Part {
         let base = self.meta.base;
         let runs = self
             .segment
-            .decode(block, Kind::Postings, |bytes| decode_runs(bytes, base))?;
-        let runs: Arc<[SeqRun]> = runs.into();
+            .decode(block, Kind::Postings, |bytes| decode_runs(bytes, base));
+        let runs: Arc<[SeqRun]> = io.noted(runs)?.into();
         io.put(id, block.offset, Cached::Runs(runs.clone()));
         Ok(runs)
     }

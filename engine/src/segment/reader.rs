@@ -12,11 +12,13 @@ use halyard_format::Encryption;
 use halyard_format::codec::{Malformed, Reader};
 use halyard_runtime::disk::{Disk, File, OpenMode};
 
-use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind};
+use crate::block::{BlockReader, BlockRef, HEADER_BYTES, Kind, Mended};
 use crate::error::Error;
 use crate::file_key::SealedWith;
-use crate::segment::entry::{StreamEntry, read_entry};
+use crate::manifest::ManifestSegment;
+use crate::segment::entry::{PageRef, StreamEntry, read_entry};
 use crate::segment::guard::{self, GUARD_BLOCK_BYTES, Trailer};
+use crate::segment::row::{PageStart, Row, decode_rows};
 use crate::segment::writer::{SEGMENT_MAGIC, TRAILER_BYTES, segment_id};
 
 /// An immutable file of messages.
@@ -52,13 +54,52 @@ impl Segment {
         Self::of_file(file, path, encryption)
     }
 
+    /// The segment that the manifest lists: its own bytes and no more, where others stand behind them.
+    pub(crate) fn open_listed(
+        disk: &dyn Disk,
+        path: &Path,
+        encryption: Option<&Encryption>,
+        listed: &ManifestSegment,
+    ) -> Result<Self, Error> {
+        let failed = |error| Error::io(path, error);
+        if !disk.exists(path).map_err(failed)? {
+            return Err(Error::corrupt(path, 0, "the file is missing"));
+        }
+        let file = disk.open(path, OpenMode::Read).map_err(failed)?;
+        let len = file.len().map_err(failed)?;
+        let segment = Self::of_bytes(file, path, len.min(listed.file_bytes), encryption)?;
+        // What was found by its second copy may have lost its end.
+        let is_whole = len >= listed.file_bytes || segment.mended() == Some(Mended::Copy);
+        let is_listed = (segment.id(), segment.lo, segment.hi) == (listed.id, listed.lo, listed.hi);
+        if !is_whole || !is_listed {
+            let what = "the segment is not the one that the manifest names";
+            return Err(Error::corrupt(path, 0, what));
+        }
+        if len > listed.file_bytes {
+            segment.blocks.note_mended(Mended::Longer);
+        }
+        Ok(segment)
+    }
+
     /// A segment in a file that is open already; `path` is for errors.
     pub(crate) fn of_file(
         file: Arc<dyn File>,
         path: &Path,
         encryption: Option<&Encryption>,
     ) -> Result<Self, Error> {
-        let opened = BlockReader::of_file(file.clone(), path, SEGMENT_MAGIC, encryption);
+        let len = file.len().map_err(|error| Error::io(path, error))?;
+        Self::of_bytes(file, path, len, encryption)
+    }
+
+    /// A segment in the first `len` bytes of a file.
+    fn of_bytes(
+        file: Arc<dyn File>,
+        path: &Path,
+        len: u64,
+        encryption: Option<&Encryption>,
+    ) -> Result<Self, Error> {
+        let (magic, at_front) = (SEGMENT_MAGIC, file.clone());
+        let opened = BlockReader::with_header_at(at_front, path, len, 0, magic, encryption);
         let blocks = opened.or_else(|error| {
             // A header with a sound sum that says so is no damage.
             if matches!(error, Error::NewerVersion { .. }) {
@@ -66,13 +107,12 @@ impl Segment {
             }
             let copy = || {
                 let id = segment_id(&path.file_name()?.to_string_lossy())?;
-                let len = file.len().ok()?;
                 let at = guard::find(&file, len, id)?.header_at;
                 let (magic, file) = (SEGMENT_MAGIC, file.clone());
                 BlockReader::with_header_at(file, path, len, at, magic, encryption).ok()
             };
             let blocks = copy().ok_or(error)?;
-            blocks.note_mended();
+            blocks.note_mended(Mended::Copy);
             Ok::<_, Error>(blocks)
         });
         Self::read(blocks?, file)
@@ -86,7 +126,7 @@ impl Segment {
                 Some((read_root_at(&blocks, at).ok()?, at))
             };
             let found = first().ok_or(error)?;
-            blocks.note_mended();
+            blocks.note_mended(Mended::Copy);
             Ok::<_, Error>(found)
         })?;
         Ok(Self {
@@ -102,6 +142,28 @@ impl Segment {
             first: OnceLock::new(),
             kinds: OnceLock::new(),
         })
+    }
+
+    /// A segment of which these blocks of the index are sound.
+    pub(super) fn of_remains(
+        (blocks, file): (BlockReader, Arc<dyn File>),
+        (lo, hi): (u64, u64),
+        entry_blocks: Vec<BlockRef>,
+        record_blocks: Vec<BlockRef>,
+    ) -> Self {
+        Self {
+            root_at: blocks.len(),
+            root_len: 0,
+            blocks,
+            file,
+            lo,
+            hi,
+            messages: 0,
+            entry_blocks,
+            record_blocks,
+            first: OnceLock::from(None),
+            kinds: OnceLock::new(),
+        }
     }
 
     /// The first copy of the root, if there is one.
@@ -126,7 +188,7 @@ impl Segment {
                 self.blocks.read(*other, kind).ok()
             };
             let bytes = other().ok_or(error)?;
-            self.blocks.note_mended();
+            self.blocks.note_mended(Mended::Copy);
             Ok(bytes)
         })
     }
@@ -255,9 +317,9 @@ impl Segment {
         starts
     }
 
-    /// Whether one flipped bit of it was mended in memory: it should be written anew.
-    pub(crate) fn is_mended(&self) -> bool {
-        self.blocks.is_mended()
+    /// What of it is not as it was written and known all the same: it should be written anew.
+    pub(crate) fn mended(&self) -> Option<Mended> {
+        self.blocks.mended()
     }
 
     /// The block at `offset` that the store does not open without, if it can be read all the same: one flipped bit of it, or all
@@ -301,7 +363,7 @@ impl Segment {
         if offset + copy < guard_at || offset >= guard_at {
             return None;
         }
-        self.blocks.note_mended();
+        self.blocks.note_mended(Mended::Copy);
         Some(guard_at - offset)
     }
 
@@ -313,6 +375,29 @@ impl Segment {
             known.map(|len| offset + len).ok_or(error)
         })?;
         Ok((next + (TRAILER_BYTES as u64) < self.file_bytes()).then_some(next))
+    }
+
+    /// The rows of a page.
+    pub(crate) fn rows(&self, page: &PageRef) -> Result<Vec<Row>, Error> {
+        let block = BlockRef {
+            offset: page.offset,
+            len: page.rows_len,
+        };
+        let (kind, bytes) = self.blocks.read_rows(block)?;
+        let malformed = |Malformed(what)| self.blocks.corrupt(block.offset, what);
+        let rows = match kind {
+            Kind::Page => {
+                let (start, rows) = PageStart::split(&bytes).map_err(malformed)?;
+                if (start.seq, start.time) != (page.first_seq, page.first_time) {
+                    return Err(malformed(Malformed(
+                        "the page is not the one that belongs here",
+                    )));
+                }
+                rows
+            }
+            _ => &bytes,
+        };
+        decode_rows(rows, page.first_seq, page.first_time).map_err(malformed)
     }
 
     /// Reads one block and decodes it.

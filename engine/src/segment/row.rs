@@ -3,12 +3,16 @@
 //!   row  seq gap | time delta (signed) | subject number | subject length x 2 + has expiry | headers length | record length
 //!        | expiry - time (signed, only if it has one)
 //!
+//!   page start  stream | first seq | first time (signed): before the rows, so that a page is known without the index
+//!
 //! All varints. The gap is to the previous row's sequence + 1 (first row: to the page's first sequence); the delta to the
 //! previous row's time (first row: to the page's first time). Records lie one after the other in the page's body block.
 
 use halyard_runtime::time::Timestamp;
 
 use halyard_format::codec::{Malformed, Reader, put_signed, put_varint, sum};
+
+use crate::message::StreamId;
 
 /// One message of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +27,33 @@ pub(crate) struct Row {
     /// Where its record starts in the page's body.
     pub(crate) body_start: u32,
     pub(crate) body_len: u32,
+}
+
+/// Whose rows they are, and what the first row counts from: so that a page can be read where the index is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageStart {
+    pub(crate) stream: StreamId,
+    pub(crate) seq: u64,
+    pub(crate) time: Timestamp,
+}
+
+impl PageStart {
+    fn put(self, out: &mut Vec<u8>) {
+        put_varint(out, self.stream.0);
+        put_varint(out, self.seq);
+        put_signed(out, self.time.as_nanos());
+    }
+
+    /// The start and the rows behind it.
+    pub(crate) fn split(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
+        let mut reader = Reader::new(bytes);
+        let start = Self {
+            stream: StreamId(reader.varint()?),
+            seq: reader.varint()?,
+            time: Timestamp::from_nanos(reader.signed()?),
+        };
+        Ok((start, reader.take_rest()))
+    }
 }
 
 impl Row {
@@ -44,10 +75,11 @@ pub(crate) struct RowsWriter {
 
 impl RowsWriter {
     /// Starts a page at its first row's sequence and time.
-    pub(crate) fn start(&mut self, seq: u64, time: Timestamp) {
+    pub(crate) fn start(&mut self, start: PageStart) {
         self.bytes.clear();
-        self.next_seq = seq;
-        self.time = time.as_nanos();
+        start.put(&mut self.bytes);
+        self.next_seq = start.seq;
+        self.time = start.time.as_nanos();
     }
 
     pub(crate) fn push(&mut self, row: &Row) {
@@ -140,9 +172,16 @@ mod tests {
             rows.push(row);
         }
         let mut writer = RowsWriter::default();
-        writer.start(rows[0].seq, rows[0].time);
+        let start = PageStart {
+            stream: StreamId(7),
+            seq: rows[0].seq,
+            time: rows[0].time,
+        };
+        writer.start(start);
         rows.iter().for_each(|row| writer.push(row));
-        let decoded = decode_rows(&writer.bytes, rows[0].seq, rows[0].time).unwrap();
+        let (found, bytes) = PageStart::split(&writer.bytes).unwrap();
+        assert_eq!(found, start);
+        let decoded = decode_rows(bytes, rows[0].seq, rows[0].time).unwrap();
         assert_eq!(decoded, rows);
     }
 }

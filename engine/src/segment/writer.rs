@@ -27,7 +27,7 @@ use crate::segment::entry::{
 use crate::segment::guard;
 use crate::segment::postings::{ChunkRef, PostingsBuilder, encode_index};
 use crate::segment::reader::Segment;
-use crate::segment::row::{Row, RowsWriter};
+use crate::segment::row::{PageStart, Row, RowsWriter};
 use crate::segment::table::{ListPlace, Local, SubjectRow, TableWriter, fits_inside};
 use crate::subjects::Totals;
 
@@ -52,6 +52,7 @@ pub(crate) fn segment_id(name: &str) -> Option<u64> {
 /// One message on its way into a segment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Incoming<'a> {
+    pub(crate) stream: StreamId,
     pub(crate) seq: u64,
     pub(crate) time: Timestamp,
     pub(crate) expires: Option<Timestamp>,
@@ -146,7 +147,11 @@ impl SegmentWriter {
         }
         if self.page.is_none() {
             self.page = Some((message.seq, message.time));
-            self.rows.start(message.seq, message.time);
+            self.rows.start(PageStart {
+                stream: message.stream,
+                seq: message.seq,
+                time: message.time,
+            });
         }
         if self.part.messages == 0 {
             self.part.first_seq = message.seq;
@@ -180,7 +185,7 @@ impl SegmentWriter {
         let Some((first_seq, first_time)) = self.page.take() else {
             return Ok(());
         };
-        let rows = self.blocks.append(Kind::Rows, &self.rows.bytes)?;
+        let rows = self.blocks.append(Kind::Page, &self.rows.bytes)?;
         let body = self.blocks.append(Kind::Body, &self.body)?;
         assert_eq!(
             rows.offset + u64::from(rows.len),

@@ -323,7 +323,7 @@ impl World {
             changes(self);
         }
         Some(self.store.finish(done).map(|finished| {
-            assert_eq!(finished.damage, None);
+            assert!(finished.damage.is_empty(), "{:?}", finished.damage);
         }))
     }
 

@@ -714,8 +714,9 @@ impl Driver {
         };
         match self.group.write(|machine| machine.accept(done)) {
             Ok(finished) => {
-                if let Some(damage) = finished.damage {
-                    tracing::error!("the {} group: {damage}", self.group.name());
+                for damage in finished.damage {
+                    let told = self.group.read(|machine| machine.tell_damage(&damage));
+                    tracing::error!("the {} group: {told}", self.group.name());
                 }
                 if matches!(work, Work::Flush) {
                     self.flushed_at = Instant::now();

@@ -1,6 +1,7 @@
 //! What the rest of the server holds of a group and of a stream.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,6 +23,9 @@ use crate::broker::{Account, Admission, Delivered, Publish, Sink, Subscription, 
 /// How the reply subject of a member of a flow-controlled batch ends.
 const FAST_BATCH: &[u8] = b".$FI";
 
+/// Damaged places that reads tell at most; the background's verifying tells the others.
+const TOLD_MAX: usize = 1024;
+
 /// One data group on this server.
 pub struct GroupHandle {
     storage: Storage,
@@ -40,6 +44,8 @@ pub struct GroupHandle {
     is_refusing: AtomicBool,
     /// Consumers that are not served any more because of a bug, and what people are told.
     aside: Mutex<BTreeMap<Address, String>>,
+    /// Damaged places that reads have met and that were told.
+    told: Mutex<BTreeSet<(PathBuf, u64, StreamId)>>,
     /// Why it has stopped, or what its last flush met.
     unwritten: Mutex<Option<String>>,
 }
@@ -74,6 +80,7 @@ impl GroupHandle {
             has_halted: AtomicBool::new(false),
             is_refusing: AtomicBool::new(false),
             aside: Mutex::default(),
+            told: Mutex::default(),
             unwritten: Mutex::default(),
         })
     }
@@ -380,6 +387,27 @@ impl StreamHandle {
         }
         let lacks = |machine: &Machine| machine.halted().get(&self.id)?.lacks.clone();
         self.group.read(lacks)
+    }
+
+    /// The answer of a read that met damage: what cannot be read is there, and never "not found". The log tells each damaged
+    /// place once, however often it is asked for.
+    pub(super) fn unreadable(&self, fault: &Fault) -> ApiError {
+        self.tell_unreadable(fault);
+        table::STREAM_GENERAL.with(fault)
+    }
+
+    /// Tells damage that a read has met, once for each place.
+    pub(super) fn tell_unreadable(&self, fault: &Fault) {
+        if let Fault::Corrupt { file, offset, .. } = fault {
+            let mut told = self.group.told.lock();
+            let is_new = told.len() < TOLD_MAX && told.insert((file.clone(), *offset, self.id));
+            if !is_new {
+                return;
+            }
+        }
+        let look = |machine: &Machine| machine.tell_damage(&machine.store().describe(fault));
+        let described = self.group.read(look);
+        tracing::error!("stream {}: {described}", self.name);
     }
 
     pub(super) const fn ack_prefix(&self) -> &[u8] {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use halyard_engine::{Encryption, HashKey, Options, Overhead, Store};
+use halyard_engine::{Encryption, HashKey, Mended, Options, Overhead, Store, StreamId, Timestamp};
 use halyard_raft::{self as raft, GroupId, LogImage, Machine as _};
 use halyard_runtime::disk::{DirLock, Disk, MemDisk, OpenMode};
 use halyard_runtime::random;
@@ -78,10 +78,17 @@ impl Rescue {
             findings.push(refusal.to_string());
         }
         let mut mended = log.mended.clone();
-        let (meta, file) = {
-            let mut held = |id| open_store(disk, dir, id, encryption, &mut findings, &mut mended);
-            (held(META)?, held(FILE)?)
+        let number = |id: StreamId| id.0.to_string();
+        let mut open = |id, name: &dyn Fn(StreamId) -> String| {
+            open_store(
+                (disk, dir, encryption),
+                id,
+                name,
+                &mut findings,
+                &mut mended,
+            )
         };
+        let meta = open(META, &number)?;
         let mut meta_lacks = meta.lacks;
         let mut meta = meta::Machine::open(meta.store)?;
         if meta_lacks.is_none() {
@@ -95,6 +102,10 @@ impl Rescue {
             }
             meta_lacks = gap.map(|gap| missing(&log, dir, META, &gap));
         }
+        let file = open(FILE, &|id| {
+            let known = meta.all().find(|(_, one)| one.stream_id() == id);
+            known.map_or_else(|| number(id), |(_, one)| one.config.name.clone())
+        })?;
         let mut file_lacks = file.lacks;
         let mut file = match file_lacks {
             None => group::Machine::open(file.store)?,
@@ -110,6 +121,12 @@ impl Rescue {
                 }
             }
             file_lacks = gap.map(|gap| missing(&log, dir, FILE, &gap));
+        }
+        if file_lacks.is_some() {
+            for (_, one) in meta.all().filter(|(_, one)| one.phase == meta::Phase::Live) {
+                let created = Timestamp::from_nanos(one.created);
+                file.adopt(one.stream_id(), one.config.clone(), created);
+            }
         }
         for lacks in [&meta_lacks, &file_lacks].into_iter().flatten() {
             let text = lacks.to_string();
@@ -214,10 +231,9 @@ fn group_dir(dir: &Path, id: GroupId) -> PathBuf {
 }
 
 fn open_store(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
+    (disk, dir, encryption): (&Arc<dyn Disk>, &Path, Option<&Encryption>),
     id: GroupId,
-    encryption: Option<&Encryption>,
+    name: &dyn Fn(StreamId) -> String,
     findings: &mut Vec<String>,
     mended: &mut Vec<String>,
 ) -> Result<Held, StartError> {
@@ -239,7 +255,7 @@ fn open_store(
         Ok((store, _)) => (store, None),
         Err(error @ Fault::Corrupt { .. }) => {
             let (store, damage) = Store::open_past_damage(disk.clone(), &dir, options)?;
-            findings.extend(damage.iter().map(ToString::to_string));
+            findings.extend(damage.iter().map(|damage| damage.tell(name)));
             (
                 store,
                 Some(damage.into_iter().next().map_or(error, |first| first.error)),
@@ -249,13 +265,13 @@ fn open_store(
     };
     // A damaged copy of the manifest takes nothing with it.
     mended.extend(store.damage().iter().map(ToString::to_string));
-    let name = |path: PathBuf| {
-        let path = path.display();
+    let tell = |(path, what): (PathBuf, Mended)| {
         format!(
-            "{path} had a flipped bit, known from the checksum; it is being written anew; nothing is lost"
+            "{}: {what}; it is being written anew; nothing is lost",
+            path.display()
         )
     };
-    mended.extend(store.mended().into_iter().map(name));
+    mended.extend(store.mended().into_iter().map(tell));
     Ok(Held { store, lacks })
 }
 

@@ -34,6 +34,7 @@ use super::progress::Progress;
 use super::reads::Reads;
 use super::rescue::Degraded;
 use super::start::{self, Opened, Settings, StartError, Tuning};
+use super::stream::machine::Fault;
 use super::{log_scrub, meta};
 use crate::broker::{Account, Broker, ClientId, Subscription};
 
@@ -433,20 +434,32 @@ impl JetStream {
         self.memory.inbox().caught_up(None).await;
     }
 
-    /// What `STREAM.INFO` shows; `None`: it has gone, or cannot be read.
-    #[must_use]
-    pub fn stream_info(&self, handle: &StreamHandle) -> Option<StreamInfo> {
-        let (config, created, state) = handle.group().read(|machine| {
+    /// What `STREAM.INFO` shows.
+    ///
+    /// # Errors
+    /// It has gone, or cannot be read: these are not the same.
+    pub fn stream_info(&self, handle: &StreamHandle) -> Result<StreamInfo, ApiError> {
+        let found = handle.group().read(|machine| {
             let stream = machine.stream(handle.id())?;
-            let state = stream.state(machine.store()).ok()?;
-            let mut state = State::new(&state, stream.consumers().len());
-            // Where the first sequence was said, it shows before there is a message.
-            if stream.config().first_seq == 1 {
-                state.first_seq = state.first_seq.max(1);
-            }
-            Some((stream.config().for_response(), stream.created(), state))
+            let described = stream.state(machine.store()).map(|state| {
+                let mut state = State::new(&state, stream.consumers().len());
+                // Where the first sequence was said, it shows before there is a message.
+                if stream.config().first_seq == 1 {
+                    state.first_seq = state.first_seq.max(1);
+                }
+                (stream.config().for_response(), stream.created(), state)
+            });
+            Some(described)
+        });
+        let found = found.unwrap_or_else(|| match handle.lacks() {
+            Some(fault) => Err(fault),
+            None => Err(Fault::NoSuchStream(handle.id())),
+        });
+        let (config, created, state) = found.map_err(|fault| match fault {
+            Fault::NoSuchStream(_) => table::STREAM_NOT_FOUND.error(),
+            fault => handle.unreadable(&fault),
         })?;
-        Some(StreamInfo {
+        Ok(StreamInfo {
             config,
             created: timestamp::format(created),
             state,
@@ -577,8 +590,8 @@ impl JetStream {
                 .flat_map(|degraded| degraded.findings.clone()),
         );
         let of_store = |store: &halyard_engine::Store| {
-            let damage = store.damage().iter();
-            damage.map(ToString::to_string).collect::<Vec<_>>()
+            let damage = store.damage().into_iter();
+            damage.map(|error| error.to_string()).collect::<Vec<_>>()
         };
         all.extend(of_store(self.meta.machine().lock().store()));
         all.extend(self.file.read(|machine| of_store(machine.store())));

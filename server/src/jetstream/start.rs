@@ -425,11 +425,9 @@ fn open_store(
     for damage in store.damage() {
         tracing::warn!("{damage}; nothing is lost, and it is being written anew");
     }
-    for file in store.mended() {
+    for (file, what) in store.mended() {
         let file = file.display();
-        tracing::warn!(
-            "{file} has a flipped bit in its index, known from the checksum; nothing is lost, and it is being written anew"
-        );
+        tracing::warn!("{file}: {what}; nothing is lost, and it is being written anew");
     }
     if overhead == Overhead::FILE {
         tracing::info!(

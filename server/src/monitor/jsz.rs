@@ -407,7 +407,7 @@ fn totals(state: &State, jetstream: &JetStream) -> Totals {
     let mut totals = Totals::default();
     for account in tenants(state, jetstream) {
         for handle in jetstream.streams(account.name()) {
-            let Some(info) = jetstream.stream_info(&handle) else {
+            let Ok(info) = jetstream.stream_info(&handle) else {
                 continue;
             };
             totals.streams += 1;
@@ -459,9 +459,9 @@ impl Options<'_> {
         }
     }
 
-    /// `None`: the stream has gone meanwhile.
+    /// `None`: the stream has gone meanwhile, or nothing of it can be read, which `damage` tells.
     fn stream_detail(&self, handle: &StreamHandle, jetstream: &JetStream) -> Option<StreamDetail> {
-        let info = jetstream.stream_info(handle)?;
+        let info = jetstream.stream_info(handle).ok()?;
         let config = match self.config {
             true => serde_json::to_value(&info.config).ok(),
             false => None,

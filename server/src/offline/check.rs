@@ -1,9 +1,12 @@
 //! `store check`: verifies every block of the stores and every record of the log, and says what a start will make of them.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use halyard_engine::inspect;
+use halyard_engine::{StreamId, inspect};
+use halyard_server::broker::GLOBAL_ACCOUNT;
+use halyard_server::jetstream::rescue::Rescue;
 
 use super::{Looker, OfflineError, Places, groups, note};
 
@@ -14,13 +17,18 @@ pub(super) fn run(
 ) -> Result<(), OfflineError> {
     let mut damaged = 0;
     for node in &places.nodes {
+        let rescue = looker.node(node);
+        let known = rescue.as_ref().ok();
+        let streams = known.map(|rescue| rescue.assignments(GLOBAL_ACCOUNT));
+        let streams = streams.unwrap_or_default().into_iter();
+        let names = streams.map(|(_, one)| (one.id, one.config.name)).collect();
         for (number, store) in groups(looker, node)? {
-            damaged += self::store(looker, &store, Some(number), out)?;
+            damaged += self::store(looker, &store, Some(number), &names, out)?;
         }
-        damaged += log(looker, node, out)?;
+        damaged += log(&rescue?, node, out)?;
     }
     for store in &places.stores {
-        damaged += self::store(looker, store, None, out)?;
+        damaged += self::store(looker, store, None, &BTreeMap::new(), out)?;
     }
     match damaged {
         0 => Ok(()),
@@ -33,6 +41,7 @@ fn store(
     looker: &Looker<'_>,
     dir: &Path,
     group: Option<u32>,
+    names: &BTreeMap<u64, String>,
     out: &mut dyn Write,
 ) -> Result<usize, OfflineError> {
     let begun = halyard_runtime::time::Instant::now();
@@ -45,8 +54,12 @@ fn store(
             return Ok(1);
         }
     };
-    for error in &check.damage {
-        writeln!(out, "{error}")?;
+    let name = |id: StreamId| {
+        let known = names.get(&id.0).cloned();
+        known.unwrap_or_else(|| id.0.to_string())
+    };
+    for damage in &check.damage {
+        writeln!(out, "{}", damage.tell(&name))?;
     }
     let verdict = match check.damage.is_empty() {
         true => "sound",
@@ -70,8 +83,7 @@ fn store(
 }
 
 /// Reads the log as a start does, with what it has for the stores.
-fn log(looker: &Looker<'_>, node: &Path, out: &mut dyn Write) -> Result<usize, OfflineError> {
-    let rescue = looker.node(node)?;
+fn log(rescue: &Rescue, node: &Path, out: &mut dyn Write) -> Result<usize, OfflineError> {
     // What is of a store has been told with it.
     let log = node.join("log");
     let of_log: Vec<&String> = rescue

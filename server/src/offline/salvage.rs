@@ -17,7 +17,10 @@ pub(super) fn run(
     for finding in &rescue.findings {
         writeln!(out, "DAMAGE: {finding}")?;
     }
-    let is_whole = rescue.findings.is_empty();
+    for mended in &rescue.mended {
+        writeln!(out, "{mended}")?;
+    }
+    let is_whole = rescue.findings.is_empty() && rescue.mended.is_empty();
     let done = salvage(&mut rescue, &**looker.disk, to, &mut note)?;
     writeln!(
         out,

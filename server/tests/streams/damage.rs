@@ -284,3 +284,96 @@ fn past_a_lost_sector_or_file_what_is_sound_is_served_and_brought_out() {
     })
     .unwrap();
 }
+
+/// The segments of the streams.
+fn pages(image: &Image) -> Vec<PathBuf> {
+    let pages = image.keys().filter(|path| is_page(path));
+    pages.cloned().collect()
+}
+
+/// Where the index of a segment begins: before it are pages and tables.
+fn index_at(segment: &[u8]) -> usize {
+    let mut at = 128;
+    while !(6..=8).contains(&segment[at + 8]) {
+        at += 16 + u32::from_le_bytes(*segment[at..].first_chunk().unwrap()) as usize;
+    }
+    at
+}
+
+#[test]
+fn a_damaged_message_makes_the_server_unhealthy_when_it_is_read() {
+    task::block_on(2, async {
+        let mut image = image().await;
+        for path in pages(&image) {
+            let bytes = image.get_mut(&path).unwrap();
+            if index_at(bytes) > 128 {
+                bytes[128 + 16 + 3] ^= 1;
+            }
+        }
+        let server = begin(&lay(&image)).await.unwrap();
+        let jetstream = server.jetstream().unwrap();
+        let mut raw = client(&server).await;
+        let got = api(&mut raw, "STREAM.MSG.GET.A", &json!({"seq": 1})).await;
+        assert_eq!(got["error"]["err_code"], 10051, "{got}");
+        let health = jetstream.health().unwrap_err();
+        assert!(
+            health.contains("segment-") && jetstream.damage().contains(&health),
+            "{health}"
+        );
+        server.shutdown().await;
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_stream_whose_records_are_lost_is_not_said_to_be_absent() {
+    task::block_on(2, async {
+        let whole = image().await;
+        for is_gone in [false, true] {
+            let mut damaged = whole.clone();
+            for path in pages(&whole) {
+                let bytes = damaged.get_mut(&path).unwrap();
+                bytes.truncate(index_at(bytes));
+                if is_gone {
+                    damaged.remove(&path);
+                }
+            }
+            let server = begin(&lay(&damaged)).await.unwrap();
+            let mut raw = client(&server).await;
+            let list = api(&mut raw, "STREAM.LIST", &json!({})).await;
+            let known = if is_gone { "missing" } else { "streams" };
+            assert_eq!(list[known].as_array().map(Vec::len), Some(2), "{list}");
+            for stream in STREAMS {
+                let info = api(&mut raw, &format!("STREAM.INFO.{stream}"), &json!({})).await;
+                let get = format!("STREAM.MSG.GET.{stream}");
+                let got = api(&mut raw, &get, &json!({"seq": 7})).await;
+                if is_gone {
+                    assert_eq!(info["error"]["err_code"], 10051, "{info}");
+                    assert_eq!(got["error"]["err_code"], 10051, "{got}");
+                } else {
+                    assert_eq!(info["config"]["subjects"], json!([format!("{stream}.>")]));
+                    assert!(
+                        info["state"]["last_seq"].as_u64() >= Some(FLUSHED),
+                        "{info}"
+                    );
+                    assert!(got["message"]["data"].is_string(), "{got}");
+                }
+            }
+            let lost = api(&mut raw, "CONSUMER.INFO.A.C", &json!({})).await;
+            assert_eq!(lost["error"]["err_code"], 10051, "{lost}");
+            server.shutdown().await;
+            let (findings, done) = salvaged(&damaged, "no index").unwrap();
+            assert!(!findings.is_empty());
+            let left = if is_gone {
+                0..=0
+            } else {
+                FLUSHED * 2..=MESSAGES * 2
+            };
+            assert!(
+                left.contains(&done.messages) && done.unreadable == 0,
+                "{done:?}"
+            );
+        }
+    })
+    .unwrap();
+}

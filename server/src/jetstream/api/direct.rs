@@ -70,7 +70,7 @@ pub(in crate::jetstream) fn answer(
     match outcome {
         Ok(()) => Delivered::Accepted,
         Err(fault) => {
-            tracing::error!("stream {name}: {fault}");
+            handle.tell_unreadable(&fault);
             status(account, reply, 500, &fault.to_string())
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use halyard_engine::{Filters, Message, Store, StreamId};
 use serde::Deserialize;
 
-use super::errors::{ApiError, table};
+use super::errors::table;
 use super::request::Request;
 use super::stream::{Stop, finish};
 use super::timestamp::Moment;
@@ -131,10 +131,10 @@ async fn get(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<
             message: show(&message, asked.no_hdr),
         }),
         Ok(None) => match handle.lacks() {
-            Some(fault) => Err(damaged(&fault).into()),
+            Some(fault) => Err(handle.unreadable(&fault).into()),
             None => Err(table::NO_MESSAGE_FOUND.error().into()),
         },
-        Err(fault) => Err(damaged(&fault).into()),
+        Err(fault) => Err(handle.unreadable(&fault).into()),
     }
 }
 
@@ -150,12 +150,6 @@ fn show(message: &Message, no_hdr: bool) -> StoredMessage {
         data: base64(message.payload()),
         time: timestamp::format(message.time),
     }
-}
-
-/// A message that cannot be read is there, and damaged: never "not found".
-fn damaged(fault: &Fault) -> ApiError {
-    tracing::error!("reading a message: {fault}");
-    table::STREAM_GENERAL.with(fault)
 }
 
 #[derive(Default, Deserialize)]

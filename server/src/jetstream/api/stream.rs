@@ -125,7 +125,7 @@ fn read_config(
 async fn create(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Created, Stop> {
     let config = read_config(service, request, name, |_| Ok(()))?;
     let handle = changed(service.create_stream(&request.account, config).await)?;
-    let info = service.stream_info(&handle).ok_or(Stop::Silence)?;
+    let info = service.stream_info(&handle)?;
     Ok(Created {
         info,
         did_create: true,
@@ -137,7 +137,7 @@ async fn update(service: &Arc<JetStream>, request: &Request, name: &str) -> Resu
         check_name(own).map_err(|_| invalid_name())
     })?;
     let handle = changed(service.update_stream(&request.account, config).await)?;
-    let info = service.stream_info(&handle).ok_or(Stop::Silence)?;
+    let info = service.stream_info(&handle)?;
     Ok(Created {
         info,
         did_create: false,
@@ -235,9 +235,7 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
         .stream(&request.account, name)
         .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
     handle.group().inbox().caught_up(Some(handle.id())).await;
-    let mut info = service
-        .stream_info(&handle)
-        .ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
+    let mut info = service.stream_info(&handle)?;
     info.cluster = Some(service.cluster());
     let mut answer = Info {
         total: 0,
@@ -258,7 +256,7 @@ async fn info(service: &Arc<JetStream>, request: &Request, name: &str) -> Result
         let offset = u64::try_from(asked.offset).unwrap_or(0);
         let (total, page) = subjects(&handle, &filter, offset)
             .await
-            .map_err(|_| Stop::Silence)?;
+            .map_err(|fault| handle.unreadable(&fault))?;
         if total == 0 {
             return Ok(answer);
         }
@@ -349,10 +347,16 @@ pub(super) async fn list(
         return finish(kind, Ok(answer));
     }
     service.caught_up().await;
-    let here = handles.iter().skip(offset).take(LIST_PAGE);
-    let infos: Vec<StreamInfo> = here
-        .filter_map(|handle| service.stream_info(handle))
-        .map(StreamInfo::as_listed)
-        .collect();
-    finish(kind, Ok(page_of(total, offset, LIST_PAGE, Some(infos))))
+    let (mut infos, mut missing) = (Vec::new(), Vec::new());
+    for handle in handles.iter().skip(offset).take(LIST_PAGE) {
+        match service.stream_info(handle) {
+            Ok(info) => infos.push(StreamInfo::as_listed(info)),
+            // It has gone meanwhile.
+            Err(error) if error.err_code == table::STREAM_NOT_FOUND.error().err_code => {}
+            Err(_) => missing.push(handle.name().to_owned()),
+        }
+    }
+    let mut answer = page_of(total, offset, LIST_PAGE, Some(infos));
+    answer.missing = missing;
+    finish(kind, Ok(answer))
 }

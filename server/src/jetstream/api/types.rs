@@ -89,6 +89,9 @@ pub struct Page<T> {
     pub limit: usize,
     /// The entries; names are `null` where there is none.
     pub streams: Option<Vec<T>>,
+    /// Those that are there and of which nothing can be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
 }
 
 /// A page that was cut out of a list of `total`.
@@ -99,6 +102,7 @@ pub fn page_of<T>(total: usize, offset: usize, limit: usize, here: Option<Vec<T>
         offset: offset.min(total),
         limit,
         streams: here,
+        missing: Vec::new(),
     }
 }
 

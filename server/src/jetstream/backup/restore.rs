@@ -258,7 +258,7 @@ impl Session {
         let finished = service.finish_restore(&account, &self.assignment, seat);
         match finished.await {
             Change::Done(handle) => {
-                let info = service.stream_info(&handle).ok_or(Stop::Unknown)?;
+                let info = service.stream_info(&handle).map_err(|_| Stop::Unknown)?;
                 Ok(Created {
                     info,
                     did_create: true,

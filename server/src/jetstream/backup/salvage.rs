@@ -222,7 +222,8 @@ impl One<'_> {
                     salvaged.unreadable += 1;
                     let why = error.to_string();
                     match &mut lost {
-                        Some((_, last, known)) if *last + 1 == seq && *known == why => *last = seq,
+                        // The same place: what lies between was deleted.
+                        Some((_, last, known)) if *known == why => *last = seq,
                         lost => {
                             self.say_lost(lost.take());
                             *lost = Some((seq, seq, why));

@@ -121,7 +121,11 @@ async fn prepare(
     // What was acknowledged before the request is part of it.
     handle.group().inbox().caught_up(Some(handle.id())).await;
     let taken = take(&handle, asked.no_consumers);
-    let taken = taken.ok_or_else(|| table::STREAM_NOT_FOUND.error())?;
+    let absent = || match handle.lacks() {
+        Some(fault) => handle.unreadable(&fault),
+        None => table::STREAM_NOT_FOUND.error(),
+    };
+    let taken = taken.ok_or_else(absent)?;
     let (config, created, view, consumers) = taken.map_err(|error| refuse(error.to_string()))?;
     let mut view = Box::new(view);
     if asked.jsck {

@@ -11,7 +11,7 @@ use super::leader::Address;
 use super::machine::Consumer;
 use super::over_store::StoreMessages;
 use super::request::{self, CreateRequest, Form};
-use super::set::Reply;
+use super::set::{Consumers, Reply};
 use crate::jetstream::api::Request;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::api::timestamp::Moment;
@@ -186,7 +186,7 @@ impl Asked<'_> {
                 _ => return Err(Stop::Silence),
             }
         };
-        let found = gather(&handle, &[id]).await.pop();
+        let found = gather(&handle, &[id]).await?.pop();
         let found = found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error())?;
         Ok(match start {
             Some(start) => found.at_start(start),
@@ -198,8 +198,8 @@ impl Asked<'_> {
         self.expect_empty()?;
         let handle = self.stream(stream)?;
         let id = find(&handle, name, Consumer::id)?;
-        let found = gather(&handle, &[id]).await.pop();
-        found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error().into())
+        let found = gather(&handle, &[id]).await?.pop();
+        found.ok_or_else(|| absent(&handle).into())
     }
 
     fn offset(&self) -> Result<usize, ApiError> {
@@ -210,31 +210,21 @@ impl Asked<'_> {
     fn names(&self, stream: &str) -> Result<PageOf<String>, Stop> {
         let offset = self.offset()?;
         let handle = self.stream(stream)?;
-        let names = handle.group().read(|machine| {
-            let found = machine.stream(handle.id());
-            found.map_or_else(Vec::new, |stream| {
-                stream.consumers().names().map(str::to_owned).collect()
-            })
-        });
+        let names = all(&handle, |consumers| {
+            consumers.names().map(str::to_owned).collect()
+        })?;
         Ok(page(names, offset, NAMES_PAGE))
     }
 
     async fn list(&self, stream: &str) -> Result<PageOf<ConsumerInfo>, Stop> {
         let offset = self.offset()?;
         let handle = self.stream(stream)?;
-        let ids: Vec<ConsumerId> = handle.group().read(|machine| {
-            let found = machine.stream(handle.id());
-            found.map_or_else(Vec::new, |stream| {
-                let consumers = stream.consumers();
-                consumers
-                    .names()
-                    .filter_map(|name| consumers.find(name))
-                    .map(Consumer::id)
-                    .collect()
-            })
-        });
+        let ids = all(&handle, |consumers| {
+            let found = consumers.names().filter_map(|name| consumers.find(name));
+            found.map(Consumer::id).collect()
+        })?;
         let cut = page(ids, offset, LIST_PAGE);
-        let consumers = gather(&handle, &cut.consumers).await.into_iter();
+        let consumers = gather(&handle, &cut.consumers).await?.into_iter();
         let consumers = consumers.map(ConsumerInfo::as_listed).collect();
         Ok(PageOf {
             total: cut.total,
@@ -348,7 +338,30 @@ fn find<T>(
             .find(name)
             .map(look)
     });
-    found.ok_or_else(|| table::CONSUMER_NOT_FOUND.error())
+    found.ok_or_else(|| absent(handle))
+}
+
+/// Something of all consumers; a stream of which nothing can be read is not one without consumers.
+fn all<T>(
+    handle: &StreamHandle,
+    look: impl FnOnce(&Consumers) -> Vec<T>,
+) -> Result<Vec<T>, ApiError> {
+    let found = handle
+        .group()
+        .read(|machine| Some(look(machine.stream(handle.id())?.consumers())));
+    match (found, handle.lacks()) {
+        (Some(found), _) => Ok(found),
+        (None, Some(fault)) => Err(handle.unreadable(&fault)),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+/// A consumer is not there; where something of the stream cannot be read it may be in that.
+fn absent(handle: &StreamHandle) -> ApiError {
+    match handle.lacks() {
+        Some(fault) => handle.unreadable(&fault),
+        None => table::CONSUMER_NOT_FOUND.error(),
+    }
 }
 
 async fn propose(handle: &StreamHandle, body: &[u8]) -> Result<Reply, Stop> {
@@ -368,7 +381,7 @@ async fn propose(handle: &StreamHandle, body: &[u8]) -> Result<Reply, Stop> {
 }
 
 /// What the API tells about these consumers; one that is gone is left out.
-async fn gather(handle: &StreamHandle, ids: &[ConsumerId]) -> Vec<ConsumerInfo> {
+async fn gather(handle: &StreamHandle, ids: &[ConsumerId]) -> Result<Vec<ConsumerInfo>, ApiError> {
     let stream = handle.id();
     let of = ids
         .iter()
@@ -386,9 +399,9 @@ async fn gather(handle: &StreamHandle, ids: &[ConsumerId]) -> Vec<ConsumerInfo> 
         .into_iter()
         .chain(std::iter::repeat(Presence::default()));
     let now = Timestamp::now();
-    handle.group().read(|machine| {
+    let (infos, error) = handle.group().read(|machine| {
         let Some(found) = machine.stream(stream) else {
-            return Vec::new();
+            return (Vec::new(), None);
         };
         let messages = StoreMessages::new(machine.store(), stream);
         let infos = ids.iter().zip(presences).filter_map(|(id, presence)| {
@@ -401,6 +414,12 @@ async fn gather(handle: &StreamHandle, ids: &[ConsumerId]) -> Vec<ConsumerInfo> 
                 now,
             ))
         });
-        infos.collect()
-    })
+        let infos: Vec<ConsumerInfo> = infos.collect();
+        (infos, messages.error())
+    });
+    // A count that cannot be read is not known to be 0.
+    match error {
+        Some(fault) => Err(handle.unreadable(&fault)),
+        None => Ok(infos),
+    }
 }

@@ -7,15 +7,16 @@
 //!
 //! While any stream is halted nothing is flushed (docs/decisions/damaged-stream.md).
 
-use halyard_engine::{Erase, StreamId};
+use halyard_engine::{Damage, Erase, StreamId, Timestamp};
 use halyard_runtime::contain::contain;
 
 use super::command::Command;
 use super::machine::{Machine, Reply};
 use super::records::keys_of;
 use crate::jetstream::api::errors::table;
+use crate::jetstream::config::StreamConfig;
 use crate::jetstream::consumer;
-use crate::jetstream::stream::machine::Fault;
+use crate::jetstream::stream::machine::{Fault, Stream};
 
 /// Why a stream takes no more commands.
 #[derive(Debug, Clone)]
@@ -97,7 +98,7 @@ impl Machine {
     }
 
     fn halt_damaged(&mut self, id: StreamId, fault: &Fault) {
-        let damage = self.store.describe(fault).to_string();
+        let damage = self.tell_damage(&self.store.describe(fault));
         tracing::error!("stream {} takes no more changes: {damage}", self.title(id));
         let halt = Halt {
             entry: self.applied(),
@@ -149,6 +150,21 @@ impl Machine {
             self.title(id),
             halt.damage
         )
+    }
+
+    /// For people: a damaged place, and what it takes of which streams.
+    #[must_use]
+    pub fn tell_damage(&self, damage: &Damage) -> String {
+        damage.tell(&|id| self.title(id))
+    }
+
+    /// Serves a stream of which only the store knows, with the configuration that it is said to have: what its own records say
+    /// cannot be read. For a machine that is only read.
+    pub fn adopt(&mut self, id: StreamId, config: StreamConfig, created: Timestamp) {
+        if self.store.has_stream(id) {
+            let stream = self.streams.entry(id);
+            stream.or_insert_with(|| Stream::new(id, config, created));
+        }
     }
 
     /// Its name, for people.

@@ -18,6 +18,7 @@ use crate::jetstream::consumer::command::Grant;
 use crate::jetstream::consumer::machine::{Consumer, Position};
 use crate::jetstream::consumer::over_store::StoreMessages;
 use crate::jetstream::consumer::select::{Delivery, Outcome, fitting};
+use crate::jetstream::stream::machine::Fault;
 
 /// Messages of a consumer that are read under one lock and sent in one go.
 const MESSAGES_MAX: usize = 1024;
@@ -218,7 +219,7 @@ pub(super) fn select(
                 continue;
             }
             Err(error) => {
-                break Stopped::Unreadable(seq, view.store.describe(&error).to_string());
+                break Stopped::Unreadable(seq, tell(view, stream, &error));
             }
         };
         let sent_bytes = match headers_only {
@@ -243,7 +244,7 @@ pub(super) fn select(
         let from = selected
             .last()
             .map_or(0, |(delivery, _)| delivery.stream_seq);
-        stopped = Stopped::Unreadable(from + 1, view.store.describe(&error).to_string());
+        stopped = Stopped::Unreadable(from + 1, tell(view, stream, &error));
     }
     if !selected.is_empty() {
         worker.unreadable = None;
@@ -267,4 +268,13 @@ fn note_progress(worker: &mut Worker, view: &View<'_>) {
         let wait = if soon { LOG_SOON } else { LOG_EVERY };
         worker.log_at = Some(Instant::now() + wait);
     }
+}
+
+/// A damaged place, for people: what it takes is of this stream.
+fn tell(view: &View<'_>, stream: StreamId, error: &Fault) -> String {
+    let damage = view.store.describe(error);
+    damage.tell(&|id| match id == stream {
+        true => view.config.name.clone(),
+        false => id.0.to_string(),
+    })
 }

@@ -1,5 +1,6 @@
 //! What a store keeps of its group's log beside the applied index, so that both can be found to fit at the next start.
 
+use bytes::Bytes;
 use halyard_engine::{Checkpoint, Store};
 use halyard_raft::{BadStanding, Standing};
 
@@ -17,6 +18,10 @@ pub fn checkpoint_at(standing: &Standing) -> Checkpoint {
     let known = standing.at.term > 0;
     Checkpoint {
         applied: standing.at.index,
-        standing: known.then(|| standing.encode()).unwrap_or_default(),
+        standing: if known {
+            standing.encode()
+        } else {
+            Bytes::new()
+        },
     }
 }

@@ -363,6 +363,10 @@ impl<R: Send + 'static> WaitList<R> {
         list.last_ticket += 1;
         list.bytes += payload.len();
         let (ticket, unsent) = (list.last_ticket, list.held);
+        assert!(
+            list.waiting.back().is_none_or(|last| last.ticket < ticket),
+            "who waits stands in the order of the tickets"
+        );
         list.waiting.push_back(Waiting {
             ticket,
             payload: payload.clone(),

@@ -127,6 +127,7 @@ impl Sealing {
         payload: &[u8],
         out: &mut Vec<u8>,
     ) {
+        let before = out.len();
         out.extend_from_slice(&self.life);
         let start = out.len();
         out.extend_from_slice(head);
@@ -137,6 +138,11 @@ impl Sealing {
             .key
             .encrypt(NonceBytes::at(position, [0; 4]), context, body);
         out.extend_from_slice(&tag);
+        debug_assert_eq!(
+            out.len() - before,
+            head.len() + payload.len() + Self::OVERHEAD_BYTES,
+            "a sealed body is as much longer as its header says"
+        );
     }
 
     /// Opens a sealed body; `None` when the key, the place or any byte is not the one that it was sealed with.

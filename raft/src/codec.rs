@@ -72,7 +72,9 @@ pub(crate) fn option<'a, T>(
 }
 
 fn put_count(out: &mut Fields, count: usize) {
-    out.u32(u32::try_from(count).expect("a membership of few nodes"));
+    let count = u32::try_from(count).expect("a membership of few nodes");
+    assert!(count <= NODES_MAX, "what is written can be read");
+    out.u32(count);
 }
 
 fn count(input: &mut Reader<'_>) -> Decoded<u32> {

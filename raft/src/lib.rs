@@ -10,6 +10,9 @@
 //!
 //! The payload is never encoded again and never copied: the buffer that was proposed is the one that is written and applied.
 //!
+//! Of the other crates it uses `runtime` (disk, tasks, time) and `format` (numbers, checksums, encryption), and never `engine`:
+//! what a machine stores is its own.
+//!
 //! Reading order: `ids`, `machine`, `error`, `types`, `wal` (the log, from its records up), `log_store`, `apply`, `group`,
 //! `node`, then `membership`, `transport` and `message` (other nodes).
 

@@ -43,6 +43,11 @@ impl End {
         let mut out = Fields(MAGIC.to_vec());
         out.u32(VERSION).u32(checksum::sum(&body.0));
         out.0.extend_from_slice(&body.0);
+        assert_eq!(
+            out.0.len(),
+            NOTE_BYTES,
+            "the note is as long as a reader expects"
+        );
         out.0.resize(SECTOR, 0);
         out.0
     }

@@ -82,8 +82,13 @@ impl GroupState {
     }
 
     pub(crate) fn slot(&self, index: u64) -> Option<&Slot> {
-        self.entries
-            .get(usize::try_from(index.checked_sub(self.start())?).ok()?)
+        let at = usize::try_from(index.checked_sub(self.start())?).ok()?;
+        let slot = self.entries.get(at);
+        debug_assert!(
+            slot.is_none_or(|slot| slot.id.index == index),
+            "entries stand in the order of their indexes"
+        );
+        slot
     }
 
     pub(crate) fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
@@ -117,6 +122,10 @@ impl GroupState {
     pub(crate) fn truncate(&mut self, index: u64) {
         let keep = usize::try_from(index.saturating_sub(self.start())).unwrap_or(usize::MAX);
         self.entries.truncate(keep);
+        assert!(
+            self.end() <= index.max(self.start()),
+            "nothing is left of what is void"
+        );
     }
 
     /// Lets the log start after `id`, which may lie beyond its end. Does nothing where it starts later already.
@@ -130,6 +139,16 @@ impl GroupState {
             usize::try_from((id.index + 1).saturating_sub(self.start())).unwrap_or(usize::MAX);
         self.entries.drain(..drop.min(self.entries.len()));
         self.purged = Some(id);
+        assert!(
+            self.entries
+                .front()
+                .is_none_or(|first| first.id.index == self.start()),
+            "the log goes on right behind what it starts after"
+        );
+        assert!(
+            self.payload_end <= self.start(),
+            "what the machine must hold is not in the log any more"
+        );
     }
 
     /// Lets the log start where a store stands that has got its state otherwise than from this log.
@@ -195,10 +214,10 @@ impl GroupState {
             self.slot(*at)
                 .is_some_and(|slot| matches!(&slot.payload, Held::Here(held) if !has_payload(held)))
         };
-        (index + 1..=applied)
-            .take_while(empty)
-            .last()
-            .unwrap_or(index)
+        let settled = (index + 1..=applied).take_while(empty).last();
+        let settled = settled.unwrap_or(index);
+        debug_assert!(settled >= index, "what is durable stays so");
+        settled
     }
 
     /// The newest committed entry as far as this log can vouch for it: never ahead of the log, or consensus refuses to start.

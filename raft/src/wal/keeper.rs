@@ -187,6 +187,10 @@ fn note_wiped(wal: &Wal) {
     if position == 0 || is_left() {
         return;
     }
+    assert!(
+        position <= wal.synced.load(Ordering::Acquire),
+        "what was to be overwritten had been written"
+    );
     wal.wiped.fetch_max(position, Ordering::AcqRel);
     // Asked for more meanwhile: then it is not done.
     let _ = wal
@@ -273,9 +277,11 @@ pub(crate) fn make_room(wal: &Wal, bytes: u64) -> Result<(), Error> {
     check_free(wal, &path, bytes.saturating_sub(capacity))?;
     file.allocate(bytes)
         .map_err(|source| Error::io(ALLOCATING, &path, source))?;
-    if let Some(spare) = wal.segments.lock().spares.front_mut() {
-        spare.capacity = spare.capacity.max(bytes);
-    }
+    let mut segments = wal.segments.lock();
+    let spare = segments.spares.front_mut();
+    let spare = spare.expect("nobody takes the spare while it is made longer");
+    assert!(spare.path == path, "the spare is still the first one");
+    spare.capacity = spare.capacity.max(bytes);
     Ok(())
 }
 
@@ -296,7 +302,9 @@ fn spare_bytes(wal: &Wal, bytes: u64) -> u64 {
     while spare > least && spare > free / SHARE_OF_FREE {
         spare = (spare / 2).next_multiple_of(segment::SECTOR);
     }
-    spare.max(least).max(bytes)
+    let spare = spare.max(least).max(bytes);
+    assert!(spare >= bytes, "a spare is for what is about to be written");
+    spare
 }
 
 /// Refuses to begin what the disk has no space for: half of it would only take the space from what has a use for it.
@@ -390,9 +398,21 @@ fn let_go(wal: &Wal, asked: &mut Asked) -> Result<(), Error> {
             }
             return Ok(());
         }
-        let Some(segment) = wal.segments.lock().used.pop_front() else {
+        let segment = {
+            let mut segments = wal.segments.lock();
+            assert!(
+                segments.used.len() > 1,
+                "the segment that takes the batches stays"
+            );
+            segments.used.pop_front()
+        };
+        let Some(segment) = segment else {
             return Ok(());
         };
+        assert!(
+            segment.end <= wal.synced.load(Ordering::Acquire),
+            "what is let go was complete"
+        );
         dispose(wal, segment)?;
     }
 }
@@ -450,6 +470,10 @@ fn dispose_of(wal: &Wal, segment: Segment, name: &mut PathBuf) -> Result<(), Err
         wal.disk.sync_dir(&wal.dir)
     });
     renamed.map_err(|source| Error::io("renaming a log segment", &segment.path, source))?;
+    assert!(
+        segment.soiled_bytes() <= segment.capacity,
+        "what is overwritten is in the file"
+    );
     // Space that is given back is out of reach: what may have to be erased later is overwritten now.
     let wiped = segment.wipe || !wanted;
     if wiped {

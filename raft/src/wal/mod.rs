@@ -1,7 +1,9 @@
 //! The node's log: one append-only log on disk for all groups of a node, with one sync for everything that waits.
 //!
-//! Read in this order: `record` (the bytes of a record), `segment` (the files), `writer` (group commit), `keeper`
-//! (segments made ahead of time and let go), `recovery` (opening), `scrub` (verifying what is written), `rescue` (reading past damage), `end` (the note of how far it came). What a record means to a group is in `image`.
+//! Read in this order: `record` (the bytes of a record), `segment` (the files), `frames` and `writer` (group commit), `keeper`
+//! (segments made ahead of time and let go), `files`, `scan` and `recovery` (what is found, read, and opened), `scrub`
+//! (verifying what is written), `rescue` (reading past damage), `end` (the note of how far it came). What a record means to a
+//! group is in `image`.
 //!
 //! Promises:
 //!
@@ -13,11 +15,14 @@
 //!   stand in a later, synced record.
 
 pub(crate) mod end;
+mod files;
+mod frames;
 pub(crate) mod image;
 pub(crate) mod keeper;
 pub(crate) mod record;
 pub(crate) mod recovery;
 pub(crate) mod rescue;
+mod scan;
 pub(crate) mod scrub;
 pub(crate) mod segment;
 pub(crate) mod writer;

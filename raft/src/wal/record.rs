@@ -148,6 +148,11 @@ pub(crate) struct Header {
 impl Header {
     /// Writes the header for a body given in two parts, and returns its bytes and crc.
     pub(crate) fn encode(&self, head: &[u8], payload: &[u8]) -> ([u8; HEADER_BYTES], u32) {
+        debug_assert_eq!(
+            self.length as usize,
+            head.len() + payload.len(),
+            "the header tells the length of the body"
+        );
         let context = self.context();
         let mut out = [0; HEADER_BYTES];
         put(&mut out, 4, &context);
@@ -204,7 +209,12 @@ fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
 
 /// The bytes that a record takes in the file, padding to [`ALIGN`] included.
 pub(crate) fn framed_bytes(body_bytes: u64) -> u64 {
-    (HEADER_BYTES as u64 + body_bytes).next_multiple_of(ALIGN)
+    let framed = (HEADER_BYTES as u64 + body_bytes).next_multiple_of(ALIGN);
+    debug_assert!(
+        framed >= HEADER_BYTES as u64 + body_bytes,
+        "only padding is added"
+    );
+    framed
 }
 
 /// A record that was found sound in itself. Whether it continues the log is for the caller to see (`chain`).

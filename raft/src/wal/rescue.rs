@@ -20,7 +20,7 @@ use super::record::{self, ALIGN, BATCH_ALIGN, Form, HEADER_BYTES, Head, Kind};
 use super::scrub::LogDamage;
 use super::segment::{self, HEADER_BLOCK, Opening, Owner};
 use super::writer::Layout;
-use super::{image, recovery};
+use super::{files, image, recovery};
 use crate::cipher::Sealing;
 use crate::codec;
 use crate::error::Error;
@@ -229,7 +229,7 @@ struct Walk {
 
 impl Walk {
     fn over(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, Error> {
-        let found = recovery::find(disk, dir, OpenMode::Read)?;
+        let found = files::find(disk, dir, OpenMode::Read)?;
         let mut walk = Self {
             note: end::read(disk, dir),
             ..Self::default()

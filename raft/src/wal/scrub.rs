@@ -190,6 +190,7 @@ impl Scrub {
                 while self.offset < target.end && *spent < bytes {
                     let before = self.offset;
                     bad.extend(self.record(wal, target, &mut pieces));
+                    assert!(self.offset > before, "each step verifies something");
                     *spent += self.offset - before;
                 }
             }
@@ -288,6 +289,7 @@ impl Scrub {
         }
         self.offset = next.min(target.end);
         self.chain = None;
+        debug_assert!(self.offset > at, "what is skipped is something");
         Bad {
             offset: at,
             until: self.offset,
@@ -301,6 +303,10 @@ impl Scrub {
             let mut damage = wal.damage.lock();
             damage.retain(|damage| damage.sequence != target.sequence);
         }
+        assert!(
+            self.offset >= target.end,
+            "a segment is done once all of it was seen"
+        );
         (self.sequence, self.offset) = (target.sequence + 1, 0);
         if target.is_last {
             (self.sequence, self.chain) = (0, None);
@@ -396,6 +402,7 @@ impl Pieces {
     fn sound(&mut self, log: u32, base: u64, offset: u64) -> Result<Sound, &'static str> {
         let head = self.get(offset, HEADER_BYTES as u64);
         let length = head.get(8..12).and_then(|length| length.first_chunk::<4>());
+        // A file that ends inside the header: that is told when it is decoded.
         let length = length.map_or(0, |length| u64::from(u32::from_le_bytes(*length)));
         let bytes = self.get(offset, HEADER_BYTES as u64 + length);
         let record = record::decode(bytes, log, base + offset)?;

@@ -82,6 +82,16 @@ pub(crate) enum Opening {
     Newer(u32),
 }
 
+impl Opening {
+    /// The header, if it is sound.
+    pub(crate) fn sound(&self) -> Option<Header> {
+        match self {
+            Self::Sound(header) => Some(*header),
+            _ => None,
+        }
+    }
+}
+
 /// The `sectors` of a file of `bytes`.
 pub(crate) fn sectors(bytes: u64) -> u32 {
     u32::try_from(bytes / SECTOR).unwrap_or(0)
@@ -103,6 +113,10 @@ impl Header {
             .u32(self.chain)
             .u64(self.salt)
             .u32(self.sectors);
+        assert!(
+            checked.0.len() <= HEADER_BYTES - 16,
+            "nothing of a header is cut off"
+        );
         checked.0.resize(HEADER_BYTES - 16, 0);
         checked.0
     }
@@ -118,6 +132,11 @@ impl Header {
         block.0.extend_from_slice(MAGIC);
         block.u32(self.version).u32(self.crc());
         block.0.extend_from_slice(&self.checked());
+        assert_eq!(
+            block.0.len(),
+            HEADER_BYTES,
+            "a header is as long as a reader expects"
+        );
         if self.boots > 0 {
             let boots = self.boots.to_le_bytes();
             block.u64(self.boots).u32(checksum::sum(&boots));
@@ -243,6 +262,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// Bytes from the file's start on that may be anything but zeros.
     pub(crate) fn soiled_bytes(&self) -> u64 {
+        assert!(self.base <= self.end, "a segment ends behind its start");
         if self.tainted {
             self.capacity
         } else {
@@ -291,6 +311,10 @@ impl Segments {
             .used
             .partition_point(|segment| segment.base <= position);
         let segment = self.used.get(after.checked_sub(1)?)?;
+        debug_assert!(
+            segment.base <= position,
+            "segments stand in the order of their positions"
+        );
         (position < segment.end).then_some(segment)
     }
 
@@ -345,6 +369,12 @@ impl Segments {
                 *end = (*end).min(index);
             }
         }
+        debug_assert!(
+            self.used
+                .iter()
+                .all(|segment| segment.entries.get(&group).is_none_or(|end| *end <= index)),
+            "no segment is kept for a void entry"
+        );
         self.groups.entry(group).or_default();
     }
 
@@ -357,6 +387,13 @@ impl Segments {
         let needed = |segment: &&Segment| !self.holders_of(segment).is_empty() || stale(segment);
         let last = self.used.back();
         let first = self.used.iter().find(needed).or(last);
+        debug_assert!(
+            self.used
+                .iter()
+                .zip(self.used.iter().skip(1))
+                .all(|(a, b)| a.sequence + 1 == b.sequence),
+            "segments stand in the order of their numbers"
+        );
         first.map_or(0, |segment| segment.sequence)
     }
 
@@ -372,6 +409,10 @@ impl Segments {
                 .back()
                 .is_none_or(|last| last.sequence + 1 == spare.sequence),
             "the spare follows the segment in use"
+        );
+        assert!(
+            self.used.back().is_none_or(|last| last.end == base),
+            "a segment starts where the one before it ends"
         );
         self.used.push_back(Segment {
             sequence: spare.sequence,
@@ -408,10 +449,11 @@ impl Segments {
 
     /// Bytes of all used segments up to the end of their batches.
     pub(crate) fn bytes(&self) -> u64 {
-        self.used
-            .iter()
-            .map(|segment| segment.end - segment.base)
-            .sum()
+        let bytes = |segment: &Segment| {
+            assert!(segment.base < segment.end, "a segment has a header");
+            segment.end - segment.base
+        };
+        self.used.iter().map(bytes).sum()
     }
 }
 

@@ -4,7 +4,6 @@
 //! one gathers, so the slower the disk, the larger the batches.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,8 +16,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::end::{self, End};
+use super::frames::Frames;
 use super::image::GroupLog;
-use super::record::{self, BATCH_ALIGN, Draft, Form, HEADER_BYTES, Head, Header, Kind};
+use super::record::{self, BATCH_ALIGN, Draft, Form, HEADER_BYTES, Head, Kind};
 use super::scrub::{LogDamage, Scrub};
 use super::segment::{self, HEADER_BLOCK, Segments};
 use crate::cipher::Sealing;
@@ -28,10 +28,6 @@ use crate::metrics::Counters;
 
 /// A batch takes no more than this, so that it fits into a segment; a single longer record gets a batch of its own.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
-/// Payloads shorter than this are copied next to their headers: one long piece is cheaper to write than many short ones.
-const COPY_BYTES_MAX: usize = 2048;
-/// The system takes at most 1024 pieces in one write.
-const PIECES_MAX: usize = 1000;
 /// How long a writer that finds no room waits before it tries again.
 const NO_ROOM_RETRY: Duration = Duration::from_millis(50);
 
@@ -153,6 +149,18 @@ impl Wal {
         segments: Segments,
         (synced, boots): (u64, u64),
     ) -> Self {
+        assert!(
+            segments.used.back().is_some_and(|last| last.end == synced),
+            "the log goes on where its last segment ends"
+        );
+        assert!(
+            segments
+                .used
+                .iter()
+                .zip(segments.used.iter().skip(1))
+                .all(|(a, b)| a.end == b.base),
+            "each segment starts where the one before it ends"
+        );
         let last = segments.used.back().map_or(0, |last| last.capacity);
         let spare_bytes = last
             .max(layout.first_segment_bytes)
@@ -225,6 +233,10 @@ impl Wal {
                 });
             };
             let offset = position - segment.base;
+            assert!(
+                offset < segment.capacity,
+                "what a segment holds is in its file"
+            );
             (
                 Arc::clone(&segment.file),
                 segment.path.clone(),
@@ -410,6 +422,7 @@ fn next_batch(waiting: &mut VecDeque<Item>) -> Vec<Item> {
         first || bytes <= BATCH_BYTES_MAX
     });
     let count = fits.count();
+    assert!(count > 0, "what waits is at least one record");
     waiting.drain(..count).collect()
 }
 
@@ -443,6 +456,10 @@ async fn commit(
         None
     };
     frames.encode(wal, tail, batch);
+    assert!(
+        frames.bytes <= bytes && tail.offset + frames.bytes <= tail.capacity,
+        "the room that was made is enough"
+    );
     if let Some(header) = &header {
         frames.open_segment(header);
     }
@@ -468,7 +485,8 @@ async fn commit(
     }
     tail.offset += frames.bytes;
     tail.chain = frames.chain;
-    wal.synced.store(tail.position(), Ordering::Release);
+    let before = wal.synced.swap(tail.position(), Ordering::AcqRel);
+    assert!(before < tail.position(), "what is on disk only grows");
     let marked = matches!(batch, [item] if item.draft.kind == Kind::Mark);
     if !wal.unmarked.swap(!marked, Ordering::AcqRel) && !marked {
         wal.upkeep.notify_one();
@@ -482,6 +500,10 @@ async fn commit(
 async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Header, Error> {
     let needed = HEADER_BLOCK + bytes;
     let base = tail.position();
+    assert!(
+        base.is_multiple_of(BATCH_ALIGN),
+        "a segment starts where a batch may"
+    );
     let header = loop {
         if let Some(segment) = wal.segments.lock().begin(base, needed) {
             let header = segment::Header {
@@ -529,9 +551,17 @@ async fn advance(wal: &Wal, tail: &mut Tail, bytes: u64) -> Result<segment::Head
 fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
     let mut segments = wal.segments.lock();
     let segments = &mut *segments;
-    let Some(last) = segments.used.back_mut() else {
-        return;
-    };
+    let last = segments.used.back_mut();
+    let last = last.expect("the batch went to a segment");
+    assert!(
+        last.base == tail.base && last.end < tail.position(),
+        "the batch is the last of the last segment"
+    );
+    assert_eq!(
+        batch.len(),
+        frames.positions.len(),
+        "each record has its place"
+    );
     last.end = tail.position();
     for (item, position) in batch.iter().zip(&frames.positions) {
         let group = item.draft.group;
@@ -540,10 +570,10 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                 let Some((log, Some(index))) = &item.of else {
                     continue;
                 };
-                if let Some(last) = segments.used.back_mut() {
-                    let end = last.entries.entry(group).or_default();
-                    *end = (*end).max(index + 1);
-                }
+                let last = segments.used.back_mut();
+                let last = last.expect("the batch went to a segment");
+                let end = last.entries.entry(group).or_default();
+                *end = (*end).max(index + 1);
                 segments.groups.entry(group).or_default();
                 if let Some(slot) = log.state.lock().slot_mut(*index) {
                     slot.position = *position;
@@ -551,6 +581,10 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
             }
             Kind::Checkpoint => {
                 let marks = segments.groups.entry(group).or_default();
+                assert!(
+                    marks.checkpoint < *position,
+                    "a newer checkpoint stands behind an older one"
+                );
                 marks.checkpoint = *position;
                 if let Some((_, Some(start))) = &item.of {
                     marks.start = marks.start.max(*start);
@@ -576,172 +610,6 @@ fn note_places(wal: &Wal, tail: &Tail, batch: &[Item], frames: &Frames) {
                     wal.upkeep.notify_one();
                 }
             }
-        }
-    }
-}
-
-/// The bytes of a batch on their way: headers, heads and short payloads in one buffer, long payloads where they are.
-#[derive(Default)]
-struct Frames {
-    buffer: Vec<u8>,
-    /// What to write, in order: pieces of `buffer`, and payloads of the batch's items.
-    pieces: Vec<Piece>,
-    /// Where each record stands.
-    positions: Vec<u64>,
-    bytes: u64,
-    chain: u32,
-    /// Start in `buffer` of the piece that is still growing.
-    open: usize,
-}
-
-enum Piece {
-    Buffer { from: usize, to: usize },
-    Payload { item: usize },
-}
-
-impl Frames {
-    fn encode(&mut self, wal: &Wal, tail: &Tail, batch: &[Item]) {
-        self.buffer.clear();
-        self.pieces.clear();
-        self.positions.clear();
-        self.open = 0;
-        self.chain = tail.chain;
-        let start = tail.position();
-        let synced = wal.synced.load(Ordering::Acquire);
-        let mut position = start;
-        for (at, item) in batch.iter().enumerate() {
-            self.positions.push(position);
-            position += self.push(wal, position, synced, at, &item.draft);
-        }
-        let end = position.next_multiple_of(BATCH_ALIGN);
-        self.pad(end - position);
-        self.close_piece();
-        self.bytes = end - start;
-    }
-
-    /// Adds one record and returns how many bytes it takes.
-    fn push(&mut self, wal: &Wal, position: u64, synced: u64, at: usize, draft: &Draft) -> u64 {
-        let head = draft.head.as_slice();
-        let mut header = Header {
-            crc: 0,
-            chain: self.chain,
-            length: 0,
-            kind: draft.kind,
-            form: Form::Plain,
-            group: draft.group,
-            log: wal.log as u32,
-            position,
-            synced,
-        };
-        let body_bytes = match &wal.layout.cipher {
-            Some(cipher) if draft.body_bytes() > 0 => {
-                self.put_sealed(&mut header, cipher, head, &draft.payload)
-            }
-            _ if draft.payload.len() < COPY_BYTES_MAX => {
-                self.put(&mut header, head, &draft.payload, None)
-            }
-            _ => self.put(&mut header, head, &draft.payload, Some(at)),
-        };
-        let framed = record::framed_bytes(body_bytes);
-        self.pad(framed - HEADER_BYTES as u64 - body_bytes);
-        framed
-    }
-
-    /// Writes header and body; a payload that stays where it is becomes a piece of its own.
-    fn put(
-        &mut self,
-        header: &mut Header,
-        head: &[u8],
-        payload: &[u8],
-        stays: Option<usize>,
-    ) -> u64 {
-        let body_bytes = head.len() + payload.len();
-        header.length =
-            u32::try_from(body_bytes).expect("longer payloads are refused when they are proposed");
-        let (bytes, crc) = header.encode(head, payload);
-        self.chain = crc;
-        self.buffer.extend_from_slice(&bytes);
-        self.buffer.extend_from_slice(head);
-        match stays {
-            None => self.buffer.extend_from_slice(payload),
-            Some(item) => {
-                self.close_piece();
-                self.pieces.push(Piece::Payload { item });
-            }
-        }
-        body_bytes as u64
-    }
-
-    /// Writes header and sealed body. Nothing is copied twice: the body is sealed where it is written from.
-    fn put_sealed(
-        &mut self,
-        header: &mut Header,
-        cipher: &Sealing,
-        head: &[u8],
-        payload: &[u8],
-    ) -> u64 {
-        let body_bytes = head.len() + payload.len() + Sealing::OVERHEAD_BYTES;
-        header.form = Form::Bound;
-        header.length =
-            u32::try_from(body_bytes).expect("longer payloads are refused when they are proposed");
-        let start = self.buffer.len();
-        self.buffer.resize(start + HEADER_BYTES, 0);
-        let context = header.context();
-        cipher.seal(header.position, &context, head, payload, &mut self.buffer);
-        let (_, record) = self.buffer.split_at_mut(start);
-        let (place, body) = record.split_at_mut(HEADER_BYTES);
-        let (bytes, crc) = header.encode(body, &[]);
-        place.copy_from_slice(&bytes);
-        self.chain = crc;
-        body_bytes as u64
-    }
-
-    fn pad(&mut self, count: u64) {
-        self.buffer.resize(self.buffer.len() + count as usize, 0);
-    }
-
-    fn close_piece(&mut self) {
-        let to = self.buffer.len();
-        if to > self.open {
-            self.pieces.push(Piece::Buffer {
-                from: self.open,
-                to,
-            });
-            self.open = to;
-        }
-    }
-
-    /// Puts the header of a new segment before the batch.
-    fn open_segment(&mut self, header: &segment::Header) {
-        let from = self.buffer.len();
-        self.buffer.extend_from_slice(&header.encode());
-        self.pieces.insert(
-            0,
-            Piece::Buffer {
-                from,
-                to: self.buffer.len(),
-            },
-        );
-    }
-
-    fn write(&self, file: &Arc<dyn File>, mut offset: u64, batch: &[Item]) -> std::io::Result<()> {
-        for pieces in self.pieces.chunks(PIECES_MAX) {
-            let slices: Vec<IoSlice<'_>> = pieces
-                .iter()
-                .map(|piece| IoSlice::new(self.slice(piece, batch)))
-                .collect();
-            file.write_vectored_at(&slices, offset)?;
-            offset += slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
-        }
-        Ok(())
-    }
-
-    fn slice<'a>(&'a self, piece: &Piece, batch: &'a [Item]) -> &'a [u8] {
-        match piece {
-            Piece::Buffer { from, to } => self.buffer.get(*from..*to).unwrap_or_default(),
-            Piece::Payload { item } => batch
-                .get(*item)
-                .map_or(&[], |item| item.draft.payload.as_ref()),
         }
     }
 }

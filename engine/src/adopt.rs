@@ -194,6 +194,17 @@ impl Store {
         let Some((segment, entries)) = written else {
             return;
         };
+        assert!(
+            entries.is_sorted_by(|a, b| a.id < b.id),
+            "each stream has one entry in a segment"
+        );
+        assert!(
+            upkeep
+                .segments
+                .last()
+                .is_none_or(|last| last.segment.hi < segment.lo),
+            "a flush comes behind those before it"
+        );
         upkeep.segments.push(SegmentState {
             live: segment.messages,
             segment: segment.clone(),
@@ -231,7 +242,14 @@ impl Store {
             marks: late,
             is_damaged: false,
         };
-        upkeep.segments.insert(at.unwrap_or(0), state);
+        let at = at.expect("a merge has inputs");
+        upkeep.segments.insert(at, state);
+        assert!(
+            upkeep
+                .segments
+                .is_sorted_by(|a, b| a.segment.hi < b.segment.lo),
+            "segments stand in the order of their flushes"
+        );
         upkeep.wrote_manifest(manifest, &self.dir);
         upkeep.adopting.push_back(Adopting {
             segment,

@@ -125,6 +125,7 @@ impl Counts {
             sets.remove(0);
         }
         sets.push(set);
+        assert!(sets.len() <= SETS_MAX, "what is remembered is bounded");
     }
 
     /// Memory on the heap, about, in bytes.

@@ -95,7 +95,8 @@ impl Filter {
 
     /// What every matching subject starts with.
     pub(crate) fn prefix(&self) -> &[u8] {
-        self.text.get(..self.prefix_len).unwrap_or_default()
+        let prefix = self.text.get(..self.prefix_len);
+        prefix.expect("the prefix is a part of the filter")
     }
 
     /// How many tokens a subject that starts with [`Filter::prefix`] needs to match, if nothing else is asked of it.
@@ -124,7 +125,12 @@ impl Filter {
             return false;
         }
         let mut offset = self.prefix_len;
-        for want in tokens(self.text.get(self.prefix_len..).unwrap_or_default()) {
+        debug_assert!(
+            name.starts_with(self.prefix()),
+            "names are asked for below the prefix"
+        );
+        let behind = self.text.get(self.prefix_len..);
+        for want in tokens(behind.expect("the prefix is a part of the filter")) {
             // Names that go on where this one ends may come after others: no stretch is known to hold no match.
             let Some(rest) = name.get(offset..) else {
                 return false;

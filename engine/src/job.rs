@@ -272,6 +272,10 @@ impl Place {
     ) -> Result<(Option<Written>, Manifest), Error> {
         let written = write_segment(frozen, &*self.disk, &self.dir, segment, &self.options)?;
         let mut manifest = manifest.clone();
+        assert!(
+            frozen.applied >= manifest.applied && frozen.ordinal >= manifest.next_ordinal,
+            "flushes become durable in order"
+        );
         if let Some((segment, _)) = &written {
             manifest.segments.push(listed(segment));
             manifest.next_segment = manifest.next_segment.max(segment.id() + 1);
@@ -300,8 +304,15 @@ impl Place {
         if plan.uses_reserve {
             done.released_reserve = self.release_reserve();
         }
-        let lo = plan.inputs.first().map_or(0, |input| input.lo);
-        let hi = plan.inputs.last().map_or(0, |input| input.hi);
+        let (Some(first), Some(last)) = (plan.inputs.first(), plan.inputs.last()) else {
+            unreachable!("a merge has inputs");
+        };
+        assert!(
+            plan.inputs.is_sorted_by(|a, b| a.hi < b.lo),
+            "segments stand in the order of their flushes"
+        );
+        let (lo, hi) = (first.lo, last.hi);
+        let plan_messages: u64 = plan.inputs.iter().map(|input| input.messages).sum();
         let bytes = plan
             .inputs
             .iter()
@@ -318,6 +329,10 @@ impl Place {
         )?;
         plan.write(&mut writer)?;
         let written = writer.finish(&*self.disk, &self.options)?;
+        assert!(
+            written.0.messages <= plan_messages,
+            "a merge makes no messages"
+        );
         done.bytes_written += written.0.file_bytes();
         Ok(Outcome::Merged { written })
     }

@@ -9,6 +9,8 @@
 //! to which applied index ([`Store::applied`]), so that the log may go. Recovery is the manifest's state and the log's
 //! entries after it, whatever the size of the data.
 //!
+//! Of the other crates it uses `runtime` (the disk, time as a value) and `format` (numbers, checksums, encryption).
+//!
 //! Reading order: `message`, `filter` (values); `store` (everything one can ask); `stream`, `query`, `pending`,
 //! `removal` (one stream); `runs`, `subjects`, `names`, `tail` (its parts in memory); `segment`, `block` (its parts on disk); `flush`, `merge`,
 //! `manifest`, `recovery`, `job`, `upkeep`, `tiers`, `stages`, `adopt`, `lifecycle` (how it gets there and back); `view` (one stream at one

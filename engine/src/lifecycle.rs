@@ -128,6 +128,15 @@ impl Upkeep {
 
     /// A manifest was written, so the one before and its damage are gone.
     pub(crate) fn wrote_manifest(&mut self, manifest: Manifest, dir: &Path) {
+        let before = &self.manifest;
+        assert!(
+            manifest.version > before.version,
+            "each manifest has a version of its own"
+        );
+        assert!(
+            manifest.applied >= before.applied && manifest.next_ordinal >= before.next_ordinal,
+            "what is durable stays durable"
+        );
         self.manifest = manifest;
         self.mend_manifest = false;
         self.is_manifest_foreign = false;
@@ -525,7 +534,8 @@ fn copy_over(disk: &dyn Disk, source: &dyn File, target: &Path) -> Result<(), Er
             file.set_len(at).map_err(fail)?;
             return file.sync().map_err(fail);
         }
-        file.write_at(buffer.get(..count).unwrap_or_default(), at)
+        let read = buffer.get(..count);
+        file.write_at(read.expect("no more is read than there is room for"), at)
             .map_err(fail)?;
         at += count as u64;
     }

@@ -68,6 +68,17 @@ impl Manifest {
     }
 
     fn encode(&self) -> Vec<u8> {
+        assert!(
+            self.segments.is_sorted_by(|a, b| a.hi < b.lo)
+                && self.segments.iter().all(|one| one.lo <= one.hi),
+            "segments stand in the order of their flushes"
+        );
+        assert!(
+            self.segments
+                .iter()
+                .all(|one| one.id < self.next_segment && one.hi < self.next_ordinal),
+            "no number is given out twice"
+        );
         let mut out = Vec::new();
         put_varint(&mut out, self.version);
         put_varint(&mut out, self.applied);
@@ -93,10 +104,7 @@ impl Manifest {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let (version, applied) = (reader.varint()?, reader.varint()?);
-        let digest = reader
-            .take(8)?
-            .first_chunk::<8>()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let digest = reader.u64()?;
         let (next_ordinal, next_segment) = (reader.varint()?, reader.varint()?);
         let mut segments: Vec<ManifestSegment> = Vec::new();
         for _ in 0..reader.count()? {

@@ -194,7 +194,14 @@ impl StreamMerge<'_> {
         dead: Runs,
     ) -> Result<(), Error> {
         let with_messages = self.parts.iter().filter(|part| part.messages() > 0);
+        // Without messages nothing counts from it.
         let base = with_messages.map(Part::first_seq).min().unwrap_or(0);
+        assert!(
+            self.parts.is_sorted_by(|a, b| a.messages() == 0
+                || b.messages() == 0
+                || a.last_seq() < b.first_seq()),
+            "the parts of a stream follow each other"
+        );
         let (subjects, numbers) = self.subjects(base)?;
         for (part, numbers) in self.parts.iter().zip(&numbers) {
             self.copy_messages(writer, id, part, numbers)?;

@@ -50,25 +50,24 @@ impl Message {
     /// The subject's bytes.
     #[must_use]
     pub fn subject(&self) -> &[u8] {
-        self.record
-            .get(..usize::from(self.subject_len))
-            .unwrap_or_default()
+        let subject = self.record.get(..usize::from(self.subject_len));
+        subject.expect("a record begins with its subject")
     }
 
     /// The header block, empty for none.
     #[must_use]
     pub fn headers(&self) -> &[u8] {
         let start = usize::from(self.subject_len);
-        self.record
-            .get(start..start + self.headers_len as usize)
-            .unwrap_or_default()
+        let headers = self.record.get(start..start + self.headers_len as usize);
+        headers.expect("a record has its headers behind its subject")
     }
 
     /// The payload's bytes.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         let start = usize::from(self.subject_len) + self.headers_len as usize;
-        self.record.get(start..).unwrap_or_default()
+        let payload = self.record.get(start..);
+        payload.expect("a record ends with its payload")
     }
 
     /// The payload, sharing the record's bytes.

@@ -41,9 +41,14 @@ impl Names {
     fn name(&self, number: u32) -> &[u8] {
         let number = number as usize;
         let before = number.checked_sub(1).and_then(|at| self.ends.get(at));
+        // The first name starts where the arena does.
         let start = before.copied().unwrap_or(0);
-        let end = self.ends.get(number).copied().unwrap_or(start);
-        self.arena.get(start..end).unwrap_or_default()
+        let end = self
+            .ends
+            .get(number)
+            .expect("only names that are there have a number");
+        let name = self.arena.get(start..*end);
+        name.expect("names stand one behind the other")
     }
 
     /// The number of the name: `Ok` if it has one, otherwise where in `slots` it belongs.
@@ -81,9 +86,10 @@ impl Names {
                 let number = u32::try_from(self.ends.len()).expect("fewer names than 2^32");
                 self.arena.extend_from_slice(name);
                 self.ends.push(self.arena.len());
-                if let Some(slot) = self.slots.get_mut(at) {
-                    *slot = hashed >> 32 << 32 | u64::from(number);
-                }
+                let slot = self.slots.get_mut(at);
+                *slot.expect("a table with room has a free slot") =
+                    hashed >> 32 << 32 | u64::from(number);
+                debug_assert_eq!(self.name(number), name, "the name stands where it was put");
                 (number, true)
             }
         }
@@ -98,10 +104,13 @@ impl Names {
             while self.slots.get(at).is_some_and(|&slot| slot != EMPTY) {
                 at = (at + 1) & mask;
             }
-            if let Some(slot) = self.slots.get_mut(at) {
-                *slot = hashed >> 32 << 32 | u64::from(number);
-            }
+            let slot = self.slots.get_mut(at);
+            *slot.expect("a larger table has a free slot") = hashed >> 32 << 32 | u64::from(number);
         }
+        assert!(
+            self.slots.len().is_power_of_two() && self.ends.len() < self.slots.len(),
+            "a table has free slots, or a search would not end"
+        );
     }
 
     /// Forgets every name and keeps the room.

@@ -37,7 +37,9 @@ impl<'a> PartMatches<'a> {
     }
 
     fn matches(&mut self, io: &Cache, subject: u32) -> Result<bool, Error> {
-        let known = self.known.get(subject as usize).copied().unwrap_or(0);
+        let known = self.known.get(subject as usize).copied();
+        // A row may name what the table does not have: that is told when the table is read.
+        let known = known.unwrap_or(0);
         if known > 0 {
             return Ok(known == 2);
         }

@@ -107,6 +107,11 @@ impl Stream {
     fn settle_subject(&mut self, subject: SubjectPlace, count: u32, from: u64, to: u64, last: u64) {
         let before = self.subjects.totals(subject);
         let after = self.subjects.subtract(subject, count);
+        debug_assert_eq!(
+            before.messages - count,
+            after.messages,
+            "a subject loses what is taken from it"
+        );
         if after.messages == 0 {
             return;
         }
@@ -123,7 +128,7 @@ impl Stream {
 
     /// Takes one message out of the counters and out of sight. Its subject is settled.
     fn forget(&mut self, victim: Victim) {
-        assert!(self.messages > 0);
+        assert!(self.messages > 0, "a message that is there is counted");
         assert!(
             self.bytes >= victim.size,
             "a stream holds the bytes of its messages"
@@ -151,6 +156,11 @@ impl Stream {
         self.subjects.clear();
         self.expiry.clear();
         self.tail.clear();
+        debug_assert_eq!(
+            self.first_seq,
+            self.last_seq + 1,
+            "an empty stream starts behind its last sequence"
+        );
     }
 
     pub(crate) fn purge(&mut self, io: &Cache, purge: &Purge) -> Result<Removal, Error> {
@@ -198,6 +208,7 @@ impl Stream {
             return 0;
         }
         // Invariant: at least `nth` in low..below, fewer than `nth` in high..below.
+        debug_assert!(low < high, "there are enough, so there is one");
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             if self.count_live(middle, below - 1) >= nth {
@@ -226,10 +237,17 @@ impl Stream {
             });
         };
         let messages = self.count_live(first, last);
+        assert!(
+            messages < self.messages,
+            "the message that becomes the first is not among them"
+        );
         let prefix = self.describe_prefix(io, below)?;
         let mut gone = Vec::new();
         self.settle_subjects(&prefix.counts, (first, below - 1), &mut gone)?;
-        assert!(self.bytes >= prefix.bytes);
+        assert!(
+            self.bytes >= prefix.bytes,
+            "a stream holds the bytes of its messages"
+        );
         self.bytes -= prefix.bytes;
         self.messages -= messages;
         if !self.expiry.is_empty() {

@@ -65,7 +65,7 @@ impl Runs {
     /// Runs that end at or after `from`, ascending, uncut.
     pub(crate) fn iter_from(&self, from: u64) -> impl Iterator<Item = RangeInclusive<u64>> + '_ {
         let first = self.chunk_reaching(from);
-        let chunks = self.chunks.get(first..).unwrap_or_default();
+        let chunks = self.chunks.get(first..).expect("a place among them");
         chunks
             .iter()
             .flat_map(|chunk| chunk.runs.iter())
@@ -111,10 +111,10 @@ impl Runs {
         for chunk in self
             .chunks
             .get(self.chunk_reaching(from)..)
-            .unwrap_or_default()
+            .expect("a place among them")
         {
             let (Some(first), Some(last)) = (chunk.runs.first(), chunk.runs.last()) else {
-                continue;
+                unreachable!("no chunk is empty");
             };
             if first.start > to {
                 break;
@@ -124,7 +124,7 @@ impl Runs {
                 continue;
             }
             let at = chunk.runs.partition_point(|run| run.end < from);
-            for run in chunk.runs.get(at..).unwrap_or_default() {
+            for run in chunk.runs.get(at..).expect("a place among them") {
                 if run.start > to {
                     break;
                 }
@@ -169,12 +169,26 @@ impl Runs {
         if spills {
             run = self.absorb_after(at, run);
         }
-        let Some(chunk) = self.chunks.get_mut(at).map(Arc::make_mut) else {
-            return;
-        };
+        let chunk = self.chunks.get_mut(at).map(Arc::make_mut);
+        let chunk = chunk.expect("the chunk that the run belongs to");
         chunk.runs.insert(from, run);
         chunk.members += run.len();
+        let (before, after) = (from.checked_sub(1), from + 1);
+        debug_assert!(
+            before
+                .and_then(|at| chunk.runs.get(at))
+                .is_none_or(|before| before.end < run.start)
+                && chunk
+                    .runs
+                    .get(after)
+                    .is_none_or(|after| run.end < after.start),
+            "runs rise and do not touch"
+        );
         self.split_if_full(at);
+        debug_assert!(
+            self.contains(*range.start()) && self.contains(*range.end()),
+            "what was added is there"
+        );
     }
 
     /// Takes the runs that `run` reaches out of the chunks after number `at`.
@@ -199,6 +213,11 @@ impl Runs {
     }
 
     fn push_last(&mut self, run: Run) {
+        let last = self.chunks.last().and_then(|chunk| chunk.runs.last());
+        debug_assert!(
+            last.is_none_or(|last| last.end < run.start),
+            "the last run is behind all others"
+        );
         match self
             .chunks
             .last_mut()
@@ -228,6 +247,10 @@ impl Runs {
         let runs = chunk.runs.split_off(RUNS_PER_CHUNK / 2);
         let members = runs.iter().map(|run| run.len()).sum();
         chunk.members -= members;
+        assert!(
+            !chunk.runs.is_empty() && !runs.is_empty(),
+            "no chunk is empty"
+        );
         self.chunks
             .insert(at + 1, Arc::new(Chunk { runs, members }));
     }
@@ -249,7 +272,12 @@ impl Runs {
             chunk.members -= run.len();
             removed.push(run.start..=run.end);
         }
+        assert!(
+            !chunk.runs.is_empty(),
+            "a chunk that reaches the floor keeps a run"
+        );
         if let Some(first) = chunk.runs.first_mut().filter(|run| run.start < floor) {
+            assert!(first.end >= floor, "runs below the floor are gone");
             chunk.members -= floor - first.start;
             removed.push(first.start..=floor - 1);
             first.start = floor;

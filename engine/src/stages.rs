@@ -183,8 +183,19 @@ impl Upkeep {
             .segments
             .iter()
             .position(|listed| ids.contains(&listed.id));
+        let before = manifest.segments.len();
         manifest.segments.retain(|listed| !ids.contains(&listed.id));
-        manifest.segments.insert(at.unwrap_or(0), listed);
+        assert_eq!(
+            before - manifest.segments.len(),
+            ids.len(),
+            "all inputs of a merge are listed until the swap"
+        );
+        let at = at.expect("a merge has inputs");
+        manifest.segments.insert(at, listed);
+        assert!(
+            manifest.segments.is_sorted_by(|a, b| a.hi < b.lo),
+            "segments stand in the order of their flushes"
+        );
         manifest.version += 1;
         manifest
     }
@@ -533,7 +544,8 @@ impl Store {
                 Maintenance::Idle
             };
         };
-        let states = self.upkeep.segments.get(range.clone()).unwrap_or_default();
+        let states = self.upkeep.segments.get(range.clone());
+        let states = states.expect("what was picked is there");
         let segments: Vec<_> = states.iter().map(|state| state.segment.clone()).collect();
         assert!(!segments.is_empty(), "a merge has inputs");
         let inputs = MergeInputs {

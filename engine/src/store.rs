@@ -544,6 +544,7 @@ fn append_to(
     let weight = stream.tail.weight();
     stream.append(seq, append)?;
     panic_if_planted("panic-in-append", stream.id == StreamId(1));
+    debug_assert_eq!(stream.last_seq, seq, "the newest message is the last");
     upkeep.dirty_weight += stream.tail.weight() - weight;
     upkeep.note_dirty(stream);
     digest.fold(Change::Append, &operands);

@@ -188,10 +188,12 @@ impl Stream {
         let size = self.overhead.size(append.record.len(), append.headers_len);
         let expires = append.expires;
         let time = append.time;
-        let name = append
-            .record
-            .get(..usize::from(append.subject_len))
-            .unwrap_or_default();
+        let name = append.record.get(..usize::from(append.subject_len));
+        let name = name.expect("a record begins with its subject");
+        assert!(
+            usize::from(append.subject_len) + append.headers_len as usize <= append.record.len(),
+            "subject and headers are parts of the record"
+        );
         self.tail.check_room()?;
         self.subjects.add(name, seq)?;
         self.tail.push(seq, append);
@@ -200,6 +202,10 @@ impl Stream {
         self.last_time = time;
         self.messages += 1;
         self.bytes += size;
+        debug_assert!(
+            self.first_seq <= seq && self.messages <= self.last_seq - self.first_seq + 1,
+            "each message has a sequence of its own"
+        );
         if let Some(expires) = expires {
             self.note_expiry(seq, expires);
         }
@@ -217,6 +223,10 @@ impl Stream {
 
     /// Notes that sequences between the first and the last hold no message any more.
     pub(crate) fn note_dead(&mut self, run: RangeInclusive<u64>) {
+        assert!(
+            *run.start() >= self.first_seq,
+            "what is below the stream's start is not between its first and last"
+        );
         self.dead.insert(run.clone());
         if !self.ageless.is_empty() {
             self.ageless.insert(run.clone());
@@ -247,6 +257,13 @@ impl Stream {
         for run in self.dead.remove_below(first_seq) {
             self.passed_dead.insert(run);
         }
+        debug_assert!(
+            self.dead
+                .iter()
+                .next()
+                .is_none_or(|run| *run.start() >= first_seq),
+            "runs below the start have passed"
+        );
         self.ageless.remove_below(first_seq);
     }
 

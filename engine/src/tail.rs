@@ -42,9 +42,8 @@ const _: () = assert!(
 
 impl TailEntry {
     pub(crate) fn subject(&self) -> &[u8] {
-        self.record
-            .get(..usize::from(self.subject_len))
-            .unwrap_or_default()
+        let subject = self.record.get(..usize::from(self.subject_len));
+        subject.expect("a record begins with its subject")
     }
 
     pub(crate) fn time(&self) -> Timestamp {
@@ -140,7 +139,17 @@ impl Tail {
             subject_len: append.subject_len,
             is_dead: false,
         };
+        debug_assert_eq!(
+            (number - self.popped) as usize,
+            self.entries.len(),
+            "an entry's number tells its index"
+        );
         let (slot, is_new) = self.subjects.find_or_add(entry.subject());
+        debug_assert_eq!(
+            is_new,
+            slot as usize == self.postings.len(),
+            "a new name has the next slot"
+        );
         self.entries.push_back(entry);
         if is_new {
             self.postings.push(Posting {
@@ -209,6 +218,7 @@ impl Tail {
             self.entries.pop_front();
             self.popped += 1;
         }
+        debug_assert!(self.popped <= self.pushed, "only what was pushed is popped");
         if self.entries.is_empty() {
             // Everything was consumed before a flush: nothing of it needs to stay, postings included.
             self.clear();
@@ -220,6 +230,10 @@ impl Tail {
         while let Some(first) = self.first_seq().filter(|&first| first < seq) {
             self.kill(first);
         }
+        debug_assert!(
+            self.first_seq().is_none_or(|first| first >= seq),
+            "nothing is left below"
+        );
     }
 
     /// Forgets everything. Only for the active tail.

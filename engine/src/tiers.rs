@@ -60,6 +60,10 @@ pub(crate) fn pick(
             cheapest = Some(cheapest.map_or(range, |known| range.min(known)));
         }
     }
+    debug_assert!(
+        cheapest.is_none_or(|(_, from, to)| from + 1 < to && to <= sizes.len()),
+        "at least two neighbours are merged"
+    );
     cheapest
         .filter(|(sum, ..)| *sum <= TIDY_BYTES || waiting >= width)
         .map(|(_, from, to)| from..to)

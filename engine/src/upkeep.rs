@@ -71,6 +71,15 @@ impl Upkeep {
     /// The durable manifest with the marks of now.
     pub(crate) fn next_manifest(&self) -> Manifest {
         let mut manifest = self.manifest.clone();
+        assert!(
+            manifest.next_segment <= self.next_segment,
+            "no segment's number is given out twice"
+        );
+        assert_eq!(
+            manifest.segments.len(),
+            self.segments.len(),
+            "the manifest lists the segments in use"
+        );
         manifest.next_segment = self.next_segment;
         for (listed, state) in manifest.segments.iter_mut().zip(&self.segments) {
             assert_eq!(

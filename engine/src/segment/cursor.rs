@@ -122,7 +122,8 @@ impl<'a> TableCursor<'a> {
             list: match self.list {
                 List::None => RawList::None,
                 List::Inside(from, to) => {
-                    RawList::Inside(self.block.get(from..to).unwrap_or_default())
+                    let list = self.block.get(from..to);
+                    RawList::Inside(list.expect("it was found in this block"))
                 }
                 List::Index(block) => RawList::Index(block),
             },
@@ -260,7 +261,8 @@ impl<'a> TableCursor<'a> {
 
     #[inline]
     fn decode_row(&mut self) -> Result<(), Malformed> {
-        let rest = self.block.get(self.at..).unwrap_or_default();
+        let rest = self.block.get(self.at..);
+        let rest = rest.expect("the next row is not behind the block");
         let mut reader = Reader::new(rest);
         let previous = (self.at > 0).then_some(&*self.name);
         let row = RawRow::read(&mut reader, previous, self.part.base())?;

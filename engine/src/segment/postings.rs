@@ -88,6 +88,10 @@ impl PostingsBuilder {
             self.next = self.base;
         }
         let is_long = run.end > run.start;
+        assert!(
+            self.next <= run.start && run.start <= run.end,
+            "runs rise from the base on"
+        );
         put_varint(
             &mut self.bytes,
             (run.start - self.next) << 1 | u64::from(is_long),
@@ -172,6 +176,10 @@ pub(crate) struct ChunkRef {
 }
 
 pub(crate) fn encode_index(chunks: &[ChunkRef]) -> Vec<u8> {
+    assert!(
+        chunks.is_sorted_by(|a, b| a.first < b.first && a.before <= b.before),
+        "chunks stand in the order of their sequences"
+    );
     let mut out = Vec::new();
     for chunk in chunks {
         put_varint(&mut out, chunk.first);

@@ -77,9 +77,14 @@ impl TableWriter {
         }
         let out = &mut self.bytes;
         put_varint(out, shared as u64);
-        put_bytes(out, row.name.get(shared..).unwrap_or_default());
+        let suffix = row.name.get(shared..);
+        put_bytes(out, suffix.expect("no name shares more than all of it"));
         put_varint(out, row.local.as_ref().map_or(0, |local| local.messages));
         if let Some(local) = &row.local {
+            debug_assert!(
+                base <= local.first && local.first <= local.last,
+                "sequences count from the part's base, and rise"
+            );
             put_varint(out, local.first - base);
             if local.messages > 1 {
                 put_varint(out, local.last - local.first);

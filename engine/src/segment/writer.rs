@@ -106,6 +106,7 @@ impl SegmentWriter {
         bytes: u64,
         options: &Options,
     ) -> Result<Self, Error> {
+        assert!(lo <= hi, "a segment covers at least one flush");
         let path = dir.join(segment_name(id));
         let file = disk
             .open(&path, OpenMode::CreateNew)
@@ -161,6 +162,11 @@ impl SegmentWriter {
             self.part.messages == 0 || message.seq > self.part.last_seq,
             "sequences rise"
         );
+        debug_assert!(
+            usize::from(message.subject_len) + message.headers_len as usize <= message.record.len(),
+            "subject and headers are parts of the record"
+        );
+        let body_len = u32::try_from(message.record.len());
         self.rows.push(&Row {
             seq: message.seq,
             time: message.time,
@@ -169,7 +175,7 @@ impl SegmentWriter {
             subject_len: message.subject_len,
             headers_len: message.headers_len,
             body_start: 0,
-            body_len: message.record.len() as u32,
+            body_len: body_len.expect("a record is shorter than 4 GiB"),
         });
         self.body.extend_from_slice(message.record);
         self.part.messages += 1;
@@ -185,6 +191,10 @@ impl SegmentWriter {
         let Some((first_seq, first_time)) = self.page.take() else {
             return Ok(());
         };
+        assert!(
+            !self.rows.bytes.is_empty() && self.part.first_seq <= first_seq,
+            "a page has a row, and is not before its part"
+        );
         let rows = self.blocks.append(Kind::Page, &self.rows.bytes)?;
         let body = self.blocks.append(Kind::Body, &self.body)?;
         assert_eq!(
@@ -215,7 +225,7 @@ impl SegmentWriter {
         dead: Runs,
     ) -> Result<(), Error> {
         self.close_page()?;
-        let count = subjects.len() as u32;
+        let count = u32::try_from(subjects.len()).expect("fewer subjects than 2^32");
         let mut tables = Vec::new();
         let mut table = TableWriter::default();
         for subject in subjects {
@@ -238,7 +248,19 @@ impl SegmentWriter {
         self.put_table(&mut table, &mut tables)?;
         let mut part = std::mem::take(&mut self.part);
         part.base = if part.messages == 0 { 0 } else { base };
-        assert!(part.base <= part.first_seq);
+        assert!(
+            part.base <= part.first_seq && part.first_seq <= part.last_seq,
+            "sequences count from the part's base, and rise"
+        );
+        assert!(
+            part.pages.is_empty() == (part.messages == 0),
+            "messages stand in pages"
+        );
+        assert!(
+            part.pages
+                .is_sorted_by(|a, b| a.first_seq < b.first_seq && a.offset < b.offset),
+            "pages stand in the order of their messages"
+        );
         self.messages += part.messages;
         let expiries = std::mem::take(&mut self.expiries);
         let present = Present {
@@ -282,6 +304,7 @@ impl SegmentWriter {
     }
 
     fn put_index(&mut self, kind: Kind, bytes: Vec<u8>) -> Result<(), Error> {
+        assert!(!bytes.is_empty(), "a block of the index says something");
         let block = self.blocks.append(kind, &bytes)?;
         match kind {
             Kind::Streams => self.entry_blocks.push(block),
@@ -310,6 +333,11 @@ impl SegmentWriter {
     fn put_copy(&mut self) -> Result<BlockRef, Error> {
         let first = self.put_root()?;
         let here = self.blocks.len();
+        assert_eq!(
+            first.offset + u64::from(first.len),
+            here,
+            "the guard stands right behind the first root"
+        );
         let guard = guard::content(first, here, self.id, &self.header);
         self.blocks.append_plain(Kind::Guard, &guard);
         let index = std::mem::take(&mut self.index);
@@ -342,6 +370,10 @@ impl SegmentWriter {
 
     fn put_postings(&mut self, postings: PostingsBuilder) -> Result<Local, Error> {
         let (messages, first, last) = (postings.count, postings.first, postings.last);
+        assert!(
+            first <= last && messages <= last - first + 1,
+            "each message has a sequence of its own"
+        );
         if messages == 1 {
             return Ok(Local {
                 messages,
@@ -417,6 +449,10 @@ impl SegmentWriter {
         self.blocks.append_raw(&trailer);
         self.blocks.finish()?;
         let segment = Segment::open(disk, &self.path, options.encryption.as_ref())?;
+        assert!(
+            segment.id() == self.id && segment.messages == self.messages,
+            "what was written reads back"
+        );
         Ok((Arc::new(segment), self.entries))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use halyard_server::jetstream::api::timestamp;
 use serde_json::{Value, json};
@@ -218,7 +220,8 @@ pub(crate) async fn message(
     let unreadable = || Failure::Refused(0, format!("unreadable message: {value}"));
     let message = value.get("message").ok_or_else(unreadable)?;
     let text = |key: &str| message.get(key).and_then(Value::as_str);
-    let bytes = |key: &str| base64(text(key).unwrap_or(""));
+    let decode = |text| BASE64.decode(text).ok().map(Bytes::from);
+    let bytes = |key: &str| decode(text(key).unwrap_or(""));
     Ok(Some(Stored {
         seq: message
             .get("seq")
@@ -232,44 +235,4 @@ pub(crate) async fn message(
             .ok_or_else(unreadable)?
             .as_nanos(),
     }))
-}
-
-/// Decodes base64 with padding.
-fn base64(text: &str) -> Option<Bytes> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0u32, 0u32);
-    for character in text.bytes() {
-        let value = match character {
-            b'A'..=b'Z' => character - b'A',
-            b'a'..=b'z' => character - b'a' + 26,
-            b'0'..=b'9' => character - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            b'=' => continue,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from(bits >> held & 0xFF).ok()?);
-        }
-    }
-    Some(bytes.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_of_every_length() {
-        let decoded = |text| base64(text).map(|bytes| bytes.to_vec());
-        assert_eq!(decoded(""), Some(vec![]));
-        assert_eq!(decoded("Zg=="), Some(b"f".to_vec()));
-        assert_eq!(decoded("Zm8="), Some(b"fo".to_vec()));
-        assert_eq!(decoded("Zm9vYmFy"), Some(b"foobar".to_vec()));
-        assert_eq!(decoded("/+8="), Some(vec![0xFF, 0xEF]));
-        assert_eq!(decoded("a!"), None);
-    }
 }

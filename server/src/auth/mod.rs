@@ -5,6 +5,7 @@
 
 use halyard_net::proto::Connect;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
 
 use crate::broker::GLOBAL_ACCOUNT;
 use crate::config::Authorization;
@@ -91,11 +92,7 @@ pub fn admits(rules: &Authorization, user: Option<&str>, credential: Credential)
 
 /// Compares without telling by its time where the first difference is.
 fn same(shown: &str, secret: &str) -> bool {
-    let differing = shown
-        .bytes()
-        .zip(secret.bytes())
-        .fold(0, |found, (a, b)| found | (a ^ b));
-    differing == 0 && shown.len() == secret.len()
+    shown.as_bytes().ct_eq(secret.as_bytes()).into()
 }
 
 #[cfg(test)]

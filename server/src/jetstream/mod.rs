@@ -36,6 +36,7 @@ pub mod handle;
 pub mod inbox;
 mod lanes;
 mod log_scrub;
+mod plain;
 mod progress;
 mod reads;
 mod turns;

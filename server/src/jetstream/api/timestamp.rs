@@ -1,6 +1,8 @@
 //! Points of time as the API writes them: RFC 3339 with up to nine digits of a second, ours in UTC, a client's as it came.
 
 use halyard_runtime::time::Timestamp;
+use jiff::SignedDuration;
+use jiff::civil::{Date, DateTime};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What an empty stream shows as the time of its first and last message.
@@ -8,6 +10,9 @@ pub const ZERO: &str = "0001-01-01T00:00:00Z";
 
 const NANOS: i64 = 1_000_000_000;
 const DAY_SECONDS: i64 = 86_400;
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+/// The zero of Go's times, the first moment of year 1, in seconds since the Unix epoch.
+const ZERO_SECONDS: i64 = -62_135_596_800;
 
 /// Appends `time` as `2026-11-23T17:39:26.019384424Z`; trailing zeros of the fraction are left out.
 pub fn write(out: &mut Vec<u8>, time: Timestamp) {
@@ -16,21 +21,20 @@ pub fn write(out: &mut Vec<u8>, time: Timestamp) {
     out.push(b'Z');
 }
 
-/// Day and clock, without a zone.
+/// Day and clock, without a zone; of years that have more or less than four digits the nearest.
 fn write_clock(out: &mut Vec<u8>, seconds: i64, fraction: i64) {
-    let (year, month, day) = civil(seconds.div_euclid(DAY_SECONDS));
-    let clock = seconds.rem_euclid(DAY_SECONDS);
-    digits(out, year, 4);
+    let at = EPOCH.saturating_add(SignedDuration::from_secs(seconds));
+    digits(out, i64::from(at.year().max(0)), 4);
     out.push(b'-');
-    digits(out, month, 2);
+    digits(out, at.month().into(), 2);
     out.push(b'-');
-    digits(out, day, 2);
+    digits(out, at.day().into(), 2);
     out.push(b'T');
-    digits(out, clock / 3600, 2);
+    digits(out, at.hour().into(), 2);
     out.push(b':');
-    digits(out, clock / 60 % 60, 2);
+    digits(out, at.minute().into(), 2);
     out.push(b':');
-    digits(out, clock % 60, 2);
+    digits(out, at.second().into(), 2);
     if fraction != 0 {
         out.push(b'.');
         digits(out, fraction, 9);
@@ -45,7 +49,7 @@ fn write_clock(out: &mut Vec<u8>, seconds: i64, fraction: i64) {
 pub fn format(time: Timestamp) -> String {
     let mut out = Vec::with_capacity(30);
     write(&mut out, time);
-    String::from_utf8(out).unwrap_or_default()
+    String::from_utf8(out).expect("digits and signs are text")
 }
 
 /// [`format`], or [`ZERO`] for no time.
@@ -85,8 +89,11 @@ impl Moment {
         if !(is(4, b'-') && is(7, b'-') && is(10, b'T') && colons) {
             return None;
         }
-        let (year, month) = (number(bytes, 0, 4)?, two(5, 12).filter(|month| *month > 0)?);
-        let day = two(8, days_of_month(year, month)).filter(|day| *day > 0)?;
+        let day = day(
+            number(bytes, 0, 4)?,
+            number(bytes, 5, 2)?,
+            number(bytes, 8, 2)?,
+        )?;
         let hour = number(bytes, 11, minute - 12).filter(|hour| *hour < 24)?;
         let clock = hour * 3600 + two(minute, 59)? * 60 + two(minute + 3, 59)?;
         let (mut at, mut nanos) = (minute + 5, 0);
@@ -109,7 +116,7 @@ impl Moment {
             _ => return None,
         };
         Some(Self {
-            seconds: days(year, month, day) * DAY_SECONDS + clock - offset,
+            seconds: day * DAY_SECONDS + clock - offset,
             nanos: u32::try_from(nanos).ok()?,
             offset: i32::try_from(offset).ok()?,
         })
@@ -142,7 +149,7 @@ impl Moment {
     /// Whether it is the zero of Go's times, which stands for none.
     #[must_use]
     pub fn is_zero(self) -> bool {
-        self.nanos == 0 && self.seconds == days(1, 1, 1) * DAY_SECONDS
+        self.nanos == 0 && self.seconds == ZERO_SECONDS
     }
 }
 
@@ -203,14 +210,11 @@ fn number(bytes: &[u8], at: usize, count: usize) -> Option<i64> {
         })
 }
 
-fn days_of_month(year: i64, month: i64) -> i64 {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
+/// Days since 1970-01-01 of a day of the calendar. `None`: there is no such day.
+fn day(year: i64, month: i64, day: i64) -> Option<i64> {
+    let (year, month, day) = (year.try_into(), month.try_into(), day.try_into());
+    let date = Date::new(year.ok()?, month.ok()?, day.ok()?).ok()?;
+    Some(date.duration_since(EPOCH.date()).as_hours() / 24)
 }
 
 fn digits(out: &mut Vec<u8>, value: i64, width: usize) {
@@ -221,28 +225,6 @@ fn digits(out: &mut Vec<u8>, value: i64, width: usize) {
         *place = b'0' + u8::try_from(rest % 10).unwrap_or(0);
         rest /= 10;
     }
-}
-
-/// Days since 1970-01-01 of a day of the Gregorian calendar (years counted from March, 400-year eras).
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// The other way.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

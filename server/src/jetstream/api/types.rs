@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
 use halyard_engine::StreamState;
 use halyard_runtime::time::Timestamp;
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::errors::ApiError;
 use super::timestamp;
 use crate::jetstream::config::StreamConfig;
+use crate::jetstream::plain;
 
 /// What every reply's `type` begins with.
 const TYPE_PREFIX: &str = "io.nats.jetstream.api.v1.";
@@ -31,15 +33,14 @@ pub fn reply<T: Serialize>(kind: &str, outcome: &Result<T, ApiError>) -> Vec<u8>
         rest: serde_json::Map<String, Value>,
     }
     let r#type = format!("{TYPE_PREFIX}{kind}_response");
-    let json = match outcome {
-        Ok(body) => serde_json::to_vec(&Good { r#type, body }),
-        Err(error) => serde_json::to_vec(&Bad {
+    match outcome {
+        Ok(body) => plain::json(&Good { r#type, body }),
+        Err(error) => plain::json(&Bad {
             r#type,
             error,
             rest: zeros(kind),
         }),
-    };
-    json.unwrap_or_default()
+    }
 }
 
 /// The fields that replies of this kind have also where they refuse.
@@ -318,22 +319,7 @@ pub struct ApiCounters {
 /// Standard base64 with padding.
 #[must_use]
 pub fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digit = |bits: u32| char::from(DIGITS.get((bits & 63) as usize).copied().unwrap_or(b'A'));
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        out.push(digit(bits >> 18));
-        out.push(digit(bits >> 12));
-        out.push(if chunk.len() > 1 {
-            digit(bits >> 6)
-        } else {
-            '='
-        });
-        out.push(if chunk.len() > 2 { digit(bits) } else { '=' });
-    }
-    out
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 fn is_zero(value: &u64) -> bool {
@@ -347,21 +333,6 @@ fn is_false(value: &bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_the_standard_one() {
-        let known = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("hello", "aGVsbG8="),
-        ];
-        for (plain, coded) in known {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
-    }
 
     #[test]
     fn a_page_beyond_the_end_begins_at_the_end() {

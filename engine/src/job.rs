@@ -273,7 +273,8 @@ impl Place {
         let written = write_segment(frozen, &*self.disk, &self.dir, segment, &self.options)?;
         let mut manifest = manifest.clone();
         assert!(
-            frozen.applied >= manifest.applied && frozen.ordinal >= manifest.next_ordinal,
+            frozen.checkpoint.applied >= manifest.applied
+                && frozen.ordinal >= manifest.next_ordinal,
             "flushes become durable in order"
         );
         if let Some((segment, _)) = &written {

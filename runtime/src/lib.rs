@@ -5,7 +5,7 @@
 //! each door asks [`in_sim`] at the time of the call: inside a simulated node it leads to the simulated twin (virtual
 //! time, seeded randomness, an in-memory network, [`sim`]), elsewhere still to tokio. No generics leak to the callers.
 //!
-//! This is the only crate that names tokio's runtime, madsim or `std::fs`. tokio's runtime-free parts (`sync`, the `io`
+//! It uses no other crate of this workspace. This is the only crate that names tokio's runtime, madsim or `std::fs`. tokio's runtime-free parts (`sync`, the `io`
 //! traits) may be used anywhere, with two exceptions that are not deterministic: `tokio::sync::watch` (use [`watch`])
 //! and `select!` without `biased;`.
 //!

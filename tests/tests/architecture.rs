@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("halyard-backup", &["halyard-format"]),
     ("halyard-engine", &["halyard-runtime", "halyard-format"]),
     ("halyard-raft", &["halyard-runtime", "halyard-format"]),
-    ("halyard-net", &["halyard-runtime"]),
+    ("halyard-net", &[]),
     (
         "halyard-server",
         &[

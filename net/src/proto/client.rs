@@ -153,7 +153,8 @@ impl ServerParser {
             return Ok(ServerParsed::Incomplete { need });
         }
         self.progress.reset();
-        let payload = input.get(end + 1..end + 1 + total).unwrap_or_default();
+        let payload = input.get(end + 1..end + 1 + total);
+        let payload = payload.expect("all of it has come");
         let op = ServerOp::Msg {
             subject,
             sid,

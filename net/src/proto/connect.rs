@@ -112,7 +112,7 @@ impl Connect {
     /// As JSON, ready for [`super::encoder::connect`].
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+        serde_json::to_vec(self).expect("plain data always encodes")
     }
 }
 

@@ -109,7 +109,7 @@ impl Info {
     /// As JSON, ready for [`super::encoder::info`].
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).unwrap_or_default()
+        serde_json::to_vec(self).expect("plain data always encodes")
     }
 
     /// From the bytes behind `INFO`.

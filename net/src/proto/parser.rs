@@ -231,7 +231,8 @@ impl Parser {
             return Ok(Parsed::Incomplete { need });
         }
         self.progress.reset();
-        let payload = input.get(end + 1..end + 1 + total).unwrap_or_default();
+        let payload = input.get(end + 1..end + 1 + total);
+        let payload = payload.expect("all of it has come");
         let op = ClientOp::Pub {
             subject,
             reply,

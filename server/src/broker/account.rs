@@ -301,7 +301,7 @@ impl Account {
         for group in &route.groups {
             let count = group.members.len();
             let first = (next_random(draw) % count.max(1) as u64) as usize;
-            let (before, from) = group.members.split_at_checked(first).unwrap_or_default();
+            let (before, from) = group.members.split_at(first);
             // A member that refuses passes the message on to the next.
             let taken = from
                 .iter()

@@ -57,7 +57,8 @@ pub fn parse_file(path: &Path, surroundings: &dyn Surroundings) -> Result<Map, P
         .map_err(|error| start.problem(format!("this file cannot be read: {error}")))?;
     parser.scopes.push(Map::default());
     parser.document(path, &mut Scanner::new(file, &text))?;
-    Ok(parser.scopes.pop().unwrap_or_default())
+    let document = parser.scopes.pop();
+    Ok(document.expect("what was pushed is there"))
 }
 
 struct Parser<'s> {
@@ -218,7 +219,7 @@ impl Parser<'_> {
                 scanner.bump();
                 self.scopes.push(Map::default());
                 let read = self.deeper(&at, |parser| parser.entries(path, scanner, Some(&at)));
-                let map = self.scopes.pop().unwrap_or_default();
+                let map = self.scopes.pop().expect("what was pushed is there");
                 read?;
                 Kind::Map(map)
             }

@@ -248,14 +248,17 @@ impl Driver {
         let result = if in_place {
             front.copy_from_slice(&self.partial);
             self.partial.clear();
-            let input = scratch.get(..kept + count).unwrap_or_default();
+            let input = scratch.get(..kept + count);
+            let input = input.expect("no more is read than there is room for");
             self.take(input, now)
         } else {
             // At once for all of it: growing step by step leaves holes of every size.
             self.partial
                 .reserve_exact(self.need.saturating_sub(self.partial.len()));
-            self.partial
-                .extend_from_slice(free.get(..count).unwrap_or_default());
+            self.partial.extend_from_slice(
+                free.get(..count)
+                    .expect("no more is read than there is room for"),
+            );
             self.take_partial(now)
         };
         let pressed = scope.finish();
@@ -266,7 +269,8 @@ impl Driver {
     fn take(&mut self, input: &[u8], now: Instant) -> Result<(), CloseReason> {
         let taken = self.session.input(input, now)?;
         self.need = taken.need;
-        let rest = input.get(taken.consumed..).unwrap_or_default();
+        let rest = input.get(taken.consumed..);
+        let rest = rest.expect("no more is consumed than came");
         if rest.is_empty() {
             self.partial = Vec::new();
         } else {

@@ -69,7 +69,8 @@ impl Output {
         let before = self.tail.len();
         write(&mut self.tail);
         self.length += self.tail.len() - before;
-        self.tail.get(before..).unwrap_or_default()
+        let appended = self.tail.get(before..);
+        appended.expect("writing only appends")
     }
 
     /// Appends bytes without a copy.
@@ -124,14 +125,16 @@ impl Output {
 
     fn write_once(&self, link: &dyn Link) -> (usize, Progress) {
         if self.queue.is_empty() {
-            let rest = self.tail.get(self.skip..).unwrap_or_default();
+            let rest = self.tail.get(self.skip..);
+            let rest = rest.expect("no more is skipped than was there");
             return write_pieces(link, &[IoSlice::new(rest)], rest.len());
         }
         let mut pieces = [IoSlice::new(&[]); caps::WRITE_PIECES];
         let (mut skip, mut whole, mut count) = (self.skip, 0, 0);
         let queued = self.queue.iter().map(Piece::bytes);
         for (place, bytes) in pieces.iter_mut().zip(queued.chain([self.tail.as_slice()])) {
-            let rest = bytes.get(std::mem::take(&mut skip)..).unwrap_or_default();
+            let rest = bytes.get(std::mem::take(&mut skip)..);
+            let rest = rest.expect("no more is skipped than the first piece has");
             *place = IoSlice::new(rest);
             whole += rest.len();
             count += 1;

@@ -15,6 +15,7 @@ use super::consumer::effect::Abandoned;
 use super::service::JetStream;
 use crate::broker::{Account, ClientId, Publish};
 use crate::conn::Front;
+use crate::jetstream::plain;
 
 /// What has happened to a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +157,7 @@ pub(super) fn publish<T: Serialize>(
         body: body(),
         domain,
     };
-    let json = serde_json::to_vec(&advisory).unwrap_or_default();
+    let json = plain::json(&advisory);
     account.publish(&Publish::new(subject.as_bytes(), &json));
 }
 

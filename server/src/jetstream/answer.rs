@@ -11,6 +11,7 @@ use super::group::{Applied, Reply};
 use super::handle::{GroupHandle, StreamHandle};
 use super::inbox::{Gathered, Waiter};
 use crate::broker::Publish;
+use crate::jetstream::plain;
 
 /// Gives answers, keeping its buffers from entry to entry.
 pub(super) struct Answers {
@@ -48,7 +49,8 @@ impl Answers {
             let outcome = outcomes.next().unwrap_or(Reply::Unknown);
             match waiter {
                 Waiter::Publisher(stream, len) => {
-                    let reply = replies.get(at..at + usize::from(len)).unwrap_or_default();
+                    let reply = replies.get(at..at + usize::from(len));
+                    let reply = reply.expect("each publisher has its reply subject");
                     at += usize::from(len);
                     self.answer_publisher(stream, reply, &outcome);
                 }
@@ -145,7 +147,7 @@ pub(super) fn put_refusal(body: &mut Vec<u8>, refusal: &ApiError, stream: &str) 
         stream,
         seq: 0,
     };
-    body.extend_from_slice(&serde_json::to_vec(&answer).unwrap_or_default());
+    body.extend_from_slice(&plain::json(&answer));
 }
 
 /// Decimal digits.
@@ -161,7 +163,7 @@ fn put_number(body: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    body.extend_from_slice(digits.get(start..).unwrap_or_default());
+    body.extend_from_slice(digits.get(start..).expect("at most 20 digits"));
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::meta::{self, Assignment};
 use super::service::JetStream;
 use super::start::StartError;
 use super::stream::Stream;
+use crate::jetstream::plain;
 
 /// What became of a change.
 #[derive(Debug)]
@@ -215,7 +216,7 @@ impl JetStream {
         }
         let command = meta::Command::Create {
             account: account.to_owned(),
-            config: serde_json::to_vec(&config).unwrap_or_default(),
+            config: plain::json(&config),
             created: Timestamp::now().as_nanos(),
         };
         let assigned = match self.propose_meta(&command).await {
@@ -256,7 +257,7 @@ impl JetStream {
         }
         let command = meta::Command::Restore {
             account: account.to_owned(),
-            config: serde_json::to_vec(&config).unwrap_or_default(),
+            config: plain::json(&config),
             created: Timestamp::now().as_nanos(),
         };
         let assignment = match self.propose_meta(&command).await {
@@ -352,7 +353,7 @@ impl JetStream {
         }
         let command = meta::Command::Update {
             account: account.to_owned(),
-            config: serde_json::to_vec(&config).unwrap_or_default(),
+            config: plain::json(&config),
         };
         let assigned = match self.propose_meta(&command).await {
             Some(meta::Reply::Assigned(assignment)) => assignment,

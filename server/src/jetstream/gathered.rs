@@ -109,11 +109,13 @@ impl Gathered {
             if let Waiter::Publisher(_, len) = waiter {
                 let reply = reply_at..reply_at + usize::from(len);
                 reply_at = reply.end;
-                let reply = self.replies.get(reply).unwrap_or_default();
-                to.replies.extend_from_slice(reply);
+                let reply = self.replies.get(reply);
+                to.replies
+                    .extend_from_slice(reply.expect("each publisher has its reply subject"));
             }
+            let command = self.bytes.get(place);
             to.bytes
-                .extend_from_slice(self.bytes.get(place).unwrap_or_default());
+                .extend_from_slice(command.expect("places lie in the bytes"));
             to.waiters.push(waiter);
             to.count += 1;
             to.publishes += u32::from(is_message);

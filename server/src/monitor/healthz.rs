@@ -83,7 +83,10 @@ pub(super) fn answer(state: &State, query: &Query<'_>) -> Result<Answer, BadQuer
 }
 
 fn told(code: StatusCode, health: &Health) -> Answer {
-    Answer::Status(code, serde_json::to_vec(health).unwrap_or_default())
+    Answer::Status(
+        code,
+        serde_json::to_vec(health).expect("plain data always encodes"),
+    )
 }
 
 struct Options<'q> {

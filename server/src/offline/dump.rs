@@ -39,7 +39,8 @@ fn node(looker: &Looker<'_>, dir: &Path, out: &mut dyn Write) -> Result<bool, Of
     let mut is_whole = rescue.findings.is_empty();
     for (account, assignment) in rescue.assignments(GLOBAL_ACCOUNT) {
         let (id, name) = (assignment.id, &assignment.config.name);
-        let config = serde_json::to_string(&assignment.config).unwrap_or_default();
+        let config = serde_json::to_string(&assignment.config)
+            .expect("a configuration that was JSON is JSON");
         writeln!(out, "  stream {id} is {name:?} of {account:?}: {config}")?;
     }
     for store in [rescue.meta.store(), rescue.file.store()] {

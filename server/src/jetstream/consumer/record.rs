@@ -19,6 +19,7 @@ use super::config::ConsumerConfig;
 use super::cursor::Cursor;
 use super::machine::{Consumer, Position};
 use super::pending::{Entry, Pending, State};
+use crate::jetstream::plain;
 
 const VERSION: u8 = 1;
 const DUE: u8 = 0;
@@ -28,7 +29,7 @@ impl Consumer {
     /// The record's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
-        let config = serde_json::to_vec(&self.config).unwrap_or_default();
+        let config = plain::json(&self.config);
         put_bytes(&mut out, &config);
         put_signed(&mut out, self.created.as_nanos());
         put_position(&mut out, self.delivered, self.delivered_at);

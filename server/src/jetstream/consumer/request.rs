@@ -9,6 +9,7 @@ use super::command::{Action, Command, Seen};
 use super::config::ConsumerConfig;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::config::StreamConfig;
+use crate::jetstream::plain;
 
 /// Letters of names that the server makes up.
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -74,7 +75,7 @@ impl Create {
     /// The command's body; `seen` is what has the name, where that matters.
     pub fn to_bytes(&self, seen: Option<Seen<'_>>) -> Vec<u8> {
         // A configuration that was read from JSON can be written as JSON.
-        let config = serde_json::to_vec(&self.config).unwrap_or_default();
+        let config = plain::json(&self.config);
         Command::Create {
             action: self.action,
             name: &self.name,

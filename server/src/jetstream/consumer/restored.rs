@@ -20,6 +20,7 @@ use super::machine::{Consumer, Position};
 use super::messages::Messages;
 use super::pending::{Entry, Pending, State};
 use crate::jetstream::limits::DELIVERIES_MAX;
+use crate::jetstream::plain;
 
 const VERSION: u8 = 1;
 
@@ -58,10 +59,7 @@ impl Restored {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
-        put_bytes(
-            &mut out,
-            &serde_json::to_vec(&self.config).unwrap_or_default(),
-        );
+        put_bytes(&mut out, &plain::json(&self.config));
         out.push(u8::from(self.position.is_some()));
         if let Some((delivered, floor)) = self.position {
             for number in [

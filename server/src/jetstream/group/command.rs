@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::jetstream::config::StreamConfig;
 use crate::jetstream::consumer;
+use crate::jetstream::plain;
 use crate::jetstream::stream::restore;
 
 /// Bytes before the first command.
@@ -99,25 +100,24 @@ impl Publish {
     /// The subject.
     #[must_use]
     pub fn subject(&self) -> &[u8] {
-        self.record
-            .get(..usize::from(self.subject_len))
-            .unwrap_or_default()
+        let subject = self.record.get(..usize::from(self.subject_len));
+        subject.expect("a record begins with its subject")
     }
 
     /// The header block, empty for none.
     #[must_use]
     pub fn headers(&self) -> &[u8] {
         let start = usize::from(self.subject_len);
-        self.record
-            .get(start..start + self.headers_len as usize)
-            .unwrap_or_default()
+        let headers = self.record.get(start..start + self.headers_len as usize);
+        headers.expect("a record has its headers behind its subject")
     }
 
     /// The same message with another header block, of less than 4 GiB.
     #[must_use]
     pub fn with_headers(&self, headers: &[u8]) -> Self {
         let body = usize::from(self.subject_len) + self.headers_len as usize;
-        let payload = self.record.get(body..).unwrap_or_default();
+        let payload = self.record.get(body..);
+        let payload = payload.expect("a record ends with its payload");
         let headers_len = u32::try_from(headers.len());
         Self {
             record: Bytes::from([self.subject(), headers, payload].concat()),
@@ -449,9 +449,10 @@ impl Iterator for Batch<'_> {
 
 fn decode(kind: u8, body: &Bytes) -> Result<Command, CommandError> {
     let kind = Kind::from_byte(kind).ok_or(CommandError("unknown kind"))?;
-    let stream = body.first_chunk::<8>().ok_or(CommandError("no stream"))?;
+    let (stream, rest) = body
+        .split_first_chunk::<8>()
+        .ok_or(CommandError("no stream"))?;
     let stream = StreamId(u64::from_le_bytes(*stream));
-    let rest = body.get(8..).unwrap_or_default();
     Ok(match kind {
         Kind::Publish => return Err(CommandError("a publish is read in place")),
         Kind::Tick => Command::Tick,
@@ -514,7 +515,7 @@ fn decode_cold<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CommandEr
 /// Encodes the body of a command that is not a publish.
 #[must_use]
 pub fn encode_cold<T: Serialize>(body: &T) -> Vec<u8> {
-    postcard::to_allocvec(body).expect("plain data always encodes")
+    plain::record(body)
 }
 
 /// Postcard is positional; a configuration grows fields, so it travels as JSON inside.

@@ -13,6 +13,7 @@ use halyard_runtime::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::command::Erased;
+use crate::jetstream::plain;
 
 /// Requests of one stream within this many nanoseconds share a mark.
 const MARK_SPAN: i64 = 1_000_000_000;
@@ -207,14 +208,11 @@ impl Erasures {
     pub(super) fn take_records(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         if std::mem::take(&mut self.dirty_replicas) {
-            let bytes = postcard::to_allocvec(&self.replicas);
-            records.push(Record::Replicas(bytes.unwrap_or_default()));
+            records.push(Record::Replicas(plain::record(&self.replicas)));
         }
         for stream in std::mem::take(&mut self.dirty) {
             records.push(match self.streams.get(&stream) {
-                Some(asked) => {
-                    Record::Stream(stream, postcard::to_allocvec(asked).unwrap_or_default())
-                }
+                Some(asked) => Record::Stream(stream, plain::record(asked)),
                 None => Record::Forgotten(stream),
             });
         }

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::jetstream::plain;
+
 /// A change. Configurations are JSON: they grow fields with versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -58,9 +60,7 @@ impl Command {
     /// The entry.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        postcard::to_allocvec(self)
-            .expect("plain data always encodes")
-            .into()
+        plain::record(self).into()
     }
 
     /// The other way. `None`: not a command of this version.

@@ -16,6 +16,7 @@ use crate::broker::overlap::Overlaps;
 use crate::jetstream::api::errors::{ApiError, table};
 use crate::jetstream::checkpoint::{checkpoint_at, standing_of};
 use crate::jetstream::config::{Defaults, Storage, StreamConfig, check_update};
+use crate::jetstream::plain;
 use crate::jetstream::stream::machine::Fault;
 
 const NEXT_ID: &[u8] = b"n";
@@ -358,7 +359,7 @@ impl Machine {
     }
 
     fn keep(&mut self, account: &str, assignment: Assignment) -> Result<(), Fault> {
-        let record = serde_json::to_vec(&assignment).expect("plain data always encodes");
+        let record = plain::json(&assignment);
         let name = assignment.config.name.clone();
         self.store.put(&key(account, &name), record.into())?;
         self.accounts

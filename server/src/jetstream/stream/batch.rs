@@ -22,6 +22,7 @@ use crate::jetstream::group::command::Publish;
 use crate::jetstream::limits::{
     BATCH_ID_BYTES_MAX, BATCH_IDLE, BATCH_MESSAGES_MAX, BATCHES_OPEN_MAX, GROUP_BATCHES_OPEN_MAX,
 };
+use crate::jetstream::plain;
 
 /// The commit of a message that ends a batch and is not stored with it.
 const END: &[u8] = b"eob";
@@ -71,7 +72,7 @@ impl Batches {
             .collect();
         Some(match saved.is_empty() {
             true => Vec::new(),
-            false => postcard::to_allocvec(&saved).unwrap_or_default(),
+            false => plain::record(&saved),
         })
     }
 
@@ -80,6 +81,16 @@ impl Batches {
         let Ok(saved) = postcard::from_bytes::<Saved>(record) else {
             return false;
         };
+        let is_whole = |member: &SavedMember| {
+            let known = usize::from(member.subject_len) + member.headers_len as usize;
+            known <= member.record.len()
+        };
+        if !saved
+            .iter()
+            .all(|(_, _, members)| members.iter().all(is_whole))
+        {
+            return false;
+        }
         for (id, touched, members) in saved {
             let message = |member: SavedMember| Publish {
                 stream,
@@ -179,8 +190,8 @@ impl Stream {
         for mut message in messages {
             let block = message.headers().to_vec();
             let asked = headers::parse(&block);
-            // It was read before, by `check_members`.
-            let ttl = life_span(&self.config, &mut message, &asked).unwrap_or_default();
+            let ttl = life_span(&self.config, &mut message, &asked);
+            let ttl = ttl.expect("read before, by `check_members`");
             let id = asked.msg_id.map(MessageId::of);
             last = self.store_checked(turn, message, &asked, id, ttl)?;
         }

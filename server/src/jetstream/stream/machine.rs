@@ -17,6 +17,7 @@ use crate::jetstream::config::{Retention, StreamConfig};
 use crate::jetstream::consumer::{self, Consumers, StoreMessages};
 use crate::jetstream::group::command::{MessageDelete, Purge};
 use crate::jetstream::limits::SEQUENCE_ASKED_MAX;
+use crate::jetstream::plain;
 
 /// Why a command changed nothing, for the one who sent it.
 pub type Refusal = Box<ApiError>;
@@ -316,7 +317,7 @@ impl Stream {
             return None;
         }
         let saved = Saved {
-            config: serde_json::to_vec(&self.config).unwrap_or_default(),
+            config: plain::json(&self.config),
             created: self.created.as_nanos(),
             last_msg_id: Vec::new(),
         };
@@ -326,7 +327,7 @@ impl Stream {
         let sweep = SavedSweep {
             sweeping: self.sweeping,
         };
-        Some(postcard::to_allocvec(&(saved, more, sweep)).unwrap_or_default())
+        Some(plain::record(&(saved, more, sweep)))
     }
 
     /// The record of open atomic batches if it changed since the last call; empty if there are none.

@@ -21,7 +21,8 @@ impl MessageId {
     #[must_use]
     pub fn of(id: &[u8]) -> Self {
         let hash = Sha256::digest(id);
-        Self(hash.first_chunk().copied().unwrap_or_default())
+        let hash = hash.first_chunk().copied();
+        Self(hash.expect("SHA-256 gives 32 bytes"))
     }
 }
 

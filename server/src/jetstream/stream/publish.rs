@@ -97,7 +97,8 @@ impl Stream {
         id: Option<MessageId>,
         ttl: Option<Ttl>,
     ) -> Result<u64, Fault> {
-        let rollup = check_rollup(&self.config, asked.rollup).unwrap_or_default();
+        let rollup = check_rollup(&self.config, asked.rollup);
+        let rollup = rollup.expect("checked before, as every condition");
         let expires = ttl.map(|ttl| expiry(ttl, turn.now));
         let (seq, stored) = self.store(turn, &publish, expires)?;
         if let Some(id) = id {

@@ -75,7 +75,8 @@ impl Stream {
                 return Ok(());
             };
             *budget -= 1;
-            let subject = turn.store.subject_of(self.id, seq)?.unwrap_or_default();
+            let subject = turn.store.subject_of(self.id, seq)?;
+            let subject = subject.expect("the message was just found");
             let stays = self.consumers.is_needed(seq, &subject)
                 || !(sweep.takes_unwanted || self.consumers.has_interest(&subject));
             if !stays {

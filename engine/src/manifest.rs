@@ -126,6 +126,9 @@ impl Manifest {
             false => Bytes::copy_from_slice(reader.bytes()?),
         };
         reader.end()?;
+        if segments.last().is_some_and(|last| last.hi >= next_ordinal) {
+            return Err(Malformed("a segment of a flush that is still to come"));
+        }
         Ok(Self {
             version,
             applied,
@@ -343,6 +346,8 @@ mod tests {
         let manifest = Manifest {
             version: 6,
             applied: 99,
+            next_ordinal: 5,
+            next_segment: 8,
             segments: vec![segment; 1],
             standing: Bytes::from_static(b"standing"),
             ..Manifest::empty()

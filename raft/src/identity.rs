@@ -112,36 +112,28 @@ impl Identity {
         })))
     }
 
-    /// Who the node of `dir` is, as far as that is known before its log is opened. Durable when it returns.
+    /// Who the node of `dir` is, as far as that is known before its log is opened. Writes nothing: what cannot be opened stays
+    /// as it is.
     pub(crate) fn settle(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, Error> {
         let owner = recovery::owner(disk, &dir.join("log"))?;
-        let kept = load(disk, dir)?;
-        let settled = match (kept.clone(), owner) {
-            (None, None) => Self {
-                node: NodeId::draw(),
-                log: 0,
-                boots: 0,
-                former: Vec::new(),
-            },
-            (None, Some(owner)) => {
-                let found = Self {
-                    node: owner.node,
-                    log: owner.log,
-                    boots: 0,
-                    former: Vec::new(),
-                };
-                match owner.node.node() {
-                    0 => found.renamed(NodeId::draw()),
-                    _ => found,
-                }
+        let new = |node, log| Self {
+            node,
+            log,
+            boots: 0,
+            former: Vec::new(),
+        };
+        Ok(match (load(disk, dir)?, owner) {
+            (None, None) => new(NodeId::draw(), 0),
+            (None, Some(owner)) if owner.node.node() == 0 => {
+                new(owner.node, owner.log).renamed(NodeId::draw())
             }
+            (None, Some(owner)) => new(owner.node, owner.log),
             (Some(kept), None) if kept.log != 0 => {
                 tracing::warn!("the log is gone: {kept} goes on as its next incarnation");
-                let next = kept.next_incarnation();
                 Self {
                     log: 0,
                     boots: 0,
-                    ..next
+                    ..kept.next_incarnation()
                 }
             }
             // A renewed log has the same owner.
@@ -150,15 +142,18 @@ impl Identity {
                 boots: if kept.log == owner.log { kept.boots } else { 0 },
                 ..kept
             },
+            // A crash came between the next incarnation's log and its note.
+            (Some(kept), Some(owner)) if kept.is_before(owner.node) => Self {
+                log: owner.log,
+                boots: 0,
+                ..kept.renamed(owner.node)
+            },
             (Some(kept), _) => kept,
-        };
-        if kept.as_ref() != Some(&settled) {
-            settled.store(disk, dir)?;
-        }
-        Ok(settled)
+        })
     }
 
-    /// Notes the log that was opened, and how often it has been before. Durable when it returns.
+    /// Notes the log that was opened, and how often it has been before. Durable when it returns, before anything is written
+    /// under the name.
     pub(crate) fn opened(
         self,
         disk: &Arc<dyn Disk>,
@@ -174,17 +169,22 @@ impl Identity {
                 );
                 self.next_incarnation()
             }
-            false => self.clone(),
+            false => self,
         };
         let noted = Self {
             log,
             boots,
             ..noted
         };
-        if noted != self {
+        if load(disk, dir)?.as_ref() != Some(&noted) {
             noted.store(disk, dir)?;
         }
         Ok(noted)
+    }
+
+    /// Whether a name is a later incarnation of this node.
+    const fn is_before(&self, node: NodeId) -> bool {
+        self.node.node() == node.node() && self.node.incarnation() < node.incarnation()
     }
 
     /// Whether a log of that name is this node's.

@@ -158,6 +158,22 @@ fn a_log_that_is_gone_makes_another_incarnation() {
     });
 }
 
+/// The start goes on from what is sound, and may not write anything before it knows that all is.
+#[test]
+fn a_log_that_cannot_be_opened_gets_no_name() {
+    on_runtime(async {
+        let disk = disk();
+        live(&disk, Some(NodeId(1))).await;
+        let first = Path::new(DIR).join("log/log-0000000000000001");
+        let file = disk.open(&first, OpenMode::ReadWrite).expect("there");
+        file.write_at(&[0xff; 64], 520).expect("room");
+        let failed = open(&disk, None).map(|_| ());
+        assert!(matches!(failed, Err(Error::Corrupt { .. })), "{failed:?}");
+        let note = disk.exists(&Path::new(DIR).join("identity"));
+        assert!(!note.expect("asked"), "nothing was written");
+    });
+}
+
 #[test]
 fn a_lost_note_is_made_anew_from_the_log() {
     on_runtime(async {

@@ -13,7 +13,9 @@ use halyard_runtime::time::Timestamp;
 use super::advisory::StreamAction;
 use super::api::errors::{ApiError, table};
 use super::backup::desk::Seat;
-use super::config::{Storage, StreamConfig, check_create, check_restore, normalize};
+use super::config::{
+    Storage, StreamConfig, check_create, check_form, check_restore, fill, normalize, seal,
+};
 use super::consumer::{Command, Consumer};
 use super::group::Reply;
 use super::group::command::{Kind, StreamCreate, StreamUpdate};
@@ -326,6 +328,18 @@ impl JetStream {
         drop(one_at_a_time);
     }
 
+    /// Fills in what an update left out, and looks at what does not hang on a stream. What is sealed by it is looked at as it
+    /// was asked for.
+    ///
+    /// # Errors
+    /// The refusal that the client gets.
+    pub fn check_update(&self, config: StreamConfig) -> Result<StreamConfig, ApiError> {
+        let defaults = self.defaults();
+        let config = fill(config, &defaults);
+        check_form(&config, &defaults)?;
+        Ok(seal(config))
+    }
+
     /// Changes a stream's configuration.
     pub async fn update_stream(
         self: &Arc<Self>,
@@ -335,12 +349,10 @@ impl JetStream {
         if let Some(refusal) = self.refusal() {
             return Change::Refused(refusal);
         }
-        let defaults = self.defaults();
-        let config = normalize(config, &defaults);
-        // By the rules of a restore: what is sealed may stay so.
-        if let Err(refusal) = check_restore(&config, &defaults) {
-            return Change::Refused(refusal);
-        }
+        let config = match self.check_update(config) {
+            Ok(config) => config,
+            Err(refusal) => return Change::Refused(refusal),
+        };
         let one_at_a_time = self.changing.lock().await;
         let Some(handle) = self.stream(account, &config.name) else {
             return Change::Refused(table::STREAM_NOT_FOUND.error());

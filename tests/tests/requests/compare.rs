@@ -10,6 +10,8 @@ use super::wire::Answer;
 pub(crate) struct Differing<'a> {
     /// What was asked.
     pub step: &'a Step,
+    /// What was asked before.
+    pub earlier: &'a [Step],
     /// What the real server said, by [`shown`].
     pub expected: &'a str,
     /// What ours said.

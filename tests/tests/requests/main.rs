@@ -24,7 +24,7 @@ use halyard_tests::tools;
 use wire::Wire;
 
 /// Cases under way at once.
-const WAVE: usize = 256;
+const WAVE: usize = 1024;
 /// Silence after the last answer, and while answers are missing.
 const QUIET: (Duration, Duration) = (Duration::from_millis(40), Duration::from_millis(500));
 
@@ -111,6 +111,7 @@ fn play(servers: &mut [Wire; 2], cases: &[Case], seen: &mut Seen) {
             }
             match accepted::reason(&compare::Differing {
                 step,
+                earlier: &case.steps[..round],
                 expected: &expected,
                 found: &found,
             }) {

@@ -96,12 +96,8 @@ fn refuse(kind: &str, refusal: ApiError) -> Option<Vec<u8>> {
     finish::<()>(kind, Err(Stop::Refused(refusal)))
 }
 
-fn read_config(
-    service: &JetStream,
-    request: &Request,
-    name: &str,
-    check: impl FnOnce(&str) -> Result<(), ApiError>,
-) -> Result<StreamConfig, Stop> {
+/// The configuration that a request has, and whether it is pedantic.
+fn read_config(service: &JetStream, request: &Request) -> Result<(StreamConfig, bool), Stop> {
     let mut body = json::Object::read(&request.payload)?;
     // It forbids that anything of the request is adjusted silently.
     let pedantic: bool = body.take("pedantic")?;
@@ -112,18 +108,22 @@ fn read_config(
             .with("json: max_msg_size is too large")
             .into());
     }
-    check(&config.name)?;
+    Ok((config, pedantic))
+}
+
+fn check_mismatch(config: &StreamConfig, name: &str) -> Result<(), Stop> {
     if config.name != name {
         return Err(table::STREAM_MISMATCH.error().into());
     }
-    if pedantic {
-        check_pedantic(&config)?;
-    }
-    Ok(config)
+    Ok(())
 }
 
 async fn create(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Created, Stop> {
-    let config = read_config(service, request, name, |_| Ok(()))?;
+    let (config, pedantic) = read_config(service, request)?;
+    check_mismatch(&config, name)?;
+    if pedantic {
+        check_pedantic(&config)?;
+    }
     let handle = changed(service.create_stream(&request.account, config).await)?;
     let info = service.stream_info(&handle)?;
     Ok(Created {
@@ -133,9 +133,14 @@ async fn create(service: &Arc<JetStream>, request: &Request, name: &str) -> Resu
 }
 
 async fn update(service: &Arc<JetStream>, request: &Request, name: &str) -> Result<Created, Stop> {
-    let config = read_config(service, request, name, |own| {
-        check_name(own).map_err(|_| invalid_name())
-    })?;
+    let (config, pedantic) = read_config(service, request)?;
+    check_name(&config.name).map_err(|_| invalid_name())?;
+    // What is wrong with the configuration itself comes before whose it is.
+    service.check_update(config.clone())?;
+    if pedantic {
+        check_pedantic(&config)?;
+    }
+    check_mismatch(&config, name)?;
     let handle = changed(service.update_stream(&request.account, config).await)?;
     let info = service.stream_info(&handle)?;
     Ok(Created {

@@ -11,5 +11,7 @@ pub use stream::{
     Compression, ConsumerLimits, Discard, PersistMode, Placement, Retention, Storage, StreamConfig,
 };
 pub use update::check_update;
-pub use validate::{Defaults, check_create, check_pedantic, check_restore, normalize};
+pub use validate::{
+    Defaults, check_create, check_form, check_pedantic, check_restore, fill, normalize, seal,
+};
 pub(crate) use validate::{check_name, invalid_name};

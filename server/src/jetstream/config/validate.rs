@@ -15,9 +15,28 @@ pub struct Defaults {
     pub duplicate_window_max: Option<i64>,
 }
 
-/// Fills in what the request left out. Total: refusals are [`check_create`]'s.
+/// Fills in what the request left out, and what a sealed stream is. Total: refusals are [`check_create`]'s.
 #[must_use]
-pub fn normalize(mut config: StreamConfig, defaults: &Defaults) -> StreamConfig {
+pub fn normalize(config: StreamConfig, defaults: &Defaults) -> StreamConfig {
+    seal(fill(config, defaults))
+}
+
+/// What a sealed stream is besides.
+#[must_use]
+pub fn seal(mut config: StreamConfig) -> StreamConfig {
+    if config.sealed {
+        config.max_age = 0;
+        config.discard = Discard::New;
+        config.deny_delete = true;
+        config.deny_purge = true;
+        config.allow_rollup_hdrs = false;
+    }
+    config
+}
+
+/// Fills in what the request left out.
+#[must_use]
+pub fn fill(mut config: StreamConfig, defaults: &Defaults) -> StreamConfig {
     for limit in [
         &mut config.max_consumers,
         &mut config.max_msgs,
@@ -50,13 +69,6 @@ pub fn normalize(mut config: StreamConfig, defaults: &Defaults) -> StreamConfig 
         config.allow_msg_ttl = true;
         config.allow_rollup_hdrs = true;
         config.deny_purge = false;
-    }
-    if config.sealed {
-        config.max_age = 0;
-        config.discard = Discard::New;
-        config.deny_delete = true;
-        config.deny_purge = true;
-        config.allow_rollup_hdrs = false;
     }
     // The level of the API that first knew what the configuration asks for.
     let level = match (
@@ -105,6 +117,23 @@ pub fn check_restore(config: &StreamConfig, defaults: &Defaults) -> Result<(), A
 
 /// What holds for new and for changed configurations.
 pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiError> {
+    check_form(config, defaults)?;
+    if config.num_replicas > 1 {
+        return Err(table::STREAM_REPLICAS_NOT_SUPPORTED.error());
+    }
+    if config.first_seq > SEQUENCE_ASKED_MAX {
+        return Err(invalid(format!(
+            "first sequence must not be above {SEQUENCE_ASKED_MAX}"
+        )));
+    }
+    Ok(())
+}
+
+/// What is looked at in an update before the stream that it names, on a configuration that is filled and not yet sealed.
+///
+/// # Errors
+/// The refusal that the client gets.
+pub fn check_form(config: &StreamConfig, defaults: &Defaults) -> Result<(), ApiError> {
     check_name(&config.name)?;
     if config.description.len() > DESCRIPTION_BYTES_MAX {
         return Err(invalid(format!(
@@ -139,16 +168,7 @@ pub(super) fn check(config: &StreamConfig, defaults: &Defaults) -> Result<(), Ap
     {
         return Err(invalid("preferred server not permitted in placement"));
     }
-    check_absent_features(config)?;
-    if config.num_replicas > 1 {
-        return Err(table::STREAM_REPLICAS_NOT_SUPPORTED.error());
-    }
-    if config.first_seq > SEQUENCE_ASKED_MAX {
-        return Err(invalid(format!(
-            "first sequence must not be above {SEQUENCE_ASKED_MAX}"
-        )));
-    }
-    Ok(())
+    check_absent_features(config)
 }
 
 /// The refusal of a name that cannot be.
@@ -392,6 +412,20 @@ mod tests {
             Ok(()) => String::new(),
             Err(error) => error.description.into_owned(),
         }
+    }
+
+    #[test]
+    fn what_is_sealed_is_looked_at_as_it_was_asked_for() {
+        let defaults = Defaults::default();
+        let sealed = StreamConfig {
+            sealed: true,
+            max_age: 1,
+            ..named("S")
+        };
+        let refused = check_form(&fill(sealed.clone(), &defaults), &defaults).unwrap_err();
+        assert_eq!(refused.description, "max age needs to be >= 100ms");
+        let stored = normalize(sealed, &defaults);
+        assert!(stored.deny_delete && stored.max_age == 0);
     }
 
     #[test]

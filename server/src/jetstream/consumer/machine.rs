@@ -240,6 +240,9 @@ impl Consumer {
         }
         let seq = ack.stream_seq;
         let of_all = self.config.ack_policy == AckPolicy::All;
+        if of_all && settles && seq == 0 {
+            return false;
+        }
         match ack.verb {
             Verb::Ack if of_all => self.ack_all(ack, to),
             Verb::Ack => {
@@ -248,9 +251,9 @@ impl Consumer {
             Verb::Term(reason) => {
                 let reason = reason.to_owned();
                 let ended = if of_all {
-                    let ended = self.pending.get(seq).copied();
+                    let open = self.pending.get(seq).copied();
                     self.ack_all(ack, to);
-                    ended
+                    open.filter(|_| self.pending.get(seq).is_none())
                 } else {
                     self.done(seq, to)
                 };
@@ -413,7 +416,7 @@ impl Consumer {
     }
 
     fn ack_all(&mut self, ack: &Ack<'_>, to: &mut Changes<'_>) {
-        if ack.stream_seq <= self.floor.stream {
+        if ack.stream_seq <= self.floor.stream || ack.consumer_seq <= self.floor.consumer {
             return;
         }
         let was_full = !self.has_room();
@@ -440,12 +443,18 @@ impl Consumer {
         }
     }
 
-    /// A client wants the message again, later or at once.
+    /// A client wants the message again, later or at once. It names a delivery that is neither settled nor still to come, or
+    /// it is ignored; the next delivery counts as one that was.
     fn refuse(&mut self, ack: &Ack<'_>, delay: u64, to: &mut Changes<'_>) {
+        let next = self.delivered.consumer.saturating_add(1);
+        if ack.consumer_seq <= self.floor.consumer || ack.consumer_seq > next {
+            return;
+        }
         let Some(entry) = self.pending.get(ack.stream_seq).copied() else {
             return;
         };
-        if matches!(entry.state, State::Queued(_)) {
+        // At once is what comes of it anyway; a delay takes it out of the queue.
+        if delay == 0 && matches!(entry.state, State::Queued(_)) {
             return;
         }
         to.effects.push(Effect::Naked {
@@ -456,7 +465,7 @@ impl Consumer {
         });
         if delay > 0 {
             let due = to.now + std::time::Duration::from_nanos(delay);
-            self.pending.postpone(ack.stream_seq, due);
+            self.pending.delay(ack.stream_seq, due);
         } else if !self.give_up(ack.stream_seq, to) {
             self.pending.queue(ack.stream_seq);
             to.effects.push(Effect::Ready { id: self.id });

@@ -180,14 +180,17 @@ impl Pending {
             return;
         };
         if matches!(entry.state, State::Due(_)) {
-            self.insert(
-                seq,
-                Entry {
-                    state: State::Due(due),
-                    ..entry
-                },
-            );
+            self.delay(seq, due);
         }
+    }
+
+    /// Gives the message a new deadline, and takes it out of the queue if it waits there.
+    pub fn delay(&mut self, seq: u64, due: Timestamp) {
+        let Some(entry) = self.entries.get(&seq).copied() else {
+            return;
+        };
+        let state = State::Due(due);
+        self.insert(seq, Entry { state, ..entry });
     }
 
     /// Moves every deadline by the difference of two times to answer, which `waits` gives for a number of deliveries.

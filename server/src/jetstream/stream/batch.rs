@@ -264,8 +264,8 @@ impl Stream {
             return Err(Then::GoesOn.because(table::ATOMIC_PUBLISH_MISSING_SEQ.error()));
         };
         let is_end = asked.batch_commit == Some(END);
-        // The end of a batch is no member of it.
-        if seq.saturating_sub(u64::from(is_end)) > BATCH_MESSAGES_MAX {
+        // The end of a batch is no member of it; one that has the number 0 ends no batch of any length.
+        if seq.wrapping_sub(u64::from(is_end)) > BATCH_MESSAGES_MAX {
             let open = self.batches.open.get(id);
             let follows = open.is_none_or(|open| open.messages.len() as u64 + 1 == seq);
             return Err(match follows {

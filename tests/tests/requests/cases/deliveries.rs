@@ -17,9 +17,9 @@ const PULLS: &[&str] = &[
     ",\"max_waiting\":2",
     ",\"max_batch\":2",
     ",\"max_bytes\":100",
-    ",\"max_expires\":20000000000",
+    ",\"max_expires\":200000000000",
     ",\"headers_only\":true",
-    ",\"backoff\":[60000000000,70000000000]",
+    ",\"backoff\":[600000000000,700000000000]",
     ",\"sample_freq\":\"100\"",
 ];
 
@@ -33,7 +33,7 @@ const PUSHES: &[&str] = &[
 fn begun(name: &str, consumer: &str, dice: &mut Dice) -> Vec<Step> {
     let policy = dice.one(&["explicit", "explicit", "explicit", "all", "none"]);
     let config = format!(
-        "{{\"name\":\"C\",\"inactive_threshold\":60000000000,\"ack_policy\":\"{policy}\"{consumer}}}"
+        "{{\"name\":\"C\",\"inactive_threshold\":600000000000,\"ack_wait\":600000000000,\"ack_policy\":\"{policy}\"{consumer}}}"
     );
     let outer = Body::new(&[("stream_name", "\"@\""), ("config", &config)]);
     let made = format!(
@@ -80,8 +80,15 @@ fn pull(name: &str, dice: &mut Dice) -> Step {
 /// What a client says to a delivery, which may never have been.
 fn ack(name: &str, seq: usize, dice: &mut Dice) -> Step {
     let count = 1 + usize::from(dice.percent(10));
+    // Most often as delivered; else of another delivery, settled or never made.
+    let own = match dice.below(12) {
+        0 => seq.saturating_sub(1),
+        1 => seq + 1,
+        2 => 0,
+        _ => seq,
+    };
     // Later than any message, so that it is none of a stream of before.
-    let rest = format!("{count}.{seq}.{seq}.4102444800000000000.0");
+    let rest = format!("{count}.{seq}.{own}.4102444800000000000.0");
     let subject = match dice.below(40) {
         0 => format!("$JS.ACK.{name}.C.{count}.{seq}.{seq}"),
         1 => format!("$JS.ACK.{name}.C.x.{seq}.{seq}.x.x"),

@@ -257,7 +257,7 @@ pub(crate) const NEXT: &[Field] = &[
     // None ends within a case but at once.
     (
         "expires",
-        &["0", "1", "30000000000", "-1", "null", "\"1s\""],
+        &["0", "1", "300000000000", "-1", "null", "\"1s\""],
     ),
     ("no_wait", &["true", "true", "true", "false", "1"]),
     // The first message of a case, with its ack subject, has about 57 bytes.
@@ -273,11 +273,11 @@ pub(crate) const NEXT: &[Field] = &[
         &[
             "0",
             "1",
-            "10000000000",
-            "15000000000",
-            "15000000001",
-            "-1",
             "100000000000",
+            "150000000000",
+            "150000000001",
+            "-1",
+            "1000000000000",
         ],
     ),
     ("group", &["\"\"", "\"g\"", "5"]),

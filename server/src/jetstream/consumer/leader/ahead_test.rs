@@ -127,7 +127,7 @@ impl World {
         let id = self.stage.consumer("C").id();
         let acks = vec![Ack {
             stream_seq: seq,
-            consumer_seq: 1,
+            consumer_seq: self.ahead.delivered(self.stage.consumer("C")).consumer,
             verb,
         }];
         let body = Command::Acks { id, acks }.to_bytes();

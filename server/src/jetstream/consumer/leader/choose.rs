@@ -44,6 +44,9 @@ pub(super) enum Stopped {
         /// There is nothing to send for now anyway.
         is_through: bool,
     },
+    /// The next message goes out again, and the request whose turn it is came behind answers that are not applied yet: so
+    /// many commands with answers are waited for.
+    Held(u64),
     /// The next message is there and cannot be read: nothing behind it is sent before it.
     Unreadable(u64, String),
 }
@@ -201,6 +204,14 @@ pub(super) fn select(
                 false => Stopped::Empty,
             };
         };
+        if let Some(after) = turns
+            .front()
+            .and_then(|at| worker.waiting.get(*at as usize))
+            .map(|request| request.after)
+            .filter(|after| !offer.is_new() && *after > worker.acks_applied)
+        {
+            break Stopped::Held(after);
+        }
         let seq = offer.seq();
         let before = *unseen.get_or_insert_with(|| source.unseen(consumer, &messages));
         let mut delivery = Delivery {

@@ -6,6 +6,7 @@ use halyard_runtime::time::Instant;
 
 use super::desk::{Desk, Flight, Host};
 use super::intake::Address;
+use super::pull::Request;
 use super::push::Flow;
 use super::send::Sender;
 use super::status;
@@ -97,27 +98,23 @@ pub(super) fn log_progress(worker: &mut Worker, id: ConsumerId) -> Option<Vec<u8
 
 /// Ends requests that do not wait.
 pub(super) fn end_impatient(worker: &mut Worker, account: &Arc<Account>, sender: &mut Sender) {
-    worker.waiting.retain(|request| {
-        let ends = request.no_wait && (request.expires.is_none() || request.was_served);
-        if ends {
-            sender.status(account, &request.reply, None, |out| {
-                status::plain(out, "404 No Messages");
-            });
-        }
-        !ends
-    });
+    worker.end(
+        |request| request.no_wait && (request.expires.is_none() || request.was_served),
+        |request| nothing(request, account, sender),
+    );
 }
 
 /// Ends requests that do not wait and got nothing.
 pub(super) fn end_unserved(worker: &mut Worker, account: &Arc<Account>, sender: &mut Sender) {
-    worker.waiting.retain(|request| {
-        let ends = request.no_wait && request.expires.is_none() && !request.was_served;
-        if ends {
-            sender.status(account, &request.reply, None, |out| {
-                status::plain(out, "404 No Messages");
-            });
-        }
-        !ends
+    worker.end(
+        |request| request.no_wait && request.expires.is_none() && !request.was_served,
+        |request| nothing(request, account, sender),
+    );
+}
+
+fn nothing(request: &Request, account: &Arc<Account>, sender: &mut Sender) {
+    sender.status(account, &request.reply, None, |out| {
+        status::plain(out, "404 No Messages");
     });
 }
 

@@ -291,6 +291,11 @@ impl Desk {
             && let Some(worker) = self.workers.get_mut(at)
         {
             worker.under_way = worker.under_way.saturating_sub(1);
+            if matches!(flight, Some(Flight::Acks { .. }))
+                && worker.acks_done(worker.acks_applied + 1)
+            {
+                self.ready.insert(*at);
+            }
         }
         match flight {
             Some(Flight::Sent(at)) => self.logged(at, reply == Reply::Done, now),
@@ -330,6 +335,7 @@ impl Desk {
         self.flights.clear();
         for (at, worker) in &mut self.workers {
             worker.under_way = 0;
+            worker.acks_done(worker.acks_submitted);
             worker.ahead.reset();
             self.ready.insert(*at);
         }
@@ -659,7 +665,8 @@ impl Desk {
             return;
         }
         worker.used_at = now;
-        worker.waiting.push_back(request);
+        let after = worker.acks_said();
+        worker.waiting.push_back(Request { after, ..request });
         self.ready.insert(at);
     }
 
@@ -730,6 +737,7 @@ impl Desk {
         }
         let mut body = Vec::new();
         worker.acks.finish(&mut body);
+        worker.acks_submitted += 1;
         let token = self.fly(Flight::Acks { at, confirms });
         host.submit(at.stream, &body, token);
     }

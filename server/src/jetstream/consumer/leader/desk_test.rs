@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::desk::{Desk, Host, View};
 use super::directory::{Directories, Directory};
-use super::intake::{Address, Intake};
+use super::intake::{Address, Event, Intake, Named, Said};
 use super::{HALTED, Puller, Token};
 use crate::broker::{Account, Broker, Delivered, Publish, Sink, Subscription};
 use crate::jetstream::config::{Defaults, StreamConfig, normalize};
@@ -21,6 +21,7 @@ use crate::jetstream::consumer::check;
 use crate::jetstream::consumer::command::{Action, Command};
 use crate::jetstream::consumer::config::{AckPolicy, ConsumerConfig};
 use crate::jetstream::consumer::effect::Effect;
+use crate::jetstream::consumer::set::Reply;
 use crate::jetstream::group::Machine;
 use crate::jetstream::group::command::{self, Kind, StreamCreate};
 
@@ -32,6 +33,7 @@ struct Stand {
     applied: Mutex<u64>,
     directory: Arc<Directory>,
     aside: Mutex<Vec<String>>,
+    submitted: Mutex<Vec<(Vec<u8>, Token)>>,
 }
 
 impl Stand {
@@ -47,6 +49,7 @@ impl Stand {
             applied: Mutex::new(0),
             directory: Directories::default().of(account).unwrap(),
             aside: Mutex::default(),
+            submitted: Mutex::default(),
         };
         let create = StreamCreate {
             config: stream(),
@@ -71,6 +74,19 @@ impl Stand {
             ..Default::default()
         };
         self.machine.lock().apply(at, &Bytes::from(batch)).effects
+    }
+
+    /// Applies what was submitted, and tells the desk.
+    fn settle(&self, desk: &mut Desk) {
+        let submitted = std::mem::take(&mut *self.submitted.lock());
+        for (body, token) in submitted {
+            for (stream, effect) in
+                self.apply(|batch| command::put(batch, Kind::Consumer, S, &body))
+            {
+                desk.effect(stream, &effect, Instant::now(), self);
+            }
+            desk.applied(token, Reply::Done, Instant::now());
+        }
     }
 
     fn make(&self, name: &str, desk: &mut Desk) {
@@ -104,7 +120,9 @@ fn stream() -> StreamConfig {
 }
 
 impl Host for Stand {
-    fn submit(&self, _: StreamId, _: &[u8], _: Token) {}
+    fn submit(&self, _: StreamId, body: &[u8], token: Token) {
+        self.submitted.lock().push((body.to_vec(), token));
+    }
 
     fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>)) {
         let machine = self.machine.lock();
@@ -198,5 +216,73 @@ fn a_panic_in_a_delivery_takes_one_consumer_and_no_other() {
         [said("A", "NATS/1.0 503"), said("B", "two")]
     );
     assert_eq!(stand.aside.lock().len(), 1);
+    account.unsubscribe(&subscription);
+}
+
+#[test]
+fn what_a_client_says_counts_before_what_it_asks_for_next() {
+    let broker = Broker::new();
+    let account = broker.global();
+    let stand = Stand::new(&account);
+    let heard = Arc::new(Heard::default());
+    let subscription = account.subscribe(b"to.*", None, heard.clone()).unwrap();
+    let intake = Intake::new(|| {});
+    let mut desk = Desk::new(intake.clone(), None);
+    stand.make("A", &mut desk);
+    let say = |seq: u64, own: u64, said: Said, to: Option<&'static str>| {
+        intake.push(Event::Ack {
+            at: Address {
+                stream: S,
+                consumer: 1,
+            },
+            of: Named {
+                stream_seq: seq,
+                consumer_seq: own,
+                stored: None,
+            },
+            said,
+            client: None,
+            reply: to.map(|to| Bytes::from_static(to.as_bytes())),
+        });
+    };
+    let got = || std::mem::take(&mut *heard.0.lock());
+    let line = |to: &str, what: &str| (to.to_owned(), what.to_owned());
+    let from = Puller {
+        client: None,
+        reply: b"to.pull",
+        needs_newer: false,
+    };
+    for body in [b"one".as_slice(), b"two", b"three"] {
+        stand.apply(|batch| command::put_publish(batch, S, b"S", b"", body));
+    }
+    stand.directory.pull(b"S.A", &from, b"2");
+    desk.poll(Instant::now(), &stand);
+    stand.settle(&mut desk);
+    assert_eq!(got(), [line("to.pull", "one"), line("to.pull", "two")]);
+    say(1, 1, Said::Nak(0), None);
+    say(2, 2, Said::Nak(0), None);
+    desk.poll(Instant::now(), &stand);
+    stand.settle(&mut desk);
+    // Both wait to go out again. The first is acknowledged with a request for more: it must not come.
+    say(1, 1, Said::Next(Bytes::new()), Some("to.next"));
+    desk.poll(Instant::now(), &stand);
+    assert_eq!(got(), []);
+    stand.settle(&mut desk);
+    assert!(desk.is_ready());
+    desk.poll(Instant::now(), &stand);
+    stand.settle(&mut desk);
+    assert_eq!(got(), [line("to.next", "two")]);
+    // Nor does a request that does not wait end before what was said ahead of it is known.
+    say(2, 2, Said::Next(Bytes::new()), Some("to.next"));
+    desk.poll(Instant::now(), &stand);
+    stand.settle(&mut desk);
+    assert_eq!(got(), [line("to.next", "three")]);
+    say(3, 4, Said::Nak(0), None);
+    stand.directory.pull(b"S.A", &from, b"{\"no_wait\":true}");
+    desk.poll(Instant::now(), &stand);
+    assert_eq!(got(), []);
+    stand.settle(&mut desk);
+    desk.poll(Instant::now(), &stand);
+    assert_eq!(got(), [line("to.pull", "three")]);
     account.unsubscribe(&subscription);
 }

@@ -47,6 +47,9 @@ pub struct Request {
     pub no_wait: bool,
     /// It got a message.
     pub was_served: bool,
+    /// How many commands with answers the consumer had submitted when it came, those included that were about to be: what
+    /// a client has said before it asks counts before it is served.
+    pub after: u64,
     /// How often it wants a sign of life.
     pub heartbeat: Option<Duration>,
     /// When the next one is due.
@@ -98,6 +101,7 @@ impl Request {
             },
             no_wait: body.no_wait,
             was_served: false,
+            after: 0,
             heartbeat,
             next_heartbeat: heartbeat.map(|every| now + every),
         })

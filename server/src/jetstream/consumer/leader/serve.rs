@@ -85,6 +85,7 @@ impl Desk {
                     end_unserved(worker, &account, &mut self.sender);
                 }
             }
+            Stopped::Held(until) => worker.held_until = Some(until),
             Stopped::Unreadable(seq, why) => {
                 place.hungry.insert(at.consumer);
                 let (stream, name) = (&place.name, &worker.config.name);

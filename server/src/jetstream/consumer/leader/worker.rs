@@ -104,6 +104,12 @@ pub struct Worker {
     pub unreadable: Option<u64>,
     /// Answers on their way into the log.
     pub acks: AckWriter,
+    /// Commands with answers that were submitted, and that were applied or refused.
+    pub acks_submitted: u64,
+    /// See there.
+    pub acks_applied: u64,
+    /// A request waits until so many of them are applied.
+    pub held_until: Option<u64>,
     /// Who wants to hear that they are in it.
     pub confirms: Vec<Confirm>,
     /// No message of the stream is older, those aside that came with times of their own.
@@ -145,6 +151,9 @@ impl Worker {
             is_blocked: false,
             unreadable: None,
             acks: AckWriter::new(consumer.id()),
+            acks_submitted: 0,
+            acks_applied: 0,
+            held_until: None,
             confirms: Vec::new(),
             since,
             push: None,
@@ -167,6 +176,39 @@ impl Worker {
             Some(push) => push.is_open(now),
             None => !self.waiting.is_empty(),
         }
+    }
+
+    /// How many commands with answers there will be once all that came is submitted.
+    pub fn acks_said(&self) -> u64 {
+        self.acks_submitted + u64::from(!self.acks.is_empty())
+    }
+
+    /// Commands with answers were applied, so many in all. Whether a request has waited for it.
+    pub fn acks_done(&mut self, applied: u64) -> bool {
+        self.acks_applied = applied;
+        let waited = self.held_until.is_some_and(|until| until <= applied);
+        if waited {
+            self.held_until = None;
+        }
+        waited
+    }
+
+    /// Ends requests with `404`, those of which `ends` says so, except those that came behind answers that are not applied
+    /// yet: what comes of these may be for them.
+    pub fn end(&mut self, ends: impl Fn(&Request) -> bool, mut tell: impl FnMut(&Request)) {
+        let (applied, held_until) = (self.acks_applied, &mut self.held_until);
+        self.waiting.retain(|request| {
+            if !ends(request) {
+                return true;
+            }
+            if request.after > applied {
+                let until = held_until.map_or(request.after, |until| until.min(request.after));
+                *held_until = Some(until);
+                return true;
+            }
+            tell(request);
+            false
+        });
     }
 
     /// Forgets requests whose clients are gone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bolero::TypeGenerator;
 use halyard_fuzz::group::{Op, World};
 
-/// What is done; a stream of the whole range first, so that most of it finds something to do.
+/// What is done.
 #[derive(Clone, Debug, TypeGenerator)]
 struct Life(Vec<Op>);
 

@@ -109,6 +109,8 @@ pub struct StreamShape {
     pub retention: u8,
     pub discard: bool,
     pub flags: u16,
+    /// Which of the numbers are there: with all of them hardly any configuration is legal.
+    pub which: (u8, u8),
     pub first_seq: Option<Number>,
     pub max_msgs: Option<Number>,
     pub max_bytes: Option<Number>,
@@ -127,6 +129,8 @@ pub struct ConsumerShape {
     pub ack_policy: u8,
     pub filter: u8,
     pub push: bool,
+    /// As of a stream.
+    pub which: (u8, u8),
     pub opt_start_seq: Option<Number>,
     pub opt_start_time: Option<Number>,
     pub ack_wait: Option<Number>,
@@ -184,9 +188,13 @@ pub(super) fn pick<T: Copy>(all: &[T], number: u8) -> T {
         .unwrap_or(all[0])
 }
 
-fn put(map: &mut Map<String, Value>, name: &str, number: Option<Number>) {
-    if let Some(number) = number {
-        map.insert(name.to_owned(), number.i64().into());
+/// Puts the one or two that are chosen.
+fn put(map: &mut Map<String, Value>, which: (u8, u8), all: &[(&str, Option<Number>)]) {
+    let chosen = [which.0, which.1].map(|one| usize::from(one) % all.len());
+    for (at, (name, number)) in all.iter().enumerate() {
+        if let Some(number) = number.filter(|_| chosen.contains(&at)) {
+            map.insert((*name).to_owned(), number.i64().into());
+        }
     }
 }
 
@@ -208,7 +216,7 @@ impl StreamShape {
             "allow_rollup_hdrs": flag(0),
             "allow_msg_ttl": flag(1),
             "allow_atomic": flag(2),
-            "discard_new_per_subject": flag(3),
+            "discard_new_per_subject": flag(3) && flag(12) && self.discard,
             "deny_delete": flag(4) && flag(5),
             "deny_purge": flag(6) && flag(7),
             "sealed": flag(8) && flag(9) && flag(10),
@@ -219,14 +227,17 @@ impl StreamShape {
         if let Some(first) = self.first_seq {
             map.insert("first_seq".to_owned(), first.u64().into());
         }
-        put(&mut map, "max_msgs", self.max_msgs);
-        put(&mut map, "max_bytes", self.max_bytes);
-        put(&mut map, "max_age", self.max_age);
-        put(&mut map, "max_msgs_per_subject", self.per_subject);
-        put(&mut map, "max_msg_size", self.max_msg_size);
-        put(&mut map, "duplicate_window", self.duplicate_window);
-        put(&mut map, "max_consumers", self.max_consumers);
-        put(&mut map, "subject_delete_marker_ttl", self.marker_ttl);
+        let numbers = [
+            ("max_msgs", self.max_msgs),
+            ("max_bytes", self.max_bytes),
+            ("max_age", self.max_age),
+            ("max_msgs_per_subject", self.per_subject),
+            ("max_msg_size", self.max_msg_size),
+            ("duplicate_window", self.duplicate_window),
+            ("max_consumers", self.max_consumers),
+            ("subject_delete_marker_ttl", self.marker_ttl),
+        ];
+        put(&mut map, self.which, &numbers);
         Value::Object(map)
     }
 }
@@ -248,7 +259,7 @@ impl ConsumerShape {
             "durable_name": name,
             "deliver_policy": pick(&policies, self.deliver_policy),
             "ack_policy": pick(&["explicit", "all", "none"], self.ack_policy),
-            "backoff": self.backoff.iter().map(|wait| wait.i64()).collect::<Vec<_>>(),
+            "backoff": self.backoff.iter().take(usize::from(self.which.0 % 3)).map(|wait| wait.i64()).collect::<Vec<_>>(),
         }) else {
             return Value::Null;
         };
@@ -262,25 +273,30 @@ impl ConsumerShape {
         if self.push {
             map.insert("deliver_subject".to_owned(), "to".into());
         }
-        if let Some(seq) = self.opt_start_seq {
+        let starts = pick(&policies, self.deliver_policy);
+        if let Some(seq) = self.opt_start_seq.filter(|_| starts == "by_start_sequence") {
             map.insert("opt_start_seq".to_owned(), seq.u64().into());
         }
         let time = |number: Number| {
             use halyard_server::jetstream::api::timestamp;
             timestamp::format(halyard_runtime::time::Timestamp::from_nanos(number.i64()))
         };
+        let start_time = self.opt_start_time.filter(|_| starts == "by_start_time");
         for (name, number) in [
-            ("opt_start_time", self.opt_start_time),
+            ("opt_start_time", start_time),
             ("pause_until", self.pause_until),
         ] {
             if let Some(number) = number {
                 map.insert(name.to_owned(), time(number).into());
             }
         }
-        put(&mut map, "ack_wait", self.ack_wait);
-        put(&mut map, "max_deliver", self.max_deliver);
-        put(&mut map, "max_ack_pending", self.max_ack_pending);
-        put(&mut map, "inactive_threshold", self.inactive_threshold);
+        let numbers = [
+            ("ack_wait", self.ack_wait),
+            ("max_deliver", self.max_deliver),
+            ("max_ack_pending", self.max_ack_pending),
+            ("inactive_threshold", self.inactive_threshold),
+        ];
+        put(&mut map, self.which, &numbers);
         Value::Object(map)
     }
 }

@@ -63,9 +63,10 @@ fn open_store(disk: &Arc<MemDisk>) -> Store {
 }
 
 impl Default for World {
+    /// With one stream that takes everything, so that most of what is done finds something to do.
     fn default() -> Self {
         let disk = Arc::new(MemDisk::new());
-        Self {
+        let mut world = Self {
             machine: open(&disk),
             disk,
             other: open(&Arc::new(MemDisk::new())),
@@ -73,7 +74,17 @@ impl Default for World {
             now: NOW,
             streams: BTreeMap::new(),
             next_id: 1,
-        }
+        };
+        let config = StreamConfig {
+            name: "A".to_owned(),
+            subjects: vec!["A.>".to_owned()],
+            allow_msg_ttl: true,
+            allow_rollup_hdrs: true,
+            allow_atomic: true,
+            ..StreamConfig::default()
+        };
+        world.make("A", normalize(config, &Defaults::default()));
+        world
     }
 }
 

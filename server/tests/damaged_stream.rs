@@ -158,7 +158,7 @@ fn only_the_damaged_stream_halts() {
     let halt = bench.machine.halted()[&DAMAGED].clone();
     assert_eq!(halt.entry, entry);
     assert!(
-        halt.damage.contains("segment-") && halt.damage.contains("messages 1 to 40 of stream 1"),
+        halt.damage.contains("segment-") && halt.damage.contains("messages 1 to 40 of stream A"),
         "{}",
         halt.damage
     );

@@ -19,6 +19,9 @@ use crate::jetstream::stream::machine::Fault;
 const WORK_RETRY: Duration = Duration::from_secs(1);
 /// The same where a file could not be opened, or space ran out after all.
 const PASSING_RETRY: Duration = Duration::from_millis(100);
+/// A flush that could not open a file is tried again after [`PASSING_RETRY`], later less often, up to this: files come back
+/// without a sign.
+const PASSING_RETRY_MAX: Duration = Duration::from_millis(500);
 /// A flush that found no room is tried again after [`WORK_RETRY`], then after twice as long, and so on up to this, as each try
 /// writes what there is room for; at once when there is more space than it found.
 const FULL_RETRY_MAX: Duration = Duration::from_secs(8);
@@ -243,8 +246,11 @@ impl Driver {
         tracing::warn!("the {} group: {error}", self.group.name());
         self.retry_above = self.group.read(|machine| machine.store().free_bytes());
         let is_full = matches!(error, halyard_engine::Error::Full { .. });
-        let first = if is_full { WORK_RETRY } else { PASSING_RETRY };
-        let longer = |(_, pause): (Instant, Duration)| (pause * 2).min(FULL_RETRY_MAX);
+        let (first, most) = match is_full {
+            true => (WORK_RETRY, FULL_RETRY_MAX),
+            false => (PASSING_RETRY, PASSING_RETRY_MAX),
+        };
+        let longer = |(_, pause): (Instant, Duration)| (pause * 2).min(most);
         let pause = self.retry.map_or(first, longer);
         self.retry = Some((Instant::now() + pause, pause));
     }

@@ -74,6 +74,8 @@ impl View {
 pub(crate) struct MortalView {
     /// The server's time a while before it was read.
     pub(crate) before: i64,
+    /// The server's time just before it was read. A marker that was stored later may be behind what was read.
+    pub(crate) begun: i64,
     /// The server's time afterwards.
     pub(crate) after: i64,
     /// Lives from this number on came too late to be seen.

@@ -177,6 +177,10 @@ pub(crate) async fn look_at(
         .await
         .ok_or(Failure::Unknown)?;
     sleep(GRACE).await;
+    // What is stored behind the last message that the information names is not read.
+    let begun = server_time(stage, client, mortal)
+        .await
+        .ok_or(Failure::Unknown)?;
     let info = js::stream_info(client, &name).await?;
     let view = director::read_stream(client, &name, &info).await?;
     let first_unseen = stage.history.lock().lives.len();
@@ -185,6 +189,7 @@ pub(crate) async fn look_at(
         .ok_or(Failure::Unknown)?;
     Ok(Some(MortalView {
         before,
+        begun,
         after,
         first_unseen,
         messages: view.messages,

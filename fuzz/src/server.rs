@@ -84,6 +84,8 @@ fn jobs() -> &'static Mutex<UnboundedSender<Job>> {
         let told = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
             PANICS.fetch_add(1, Ordering::SeqCst);
+            // The hook before this one may keep it to itself.
+            eprintln!("a panic in the server: {panic}");
             told(panic);
         }));
         let (sender, mut receiver) = unbounded::<Job>();

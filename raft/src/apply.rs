@@ -83,9 +83,12 @@ impl<M: Machine> Driven for Seat<M> {
     ) -> Result<(), Unreadable> {
         let reply = {
             let mut machine = self.machine.lock();
-            machine.check(payload)?;
             // A panic must not take the task that applies with it: who waits for the group, a start first of all, would
             // wait for ever. The machine knows itself that it did not come to the end.
+            let checked = contain(|| machine.check(payload));
+            checked.unwrap_or_else(|panic| {
+                Err(Unreadable(format!("it cannot be decoded: {panic}")))
+            })?;
             let reply = contain(|| machine.apply(at, payload));
             note();
             reply

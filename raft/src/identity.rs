@@ -15,6 +15,7 @@
 //! note is never ahead of it. The log's headers name the node, too, so that a lost note is made anew from them.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -90,10 +91,23 @@ impl fmt::Display for Identity {
 }
 
 /// What the files of a log say of whose it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogOwner {
     pub(crate) node: NodeId,
+    /// Names that it had, oldest first.
+    pub(crate) former: Vec<NodeId>,
     pub(crate) log: u64,
+}
+
+impl From<LogOwner> for Identity {
+    fn from(owner: LogOwner) -> Self {
+        Self {
+            node: owner.node,
+            log: owner.log,
+            boots: 0,
+            former: owner.former,
+        }
+    }
 }
 
 impl Identity {
@@ -104,30 +118,24 @@ impl Identity {
     pub fn read(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<Self>, Error> {
         let owner = recovery::owner(disk, &dir.join("log"))?;
         let kept = load(disk, dir)?;
-        Ok(kept.or(owner.map(|owner| Self {
-            node: owner.node,
-            log: owner.log,
-            boots: 0,
-            former: Vec::new(),
-        })))
+        Ok(kept.or(owner.map(Self::from)))
     }
 
     /// Who the node of `dir` is, as far as that is known before its log is opened. Writes nothing: what cannot be opened stays
     /// as it is.
     pub(crate) fn settle(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, Error> {
         let owner = recovery::owner(disk, &dir.join("log"))?;
-        let new = |node, log| Self {
-            node,
-            log,
-            boots: 0,
-            former: Vec::new(),
-        };
         Ok(match (load(disk, dir)?, owner) {
-            (None, None) => new(NodeId::draw(), 0),
+            (None, None) => Self {
+                node: NodeId::draw(),
+                log: 0,
+                boots: 0,
+                former: Vec::new(),
+            },
             (None, Some(owner)) if owner.node.node() == 0 => {
-                new(owner.node, owner.log).renamed(NodeId::draw())
+                Self::from(owner).renamed(NodeId::draw())
             }
-            (None, Some(owner)) => new(owner.node, owner.log),
+            (None, Some(owner)) => Self::from(owner),
             (Some(kept), None) if kept.log != 0 => {
                 tracing::warn!("the log is gone: {kept} goes on as its next incarnation");
                 Self {
@@ -152,8 +160,8 @@ impl Identity {
         })
     }
 
-    /// Notes the log that was opened, and how often it has been before. Durable when it returns, before anything is written
-    /// under the name.
+    /// Notes the log that was opened, and how often it has been before. Durable when it returns, before a vote or an entry is
+    /// written under the name; the header of a new log stands already.
     pub(crate) fn opened(
         self,
         disk: &Arc<dyn Disk>,
@@ -291,13 +299,22 @@ fn load(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<Identity>, Error> {
         return Ok(None);
     }
     let file = disk.open(&path, OpenMode::Read).map_err(failed)?;
+    let mut unread = None;
     for at in COPIES {
         let mut bytes = [0; COPY_BYTES];
-        if file.read_exact_at(&mut bytes, at).is_ok()
-            && let Some(identity) = Identity::decode(&bytes, &path)?
-        {
-            return Ok(Some(identity));
+        match file.read_exact_at(&mut bytes, at) {
+            Ok(()) => {
+                if let Some(identity) = Identity::decode(&bytes, &path)? {
+                    return Ok(Some(identity));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {}
+            Err(error) => unread = Some(error),
         }
+    }
+    // What cannot be read may be sound, and must not be replaced.
+    if let Some(error) = unread {
+        return Err(failed(error));
     }
     tracing::warn!(
         "{}: neither copy is sound: the log says whose it is",

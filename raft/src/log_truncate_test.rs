@@ -82,6 +82,16 @@ impl Live {
         flushed.await.expect("told").expect("on disk");
     }
 
+    /// So many entries of the first group, of which a new leader has only the first four.
+    async fn append_and_void(&self, entries: u64) {
+        for index in 0..entries {
+            self.append(0, id(1, index)).await;
+        }
+        let last = Some(id(1, 3).into_raft());
+        let voided = self.stores[0].clone().truncate_after(last).await;
+        voided.expect("handed in");
+    }
+
     /// Lets the log of a group start after an entry, and fills segments with the other group until the oldest ones can go.
     async fn purge(&self, last: LogId) {
         let purged = self.stores[0].clone().purge(last.into_raft()).await;
@@ -110,15 +120,7 @@ fn voided_entries_keep_no_segment() {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
         disk.create_dir_all(Path::new(DIR)).expect("a directory");
         let live = Live::open(&disk);
-        for index in 0..12 {
-            live.append(0, id(1, index)).await;
-        }
-        // A new leader has only the first four of them.
-        let voided = live.stores[0]
-            .clone()
-            .truncate_after(Some(id(1, 3).into_raft()))
-            .await;
-        voided.expect("handed in");
+        live.append_and_void(12).await;
         for index in 0..12 {
             live.append(1, id(1, index)).await;
         }
@@ -144,14 +146,7 @@ fn what_was_written_in_place_of_voided_entries_is_read() {
         let disk: Arc<dyn Disk> = Arc::new(MemDisk::new());
         disk.create_dir_all(Path::new(DIR)).expect("a directory");
         let live = Live::open(&disk);
-        for index in 0..8 {
-            live.append(0, id(1, index)).await;
-        }
-        let voided = live.stores[0]
-            .clone()
-            .truncate_after(Some(id(1, 3).into_raft()))
-            .await;
-        voided.expect("handed in");
+        live.append_and_void(8).await;
         for index in 4..6 {
             live.append(0, id(2, index)).await;
         }

@@ -198,8 +198,11 @@ impl Node {
             recovered.segments,
             (synced, boots),
         ));
-        // Records of a new form do not go into a file that says it has none.
-        wal.roll.store(recovered.is_outdated, Ordering::Release);
+        // Records of a new form do not go into a file that says it has none, and a new name stands in a header as soon as it
+        // is used: a lost note is made anew from that.
+        let is_renamed = recovered.last_node != identity.node;
+        wal.roll
+            .store(recovered.is_outdated || is_renamed, Ordering::Release);
         if reseal {
             keeper::begin_reseal(&wal);
         }

@@ -43,9 +43,12 @@ impl From<u64> for Standing {
 }
 
 impl Standing {
-    /// As a store keeps it.
+    /// As a store keeps it: nothing where no more than an index is known.
     #[must_use]
     pub fn encode(&self) -> Bytes {
+        if !self.is_known() {
+            return Bytes::new();
+        }
         let mut out = Fields::default();
         codec::put_log_id(out.u8(VERSION), &self.at);
         codec::put_stored(&mut out, &self.membership);

@@ -2,6 +2,8 @@
 
 #![allow(clippy::panic, reason = "a test may panic")]
 
+mod common;
+
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -10,24 +12,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Cipher, Encryption, Error, Group, GroupId, Key, LogId, Machine, Node, NodeId, NodeOptions,
-    ProposeError,
+    Cipher, Encryption, Error, Group, GroupId, Key, Node, NodeId, NodeOptions, ProposeError,
 };
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
 use halyard_runtime::{task, time};
 use parking_lot::Mutex;
 
-#[derive(Default)]
-struct Count(u64);
-
-impl Machine for Count {
-    type Reply = u64;
-    fn apply(&mut self, _: LogId, _: &Bytes) -> u64 {
-        self.0 += 1;
-        self.0
-    }
-}
+use common::Count;
 
 const DIR: &str = "/store";
 

@@ -2,32 +2,22 @@
 
 #![allow(clippy::panic, reason = "a test may panic")]
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use halyard_raft::{
-    Error, Group, GroupId, Identity, LogId, LogImage, Machine, Node, NodeId, NodeOptions,
-};
+use halyard_raft::{Error, Group, GroupId, Identity, LogImage, Node, NodeId, NodeOptions};
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode};
 use halyard_runtime::{task, time};
 use parking_lot::Mutex;
 
+use common::Count;
+
 const DIR: &str = "/store";
 const GROUP: GroupId = GroupId(1);
-
-/// Counts entries.
-#[derive(Default)]
-struct Count(u64);
-
-impl Machine for Count {
-    type Reply = u64;
-    fn apply(&mut self, _: LogId, _: &Bytes) -> u64 {
-        self.0 += 1;
-        self.0
-    }
-}
 
 fn disk() -> Arc<dyn Disk> {
     Arc::new(MemDisk::new())
@@ -137,6 +127,16 @@ fn a_directory_of_before_there_were_names_gets_one_and_keeps_everything() {
         assert_eq!(named.former, [NodeId(1)]);
         let (found, again) = live(&disk, None).await;
         assert_eq!((found, again.node), (6, named.node));
+        let node = open(&disk, None).expect("it opens");
+        assert_eq!(node.scrub_log(u64::MAX).found, []);
+        node.shutdown().await;
+        drop(node);
+        // The note is lost, and segments of both names are there.
+        let note = Path::new(DIR).join("identity");
+        disk.remove_file(&note).expect("removed");
+        let (found, again) = live(&disk, None).await;
+        assert_eq!((found, again.node), (7, named.node));
+        assert_eq!(again.former, [NodeId(1)]);
         let other = open(&disk, Some(NodeId(2))).map(|_| ());
         assert!(matches!(other, Err(Error::ForeignNode { .. })), "{other:?}");
     });

@@ -2,6 +2,8 @@
 
 #![allow(clippy::panic, reason = "a test may panic")]
 
+mod common;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,23 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use halyard_raft::{
-    Cipher, Encryption, Error, Group, GroupId, Key, LogDamage, LogId, LogScrub, Machine, Node,
-    NodeId, NodeOptions,
+    Cipher, Encryption, Error, Group, GroupId, Key, LogDamage, LogScrub, Node, NodeId, NodeOptions,
 };
 use halyard_runtime::sim::{self, DiskFaults, SimDisk};
 use halyard_runtime::time;
 use parking_lot::Mutex;
 
-#[derive(Default)]
-struct Count(u64);
-
-impl Machine for Count {
-    type Reply = u64;
-    fn apply(&mut self, _: LogId, _: &Bytes) -> u64 {
-        self.0 += 1;
-        self.0
-    }
-}
+use common::Count;
 
 const DIR: &str = "/store";
 

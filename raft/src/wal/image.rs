@@ -160,8 +160,13 @@ impl GroupState {
         self.members = standing.membership.clone();
     }
 
-    /// Has the node's name of now where one of its former names decides alone: such a group is its own.
+    /// Has the node's name of now where one of its former names decides alone: such a group is its own. A group that has grown
+    /// since keeps what others have in their logs, too.
     pub(crate) fn rename(&mut self, former: &[NodeId], now: NodeId) {
+        let newest = self.members_at(u64::MAX).members;
+        if !former.iter().any(|name| newest.is_alone(*name)) {
+            return;
+        }
         let mut has_changed = self.members.members.rename(former, now);
         for slot in &mut self.entries {
             if let Held::Here(Payload::Membership(members)) = &mut slot.payload {
@@ -215,9 +220,7 @@ impl GroupState {
                 .is_some_and(|slot| matches!(&slot.payload, Held::Here(held) if !has_payload(held)))
         };
         let settled = (index + 1..=applied).take_while(empty).last();
-        let settled = settled.unwrap_or(index);
-        debug_assert!(settled >= index, "what is durable stays so");
-        settled
+        settled.unwrap_or(index)
     }
 
     /// The newest committed entry as far as this log can vouch for it: never ahead of the log, or consensus refuses to start.

@@ -302,9 +302,7 @@ fn spare_bytes(wal: &Wal, bytes: u64) -> u64 {
     while spare > least && spare > free / SHARE_OF_FREE {
         spare = (spare / 2).next_multiple_of(segment::SECTOR);
     }
-    let spare = spare.max(least).max(bytes);
-    assert!(spare >= bytes, "a spare is for what is about to be written");
-    spare
+    spare.max(least).max(bytes)
 }
 
 /// Refuses to begin what the disk has no space for: half of it would only take the space from what has a use for it.
@@ -470,10 +468,6 @@ fn dispose_of(wal: &Wal, segment: Segment, name: &mut PathBuf) -> Result<(), Err
         wal.disk.sync_dir(&wal.dir)
     });
     renamed.map_err(|source| Error::io("renaming a log segment", &segment.path, source))?;
-    assert!(
-        segment.soiled_bytes() <= segment.capacity,
-        "what is overwritten is in the file"
-    );
     // Space that is given back is out of reach: what may have to be erased later is overwritten now.
     let wiped = segment.wipe || !wanted;
     if wiped {

@@ -40,6 +40,8 @@ pub(crate) struct Recovered {
     pub(crate) is_foreign: bool,
     /// The last segment's format is not one for the records that are to be written.
     pub(crate) is_outdated: bool,
+    /// Name of the node in the last segment's header.
+    pub(crate) last_node: NodeId,
     /// What was not as it was written, and is again: one flipped bit each, and spares that were gone.
     pub(crate) mended: Vec<String>,
     /// How often it was opened before, as far as it says.
@@ -72,19 +74,29 @@ pub(crate) fn check(
     }
 }
 
-/// Whose log is in `dir`, as its oldest sound segment says; `None` where there is none.
+/// Whose log is in `dir`, as its sound segments say: the newest one has the name of now, those before it former names. `None`
+/// where there is none.
 pub(crate) fn owner(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<LogOwner>, Error> {
     let exists = disk.exists(dir);
     if !exists.map_err(|source| Error::io("looking for the log", dir, source))? {
         return Ok(None);
     }
     let found = files::find(disk, dir, OpenMode::Read)?;
-    Ok(found.iter().find_map(|each| match each.opening {
-        Opening::Sound(header) if header.sequence == each.sequence => Some(LogOwner {
-            node: NodeId(header.node),
-            log: header.log,
-        }),
+    let sound = found.iter().filter_map(|each| match &each.opening {
+        Opening::Sound(header) if header.sequence == each.sequence => Some(header),
         _ => None,
+    });
+    let (mut log, mut names) = (0, Vec::new());
+    for header in sound {
+        log = header.log;
+        names.push(NodeId(header.node));
+    }
+    names.dedup();
+    let node = names.pop();
+    Ok(node.map(|node| LogOwner {
+        node,
+        former: names,
+        log,
     }))
 }
 
@@ -257,6 +269,7 @@ fn create(
         cut_bytes: 0,
         is_foreign: false,
         is_outdated: false,
+        last_node: NodeId(header.node),
         mended: Vec::new(),
         boots: 0,
     })
@@ -344,6 +357,7 @@ impl Ended<'_> {
             cut_bytes,
             is_foreign: scan.is_foreign,
             is_outdated: scan.version < scan.layout.version(),
+            last_node: NodeId(scan.node),
             mended: scan.mended.iter().map(Mend::to_string).collect(),
             boots: scan.boots,
         })

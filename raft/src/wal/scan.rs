@@ -27,10 +27,12 @@ pub(super) struct Scan<'a> {
     pub(super) chain: u32,
     /// The largest `synced` seen: everything before it was on disk.
     pub(super) proven: u64,
-    /// See [`Recovered::is_foreign`].
+    /// See [`Recovered::is_foreign`](super::recovery::Recovered::is_foreign).
     pub(super) is_foreign: bool,
     /// Format of the last segment.
     pub(super) version: u32,
+    /// Name of the node in its header.
+    pub(super) node: u64,
     /// What was put right in memory so far.
     pub(super) mended: Vec<Mend>,
     /// How often the log was opened, as the newest record or header says that does.
@@ -115,6 +117,7 @@ impl<'a> Scan<'a> {
             proven: 0,
             is_foreign: false,
             version: segment::VERSION,
+            node: 0,
             mended,
             boots: 0,
         })
@@ -139,7 +142,7 @@ impl<'a> Scan<'a> {
         let mut last = None;
         for (file, header) in found {
             self.proven = self.proven.max(header.base);
-            self.version = header.version;
+            (self.version, self.node) = (header.version, header.node);
             self.boots = self.boots.max(header.boots);
             self.is_foreign |= header.version < self.layout.version();
             let mut bytes = read_whole(&file)?;

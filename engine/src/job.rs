@@ -438,7 +438,8 @@ impl Place {
     /// Reads a segment's header, root and trailer again: they must still be what they were.
     fn reopen(&self, segment: &Segment) -> Result<(), Error> {
         let path = segment.path();
-        let again = match Segment::open(&*self.disk, path, self.options.encryption.as_ref()) {
+        let encryption = self.options.encryption.as_ref();
+        let again = match Segment::open_listed(&*self.disk, path, encryption, &listed(segment)) {
             Err(Error::Io { source, .. }) => {
                 return Err(Error::corrupt(path, 0, format!("unreadable: {source}")));
             }

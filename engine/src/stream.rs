@@ -190,10 +190,6 @@ impl Stream {
         let time = append.time;
         let name = append.record.get(..usize::from(append.subject_len));
         let name = name.expect("a record begins with its subject");
-        assert!(
-            usize::from(append.subject_len) + append.headers_len as usize <= append.record.len(),
-            "subject and headers are parts of the record"
-        );
         self.tail.check_room()?;
         self.subjects.add(name, seq)?;
         self.tail.push(seq, append);

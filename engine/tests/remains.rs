@@ -161,6 +161,33 @@ fn what_a_read_meets_is_damage_until_a_scrub_finds_it_sound() {
     assert!(store.damage().is_empty(), "{:?}", store.damage());
 }
 
+/// Reads all segments again.
+fn scrub_all(store: &mut Store) {
+    for _ in 0..8 {
+        let job = store.begin_scrub().unwrap();
+        store.finish(job.run()).unwrap();
+    }
+}
+
+#[test]
+fn a_segment_cut_behind_its_first_index_is_whole_and_rewritten() {
+    // Of the trailer, and of the blocks of the second copy.
+    for cut in [10, 100, 150] {
+        let disk = disk();
+        let files = fill(&disk, &options());
+        change(&disk, &files[1], |bytes| bytes.truncate(bytes.len() - cut));
+        let mut store = open(&disk, &options());
+        assert_eq!(store.mended(), [(files[1].clone(), Mended::Copy)]);
+        scrub_all(&mut store);
+        assert!(store.damage().is_empty(), "{cut}: {:?}", store.damage());
+        assert_eq!(read(&store, 1, 3 * EACH).0.len() as u64, 3 * EACH - 2);
+        while let Some(job) = store.begin_maintenance() {
+            store.finish(job.run()).unwrap();
+        }
+        assert!(store.mended().is_empty());
+    }
+}
+
 #[test]
 fn bytes_behind_the_end_harm_nobody_and_are_rewritten() {
     for options in [options(), encrypted()] {
@@ -172,6 +199,9 @@ fn bytes_behind_the_end_harm_nobody_and_are_rewritten() {
         let mut store = open(&disk, &options);
         assert_eq!(store.mended(), [(files[1].clone(), Mended::Longer)]);
         assert_eq!(read(&store, 1, 3 * EACH).0.len() as u64, 3 * EACH - 2);
+        // Reading all of it again finds nothing worse.
+        scrub_all(&mut store);
+        assert!(store.damage().is_empty(), "{:?}", store.damage());
         while let Some(job) = store.begin_maintenance() {
             store.finish(job.run()).unwrap();
         }

@@ -68,10 +68,8 @@ impl Segment {
         let file = disk.open(path, OpenMode::Read).map_err(failed)?;
         let len = file.len().map_err(failed)?;
         let segment = Self::of_bytes(file, path, len.min(listed.file_bytes), encryption)?;
-        // What was found by its second copy may have lost its end.
-        let is_whole = len >= listed.file_bytes || segment.mended() == Some(Mended::Copy);
-        let is_listed = (segment.id(), segment.lo, segment.hi) == (listed.id, listed.lo, listed.hi);
-        if !is_whole || !is_listed {
+        // One that has lost its end was found by the first copy of its index: its trailer says how long it was.
+        if (segment.id(), segment.lo, segment.hi) != (listed.id, listed.lo, listed.hi) {
             let what = "the segment is not the one that the manifest names";
             return Err(Error::corrupt(path, 0, what));
         }
@@ -337,6 +335,11 @@ impl Segment {
         }
         if offset == self.root_at {
             return Some(u64::from(self.root_len));
+        }
+        // Where the first copy is what is used, all behind it is the second one and what helps to find that.
+        if offset > self.root_at {
+            self.blocks.note_mended(Mended::Copy);
+            return Some(self.file_bytes() - offset);
         }
         let mut table = None;
         let _ = self.entries(|StreamEntry { present, .. }| {

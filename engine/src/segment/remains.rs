@@ -137,9 +137,12 @@ impl Remains {
         let len = len.min(listed.file_bytes);
         let magic = SEGMENT_MAGIC;
         let opened = BlockReader::with_header_at(file.clone(), path, len, 0, magic, encryption);
+        let mut lost_header = None;
         let blocks = match opened {
             Ok(blocks) if blocks.tag() == listed.id => blocks,
-            Err(Error::Corrupt { .. }) if encryption.is_none() => {
+            // Written before encryption was turned on, it may be plain; a sealed block is none without its key.
+            Err(error @ Error::Corrupt { .. }) => {
+                lost_header = Some(error);
                 BlockReader::headless(file.clone(), path, len, listed.id)
             }
             Ok(blocks) => return Err(blocks.corrupt(0, "the header belongs to another segment")),
@@ -174,6 +177,9 @@ impl Remains {
             nameless,
             ..
         } = walk;
+        if let (Some(error), true, true) = (lost_header, entries.is_empty(), loose.is_empty()) {
+            return Err(error);
+        }
         loose.retain(|id, loose| !entries.contains(id) && loose.part.messages > 0);
         let segment = Segment::of_remains(
             (blocks, Arc::clone(&file)),

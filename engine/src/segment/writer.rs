@@ -192,8 +192,10 @@ impl SegmentWriter {
             return Ok(());
         };
         assert!(
-            !self.rows.bytes.is_empty() && self.part.first_seq <= first_seq,
-            "a page has a row, and is not before its part"
+            self.part.messages > 0
+                && self.part.first_seq <= first_seq
+                && first_seq <= self.part.last_seq,
+            "a page has a row, and lies within its part"
         );
         let rows = self.blocks.append(Kind::Page, &self.rows.bytes)?;
         let body = self.blocks.append(Kind::Body, &self.body)?;

@@ -265,12 +265,8 @@ fn open_store(
     };
     // A damaged copy of the manifest takes nothing with it.
     mended.extend(store.damage().iter().map(ToString::to_string));
-    let tell = |(path, what): (PathBuf, Mended)| {
-        format!(
-            "{}: {what}; it is being written anew; nothing is lost",
-            path.display()
-        )
-    };
+    let tell =
+        |(path, what): (PathBuf, Mended)| format!("{}: {what}; nothing is lost", path.display());
     mended.extend(store.mended().into_iter().map(tell));
     Ok(Held { store, lacks })
 }

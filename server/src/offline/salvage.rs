@@ -20,7 +20,7 @@ pub(super) fn run(
     for mended in &rescue.mended {
         writeln!(out, "{mended}")?;
     }
-    let is_whole = rescue.findings.is_empty() && rescue.mended.is_empty();
+    let is_whole = rescue.findings.is_empty();
     let done = salvage(&mut rescue, &**looker.disk, to, &mut note)?;
     writeln!(
         out,

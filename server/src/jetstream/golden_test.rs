@@ -9,11 +9,8 @@ use std::sync::Arc;
 use halyard_raft::{Identity, NodeId};
 use halyard_runtime::disk::{Disk, MemDisk, OpenMode, RealDisk};
 use halyard_runtime::task;
-use halyard_runtime::time::{self, Duration};
 
-use super::{JetStream, Settings};
-use crate::broker::{Broker, Publish};
-use crate::config::Config;
+use super::started::{ask, start};
 
 /// Where the settings have the data.
 const DIR: &str = "/js/halyard";
@@ -40,29 +37,6 @@ fn golden() -> Arc<dyn Disk> {
             .expect("room");
     }
     disk
-}
-
-async fn start(disk: &Arc<dyn Disk>) -> (Arc<Broker>, Arc<JetStream>) {
-    let mut config = Config::default();
-    config.jetstream.enabled = true;
-    config.jetstream.store_dir = Some("/js".into());
-    for _ in 0..4000 {
-        let broker = Broker::new();
-        let settings = Settings::new(&config, "test", disk.clone());
-        match JetStream::start(Arc::clone(&broker), settings).await {
-            Ok(service) => return (broker, service),
-            Err(error) => assert!(error.to_string().contains("in use"), "{error}"),
-        }
-        time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("the disk stays in use")
-}
-
-async fn ask(broker: &Broker, subject: &str, payload: &str) -> String {
-    let message = Publish::new(subject.as_bytes(), payload.as_bytes());
-    let account = broker.global();
-    let answer = account.request(message, Duration::from_secs(10)).await;
-    String::from_utf8(answer.unwrap().payload.to_vec()).unwrap()
 }
 
 #[test]

@@ -4,32 +4,13 @@ use std::sync::Arc;
 
 use halyard_runtime::disk::{Disk, MemDisk};
 use halyard_runtime::task;
-use halyard_runtime::time::{self, Duration};
 
 use super::change::Change;
 use super::config::{Defaults, StreamConfig, normalize};
 use super::group::Reply;
 use super::group::command::{Kind, StreamCreate};
-use super::{JetStream, Settings, meta};
-use crate::broker::{Broker, Publish};
-use crate::config::Config;
-
-/// One that was shut down a moment ago may still hold the disk: its tasks end at their next turn.
-async fn start(disk: &Arc<dyn Disk>) -> (Arc<Broker>, Arc<JetStream>) {
-    let mut config = Config::default();
-    config.jetstream.enabled = true;
-    config.jetstream.store_dir = Some("/js".into());
-    for _ in 0..4000 {
-        let broker = Broker::new();
-        let settings = Settings::new(&config, "test", disk.clone());
-        match JetStream::start(Arc::clone(&broker), settings).await {
-            Ok(service) => return (broker, service),
-            Err(error) => assert!(error.to_string().contains("in use"), "{error}"),
-        }
-        time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("the disk stays in use")
-}
+use super::started::{ask, start};
+use super::{JetStream, meta};
 
 fn config(name: &str, first_seq: u64) -> StreamConfig {
     let config = StreamConfig {
@@ -38,15 +19,6 @@ fn config(name: &str, first_seq: u64) -> StreamConfig {
         ..StreamConfig::default()
     };
     normalize(config, &Defaults::default())
-}
-
-async fn publish(broker: &Broker, subject: &str) -> String {
-    let message = Publish::new(subject.as_bytes(), b"x");
-    let answer = broker
-        .global()
-        .request(message, Duration::from_secs(10))
-        .await;
-    String::from_utf8(answer.unwrap().payload.to_vec()).unwrap()
 }
 
 /// Makes a stream as a version did that had no bounds.
@@ -76,7 +48,7 @@ fn a_directory_with_an_impossible_stream_starts_and_serves_the_others() {
         let (broker, service) = start(&disk).await;
         let made = service.create_stream("$G", config("T", 0)).await;
         assert!(matches!(made, Change::Done(_)));
-        assert!(publish(&broker, "T").await.contains("\"seq\":1"));
+        assert!(ask(&broker, "T", "x").await.contains("\"seq\":1"));
         let refused = service.create_stream("$G", config("M", u64::MAX)).await;
         assert!(matches!(&refused, Change::Refused(refusal) if refusal.err_code == 10052));
         poison(&service).await;
@@ -88,9 +60,9 @@ fn a_directory_with_an_impossible_stream_starts_and_serves_the_others() {
             assert!(health.contains("stream M takes no changes"), "{health}");
             assert!(health.contains("deleting the stream"), "{health}");
             assert_eq!(service.damage(), [health]);
-            let stored = publish(&broker, "T").await;
+            let stored = ask(&broker, "T", "x").await;
             assert!(stored.contains(&format!("\"seq\":{seq}")), "{stored}");
-            let refused = publish(&broker, "M").await;
+            let refused = ask(&broker, "M", "x").await;
             assert!(refused.contains("10077"), "{refused}");
             let info = service.stream_info(&service.stream("$G", "M").unwrap());
             assert_eq!(info.unwrap().state.messages, 0);
@@ -104,7 +76,7 @@ fn a_directory_with_an_impossible_stream_starts_and_serves_the_others() {
         service.shutdown().await;
         drop(service);
         let (broker, service) = start(&disk).await;
-        assert!(publish(&broker, "T").await.contains("\"seq\":4"));
+        assert!(ask(&broker, "T", "x").await.contains("\"seq\":4"));
         service.shutdown().await;
     };
     task::block_on(2, test).unwrap();

@@ -39,6 +39,8 @@ mod log_scrub;
 mod plain;
 mod progress;
 mod reads;
+#[cfg(test)]
+mod started;
 mod turns;
 
 pub mod rescue;

@@ -1,6 +1,7 @@
 //! What the rest of the server holds of a group and of a stream.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,6 +246,12 @@ impl GroupHandle {
         self.inbox.close();
     }
 
+    /// The same where its driver is gone: nobody waits for what only that could answer.
+    pub(super) fn abandon(&self, why: &str) {
+        self.fail(why);
+        self.intake.close();
+    }
+
     /// Notes what keeps the last of it from being flushed.
     pub(super) fn note_unwritten(&self, why: &str) {
         self.unwritten.lock().get_or_insert_with(|| why.to_owned());
@@ -260,15 +267,14 @@ impl GroupHandle {
         self.aside.lock().insert(at, why);
     }
 
+    /// Consumers that were not served any more are again, or are gone.
+    pub(super) fn set_back(&self, these: &RangeInclusive<Address>) {
+        self.aside.lock().retain(|at, _| !these.contains(at));
+    }
+
     /// The first consumer that is not served any more.
     pub(super) fn first_aside(&self) -> Option<String> {
         self.aside.lock().values().next().cloned()
-    }
-
-    /// The same where its driver is gone: nobody waits for what only that could answer.
-    pub(super) fn abandon(&self, why: &str) {
-        self.fail(why);
-        self.intake.close();
     }
 
     /// Whether it has stopped because of a failure.
@@ -392,12 +398,19 @@ impl StreamHandle {
     /// The answer of a read that met damage: what cannot be read is there, and never "not found". The log tells each damaged
     /// place once, however often it is asked for.
     pub(super) fn unreadable(&self, fault: &Fault) -> ApiError {
+        if matches!(fault, Fault::NoSuchStream(_)) {
+            // It was deleted meanwhile.
+            return table::STREAM_NOT_FOUND.error();
+        }
         self.tell_unreadable(fault);
         table::STREAM_GENERAL.with(fault)
     }
 
     /// Tells damage that a read has met, once for each place.
     pub(super) fn tell_unreadable(&self, fault: &Fault) {
+        if matches!(fault, Fault::NoSuchStream(_)) {
+            return;
+        }
         if let Fault::Corrupt { file, offset, .. } = fault {
             let mut told = self.group.told.lock();
             let is_new = told.len() < TOLD_MAX && told.insert((file.clone(), *offset, self.id));

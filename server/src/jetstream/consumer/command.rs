@@ -8,8 +8,8 @@
 //! progress  5 | id | consumer_seq | stream_seq               of a consumer without acks: how far it got, now and then
 //! pause     6 | id | until i64                               0: go on; of former logs
 //! sent      7 | id | consumer_seq | count | (seq delta, length)*   runs of stream sequences; consumer_seq is the first's
-//! pause     9 | id | until (RFC 3339)                         empty: go on
 //! make      8 | action u8 | name | config | seen id, deliver subject   create, if what has the name is still as seen
+//! pause     9 | id | until (RFC 3339)                         empty: go on
 //! ```
 //!
 //! `deliver` is of former logs: the leader now sends a message as soon as it is stored, and `sent` tells the log of it. So is

@@ -261,7 +261,8 @@ impl Consumer {
                     to.effects.push(Effect::Terminated {
                         id: self.id,
                         stream_seq: seq,
-                        consumer_seq: ack.consumer_seq,
+                        // A client may say anything.
+                        consumer_seq: ack.consumer_seq.min(self.delivered.consumer),
                         deliveries: entry.count,
                         reason,
                     });

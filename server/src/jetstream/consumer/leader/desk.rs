@@ -7,10 +7,11 @@
 //! What is stored goes out at once, and the log is told behind it (`ahead`). A consumer that has nothing to send is
 //! `hungry`: it costs nothing until its stream stores a message.
 //!
-//! A panic in what is done for one consumer takes that one away, and no other.
+//! A panic where a request, an answer or a delivery of one consumer is handled takes that one away, and no other.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ pub trait Host {
     fn look(&self, stream: StreamId, look: &mut dyn FnMut(View<'_>));
     /// A consumer is served no more because of a bug; for people.
     fn set_aside(&self, at: Address, why: String);
+    /// Such consumers among these are served again, or gone.
+    fn set_back(&self, these: RangeInclusive<Address>);
     /// Name of a stream that is served, and the consumers of its account.
     fn stream(&self, stream: StreamId) -> Option<(String, Arc<Directory>)>;
 }
@@ -169,6 +172,7 @@ impl Desk {
             });
         });
         let Some(mut worker) = made else { return };
+        host.set_back(at..=at);
         let (name, subject) = (
             worker.config.name.clone(),
             worker.config.deliver_subject.clone(),
@@ -275,6 +279,11 @@ impl Desk {
         if contain(|| self.detach(at, HALTED)).is_err() {
             self.workers.remove(&at);
         }
+        // A worker that is made anew counts its own commands only. Who waits to be told that an answer was taken is not told.
+        self.flights.retain(|_, flight| match flight {
+            Flight::Sent(of) | Flight::Acks { at: of, .. } => *of != at,
+            Flight::Other => true,
+        });
         host.set_aside(
             at,
             format!(
@@ -374,8 +383,9 @@ impl Desk {
             Effect::Deleted { id } => self.contained(at(id), host, |desk| {
                 desk.advise(at(id), effect);
                 desk.detach(at(id), "409 Consumer Deleted");
+                host.set_back(at(id)..=at(id));
             }),
-            Effect::StreamDeleted => self.stream_deleted(stream),
+            Effect::StreamDeleted => self.stream_deleted(stream, host),
             Effect::Stored => self.stored(stream),
             // No consumer's.
             Effect::BatchAbandoned { .. } => {}
@@ -388,7 +398,9 @@ impl Desk {
             Effect::MaxDeliveries { id, .. }
             | Effect::Naked { id, .. }
             | Effect::Terminated { id, .. }
-            | Effect::Acked { id, .. } => self.advise(at(id), effect),
+            | Effect::Acked { id, .. } => {
+                self.contained(at(id), host, |desk| desk.advise(at(id), effect));
+            }
         }
     }
 
@@ -408,7 +420,7 @@ impl Desk {
     }
 
     /// A stream is gone, and its consumers with it.
-    pub fn stream_deleted(&mut self, stream: StreamId) {
+    pub fn stream_deleted(&mut self, stream: StreamId, host: &dyn Host) {
         let from = Address {
             stream,
             consumer: 0,
@@ -427,6 +439,7 @@ impl Desk {
             self.detach(at, "409 Consumer Deleted");
         }
         self.places.remove(&stream);
+        host.set_back(from..=until);
     }
 
     /// Serves it no more; `status` is what waiting requests are told.
@@ -632,7 +645,8 @@ impl Desk {
             worker.drop_gone(account);
         }
         let is_held_back = worker.is_held_back(now);
-        if request.no_wait && (is_held_back || worker.waiting.len() >= max) {
+        let is_refused = worker.waiting.len() >= max && request.expires.is_none();
+        if request.no_wait && (is_held_back || is_refused) {
             let mut there = 0;
             host.look(at.stream, &mut |view| {
                 let messages = StoreMessages::new(view.store, at.stream);

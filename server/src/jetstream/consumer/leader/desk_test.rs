@@ -1,5 +1,6 @@
 //! The desk over a machine: what goes wrong with one consumer stays with it.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -146,6 +147,11 @@ impl Host for Stand {
         self.aside.lock().push(why);
     }
 
+    fn set_back(&self, these: RangeInclusive<Address>) {
+        assert_eq!(these.start().stream, S);
+        self.aside.lock().clear();
+    }
+
     fn stream(&self, _: StreamId) -> Option<(String, Arc<Directory>)> {
         Some(("S".to_owned(), self.directory.clone()))
     }
@@ -216,6 +222,13 @@ fn a_panic_in_a_delivery_takes_one_consumer_and_no_other() {
         [said("A", "NATS/1.0 503"), said("B", "two")]
     );
     assert_eq!(stand.aside.lock().len(), 1);
+    // An update brings it back, and nothing is wrong any more.
+    let a = Address {
+        stream: S,
+        consumer: 1,
+    };
+    desk.attach(a, Instant::now(), &stand);
+    assert_eq!(stand.aside.lock().len(), 0);
     account.unsubscribe(&subscription);
 }
 

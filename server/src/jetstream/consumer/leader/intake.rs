@@ -160,8 +160,8 @@ impl Intake {
         })
     }
 
-    /// Adds an event. The driver is woken once, when the read that brought it has been worked through.
-    /// Whether that was possible: nobody takes it where the driver is gone.
+    /// Adds an event. The driver is woken once, when the read that brought it has been worked through. False: the driver is
+    /// gone, and nobody takes the event.
     pub fn push(self: &Arc<Self>, event: Event) -> bool {
         let first = {
             let mut waiting = self.waiting.lock();

@@ -1,5 +1,6 @@
 //! Where the group's driver meets the desk: the group as the desk's host, its clock as the desk's.
 
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 
 use halyard_engine::StreamId;
@@ -150,6 +151,10 @@ impl Host for Seat {
     fn set_aside(&self, at: Address, why: String) {
         tracing::error!("the {} group: {why}", self.group.name());
         self.group.set_aside(at, why);
+    }
+
+    fn set_back(&self, these: RangeInclusive<Address>) {
+        self.group.set_back(&these);
     }
 
     fn stream(&self, stream: StreamId) -> Option<(String, Arc<Directory>)> {

@@ -98,7 +98,7 @@ pub struct Worker {
     pub ahead: Ahead,
     /// Its commands in the log that are not answered yet.
     pub under_way: usize,
-    /// There is more to send, once something is acked or logged.
+    /// No new message may go out until something is acked or logged, whether one is there or not.
     pub is_blocked: bool,
     /// The message that could not be read when it was to be sent.
     pub unreadable: Option<u64>,
@@ -217,7 +217,8 @@ impl Worker {
             .retain(|request| account.interest(&request.reply));
     }
 
-    /// Whether requests wait though messages may be there: too many wait for an ack, or it is paused.
+    /// Whether requests wait though messages may be there: too many wait for an ack, it is paused or replays gaps, the log has
+    /// refused what was sent, or a message could not be read.
     pub fn is_held_back(&self, now: Instant) -> bool {
         let is_held = self.is_blocked || self.resume_at.is_some_and(|at| at > now);
         is_held && !self.waiting.is_empty()

@@ -99,8 +99,10 @@ impl World {
             assert!(machine.fault().is_none(), "{:?}", machine.fault());
             assert!(machine.halted().is_empty(), "{:?}", machine.halted());
         }
+        let digests =
+            [&mut self.machine, &mut self.other].map(|machine| machine.digest().expect("readable"));
+        assert_eq!(digests[0], digests[1], "both decide the same");
         let (one, other) = (self.machine.store(), self.other.store());
-        assert_eq!(one.digest(), other.digest(), "both decide the same");
         for id in self.streams.values() {
             assert_eq!(one.state(*id).ok(), other.state(*id).ok());
         }

@@ -130,7 +130,12 @@ impl Front {
         let Some(most) = self.settings().limits.max_connections else {
             return;
         };
-        for connection in self.registry.connections().iter().skip(most) {
+        let connections = self.registry.connections();
+        let live = connections
+            .iter()
+            .filter(|connection| connection.outbound.closed().is_none());
+        for connection in live.skip(most) {
+            tracing::error!("maximum connections exceeded: closed {}", connection.id.0);
             connection
                 .outbound
                 .send(|out| encoder::err(out, &ErrText::MaxConnections));

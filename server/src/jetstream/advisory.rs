@@ -193,8 +193,7 @@ impl JetStream {
         kind: &str,
         body: impl FnOnce() -> T,
     ) {
-        let kind = format!("advisory.v1.{kind}");
-        publish(account, self.domain(), subject, &kind, body);
+        publish(account, self.domain(), subject, kind, body);
     }
 
     /// A request of the API was answered.
@@ -206,13 +205,18 @@ impl JetStream {
         request: &[u8],
         response: &[u8],
     ) {
-        self.advise(account, "$JS.EVENT.ADVISORY.API", "api_audit", || Audit {
-            server: self.name(),
-            client: client.and_then(|id| self.clients().find(id, self.name())),
-            subject,
-            request: String::from_utf8_lossy(request),
-            response: String::from_utf8_lossy(response),
-        });
+        self.advise(
+            account,
+            "$JS.EVENT.ADVISORY.API",
+            "advisory.v1.api_audit",
+            || Audit {
+                server: self.name(),
+                client: client.and_then(|id| self.clients().find(id, self.name())),
+                subject,
+                request: String::from_utf8_lossy(request),
+                response: String::from_utf8_lossy(response),
+            },
+        );
     }
 
     /// Something was done to a stream.
@@ -223,9 +227,8 @@ impl JetStream {
             StreamAction::Delete => ("DELETED", "delete"),
         };
         let subject = format!("$JS.EVENT.ADVISORY.STREAM.{verb}.{stream}");
-        self.advise(account, &subject, "stream_action", || OfStream {
-            stream,
-            action,
+        self.advise(account, &subject, "advisory.v1.stream_action", || {
+            OfStream { stream, action }
         });
     }
 
@@ -239,7 +242,7 @@ impl JetStream {
         until: Option<Moment>,
     ) {
         let subject = format!("$JS.EVENT.ADVISORY.CONSUMER.PAUSE.{stream}.{consumer}");
-        self.advise(account, &subject, "consumer_pause", || Pause {
+        self.advise(account, &subject, "advisory.v1.consumer_pause", || Pause {
             stream,
             consumer,
             paused,
@@ -253,19 +256,23 @@ impl JetStream {
     pub(super) fn advise_out_of_storage(&self) {
         let subject = "$JS.EVENT.ADVISORY.SERVER.OUT_OF_STORAGE";
         let account = self.broker.global();
-        self.advise(&account, subject, "server_out_of_space", || OutOfStorage {
-            server: self.name(),
-            server_id: self.clients().server_id(),
-            cluster: "",
+        self.advise(&account, subject, "advisory.v1.server_out_of_space", || {
+            OutOfStorage {
+                server: self.name(),
+                server_id: self.clients().server_id(),
+                cluster: "",
+            }
         });
     }
 
     /// A request was dropped since too many wait.
     pub(super) fn advise_limit_reached(&self, account: &Account) {
         let subject = "$JS.EVENT.ADVISORY.API.LIMIT_REACHED";
-        self.advise(account, subject, "api_limit_reached", || LimitReached {
-            server: self.name(),
-            dropped: 1,
+        self.advise(account, subject, "advisory.v1.api_limit_reached", || {
+            LimitReached {
+                server: self.name(),
+                dropped: 1,
+            }
         });
     }
 }

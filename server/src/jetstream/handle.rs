@@ -398,17 +398,21 @@ impl StreamHandle {
     /// The answer of a read that met damage: what cannot be read is there, and never "not found". The log tells each damaged
     /// place once, however often it is asked for.
     pub(super) fn unreadable(&self, fault: &Fault) -> ApiError {
-        if matches!(fault, Fault::NoSuchStream(_)) {
-            // It was deleted meanwhile.
+        if self.is_gone(fault) {
             return table::STREAM_NOT_FOUND.error();
         }
         self.tell_unreadable(fault);
         table::STREAM_GENERAL.with(fault)
     }
 
+    /// Whether the stream was deleted since it was asked for, and is not lost to damage.
+    fn is_gone(&self, fault: &Fault) -> bool {
+        matches!(fault, Fault::NoSuchStream(_)) && self.lacks().is_none()
+    }
+
     /// Tells damage that a read has met, once for each place.
     pub(super) fn tell_unreadable(&self, fault: &Fault) {
-        if matches!(fault, Fault::NoSuchStream(_)) {
+        if self.is_gone(fault) {
             return;
         }
         if let Fault::Corrupt { file, offset, .. } = fault {

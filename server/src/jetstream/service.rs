@@ -399,10 +399,8 @@ impl JetStream {
 
     /// Whether streams are halted: all of a group that has failed, or some.
     pub(super) fn has_halted(&self) -> bool {
-        let groups = self.groups().into_iter();
-        groups
-            .into_iter()
-            .any(|group| group.failed() || group.has_halted())
+        let mut groups = self.groups().into_iter();
+        groups.any(|group| group.failed() || group.has_halted())
     }
 
     /// Where backups and restores are counted.
@@ -455,10 +453,7 @@ impl JetStream {
             Some(fault) => Err(fault),
             None => Err(Fault::NoSuchStream(handle.id())),
         });
-        let (config, created, state) = found.map_err(|fault| match fault {
-            Fault::NoSuchStream(_) => table::STREAM_NOT_FOUND.error(),
-            fault => handle.unreadable(&fault),
-        })?;
+        let (config, created, state) = found.map_err(|fault| handle.unreadable(&fault))?;
         Ok(StreamInfo {
             config,
             created: timestamp::format(created),

@@ -375,7 +375,7 @@ impl<'a> Deserializer<'a> for Fields<'a> {
             let exact = known.iter().position(|name| name == key);
             let place = exact.or_else(|| known.iter().position(|name| is_same_name(key, name)));
             match place.and_then(|place| found.get_mut(place)) {
-                // It leaves a field as it is.
+                // `null` leaves what a field of that name has said before.
                 Some(Some(_)) if matches!(node, Node::Null) => {}
                 Some(slot) => *slot = Some(node),
                 None if self.strict => {

@@ -27,8 +27,6 @@ pub(super) struct Space {
     taken: u64,
     /// Whether it was last said that space is short, and when.
     told: (bool, Instant),
-    /// When messages were last refused for want of space.
-    refused_at: Option<Instant>,
     /// The longest entry that was refused a moment ago, and when: room is made for it, though shorter ones may still have some.
     wanted: Option<(Instant, u64)>,
 }
@@ -39,7 +37,6 @@ impl Space {
             looked_at: Instant::now(),
             taken: 0,
             told: (false, Instant::now()),
-            refused_at: None,
             wanted: None,
         }
     }
@@ -69,22 +66,19 @@ impl Space {
         recent.map_or(0, |(_, bytes)| bytes)
     }
 
-    /// There was room for an entry so long.
-    fn accepted(&mut self, bytes: u64) {
-        self.refused_at = None;
-        self.wanted = self.wanted.filter(|(_, wanted)| *wanted > bytes);
+    /// There was room for an entry, and there is for one so long.
+    fn accepted(&mut self, room: u64) {
+        self.wanted = self.wanted.filter(|(_, wanted)| *wanted > room);
     }
 
-    /// There was none.
+    /// There was none for one so long.
     fn refused(&mut self, bytes: u64) {
-        let now = Instant::now();
-        self.refused_at = Some(now);
-        self.wanted = Some((now, bytes.max(self.wanted())));
+        self.wanted = Some((Instant::now(), bytes.max(self.wanted())));
     }
 
     /// Whether messages were refused a moment ago: large ones may be where small ones still have room.
     fn has_refused(&self) -> bool {
-        self.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR)
+        self.wanted() > 0
     }
 
     /// Says when messages begin to be refused, and when that is over, but not each time at the brink. Whether it said the first.
@@ -114,14 +108,13 @@ impl Driver {
             return;
         }
         let bytes = gathered.entry_bytes() as u64;
-        match self.has_space(bytes) {
-            true => self.space.accepted(bytes),
-            false => self.refuse_messages(gathered),
+        if self.has_space(bytes) {
+            let room = self.seen.room.saturating_sub(self.bytes_in_flight as u64);
+            self.space.accepted(room);
+        } else {
+            self.refuse_messages(gathered);
+            assert!(!gathered.has_messages(), "what was refused is not written");
         }
-        assert!(
-            self.space.refused_at.is_none() || !gathered.has_messages(),
-            "what was refused is not written"
-        );
     }
 
     /// Whether messages of an entry so long have room in the store and in the log.

@@ -50,10 +50,8 @@ impl Stream {
     /// The store failed.
     pub fn publish(&mut self, turn: &mut Turn<'_>, mut publish: Publish) -> Outcome<Stored> {
         // A reference of its own, so that what the headers say outlives the message's move into the store.
-        let record = publish.record.clone();
-        let start = usize::from(publish.subject_len);
-        let block = record.get(start..start + publish.headers_len as usize);
-        let asked = headers::parse(block.unwrap_or_default());
+        let original = publish.clone();
+        let asked = headers::parse(original.headers());
         if let Err(refusal) = check_size(&self.config, &publish) {
             return Ok(Err(refusal.into()));
         }

@@ -13,8 +13,9 @@
 //! Of the other crates it uses `runtime` (disk, tasks, time) and `format` (numbers, checksums, encryption), and never `engine`:
 //! what a machine stores is its own.
 //!
-//! Reading order: `ids`, `machine`, `error`, `types`, `wal` (the log, from its records up), `log_store`, `apply`, `group`,
-//! `node`, then `membership`, `transport` and `message` (other nodes).
+//! Reading order: `ids`, `identity` (who a node is), `entry`, `members`, `standing`, `machine`, `error`, `wal` (the log, from its
+//! records up), `adapter` and `types` (between these and openraft), `log_store`, `apply`, `group`, `node`, then `membership`,
+//! `transport` and `message` (other nodes).
 
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]

@@ -78,7 +78,7 @@ pub const BYTES_IN_FLIGHT_MAX: usize = 12 * 1024 * 1024;
 /// Entries of one group on their way through the log at one time: while one syncs, the next gathers.
 pub const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 
-/// Bytes in the store's tail at which it is flushed to a segment.
+/// Bytes in the store's tail at which it is flushed to a segment, at most: three quarters of the reserve where that is less.
 pub const DIRTY_BYTES_FLUSH: usize = 64 * 1024 * 1024;
 /// Bytes of disk that only what makes room may use: more than a flush writes, which makes a purge durable.
 pub const RESERVE_BYTES: u64 = 80 * 1024 * 1024;
